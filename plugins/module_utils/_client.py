@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""A typed client of the control API of a worker, version 1."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Sequence
+from urllib.parse import quote, urlencode
+
+from ansible_collections.solver.fleet.plugins.module_utils._socket import (
+    AccessDenied,
+    Answer,
+    BadSocketPath,
+    BrokenOff,
+    DeadSocket,
+    Finding,
+    Foreign,
+    Hung,
+    NoSocket,
+    WorkerError,
+    check_socket_path,
+    exchange,
+)
+
+__all__ = [
+    "AccessDenied",
+    "ApiProblem",
+    "BadSocketPath",
+    "BrokenOff",
+    "DeadSocket",
+    "Finding",
+    "Foreign",
+    "Hung",
+    "NoSocket",
+    "STATUS_SCHEMA",
+    "WorkerClient",
+    "WorkerError",
+    "status_defects",
+]
+
+STATUS_SCHEMA = "solver.worker.status/1"
+# A worker may hold a long-poll this long; more is cut by the worker itself.
+MAX_WAIT_S = 60.0
+
+Json = Dict[str, Any]
+_NUMBER: tuple[type, ...] = (int, float)
+_OBJECT_OR_NULL: tuple[type, ...] = (dict, type(None))
+
+# What the modules rely on. Anything else in the document is passed through unseen.
+_STATUS_FIELDS: dict[str, tuple[type, ...]] = {
+    "api": (dict,),
+    "instance": (dict,),
+    "state": (str,),
+    "since": (str,),
+    "seq": (int,),
+    "accepting": (bool,),
+    "safe_to_stop": (bool,),
+    "idle": (bool,),
+    "drain": _OBJECT_OR_NULL,
+    "tasks": _OBJECT_OR_NULL,
+    "totals": _OBJECT_OR_NULL,
+}
+_NESTED_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "instance": {"name": (str,), "version": (str,), "boot_id": (str,), "pid": (int,)},
+    "drain": {"owner": (str,), "mode": (str,)},
+    "tasks": {"open": (int,)},
+    "totals": {
+        "accepted": (int,),
+        "succeeded": (int,),
+        "failed": (int,),
+        "uncertain": (int,),
+        "expired": (int,),
+    },
+    "solve_times": {"p99_s": (*_NUMBER, type(None))},
+}
+# Counts are unknown, not 0, in these states.
+_STATES_WITHOUT_COUNTS = ("starting", "recovering", "failed")
+
+
+class ApiProblem(WorkerError):  # noqa: N818  named after the media type
+    """The worker answered, and refused: application/problem+json with a stable code."""
+
+    def __init__(self, status: int, problem: Json) -> None:
+        text = problem.get("detail") or problem.get("title") or f"HTTP status {status}"
+        super().__init__(str(text), code=str(problem.get("code") or f"http_{status}"), details=problem)
+        self.status = status
+        self.problem = problem
+
+
+def _misfits(where: str, value: Any, fields: dict[str, tuple[type, ...]]) -> list[str]:
+    found = []
+    for name, types in fields.items():
+        if name not in value:
+            found.append(f"{where}{name} is missing")
+        elif not isinstance(value[name], types) or (isinstance(value[name], bool) and bool not in types):
+            found.append(f"{where}{name} has the wrong type")
+    return found
+
+
+def status_defects(document: Any) -> list[str]:
+    """Say what keeps a document from being a status document of this API; empty if nothing does."""
+    if not isinstance(document, dict):
+        return ["it is not a JSON object"]
+    if document.get("schema") != STATUS_SCHEMA:
+        return [f"its schema is not {STATUS_SCHEMA}"]
+    found = _misfits("", document, _STATUS_FIELDS)
+    for name, fields in _NESTED_FIELDS.items():
+        if isinstance(document.get(name), dict):
+            found += _misfits(name + ".", document[name], fields)
+    if not found and document["state"] not in _STATES_WITHOUT_COUNTS:
+        nulls = [name for name in ("tasks", "totals") if document[name] is None]
+        found += [f"{name} is null in state {document['state']}" for name in nulls]
+    return found
+
+
+def _decode(path: str, answer: Answer) -> Json:
+    try:
+        document = json.loads(answer.body.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Foreign(
+            f"'{path}' is no worker: its answer (HTTP status {answer.status}) is not JSON"
+        ) from error
+    if not isinstance(document, dict):
+        raise Foreign(f"'{path}' is no worker: its answer is not a JSON object")
+    return document
+
+
+class WorkerClient:
+    """One worker behind its control socket. Every call is bounded and safe to repeat."""
+
+    def __init__(self, socket_path: str, timeout: float = 5.0) -> None:
+        check_socket_path(socket_path)
+        self.socket_path = socket_path
+        self.timeout = timeout
+
+    def _send(self, method: str, target: str, body: Json | None, timeout: float) -> Answer:
+        data = None if body is None else json.dumps(body).encode("utf-8")
+        try:
+            return exchange(self.socket_path, method, target, data, timeout=timeout)
+        except BrokenOff:
+            # A process that is just going ends connections; asking again tells what is there now.
+            # All calls of this API may be repeated: drains by owner, probes by request_id.
+            return exchange(self.socket_path, method, target, data, timeout=timeout)
+
+    def call(
+        self, method: str, target: str, body: Json | None = None, timeout: float | None = None
+    ) -> tuple[int, Json | None]:
+        """Send one request; 4xx and 5xx raise ApiProblem, an answer not of this API raises Foreign."""
+        answer = self._send(method, target, body, self.timeout if timeout is None else timeout)
+        if answer.status == 204:
+            return answer.status, None
+        if 200 <= answer.status < 300:
+            return answer.status, _decode(self.socket_path, answer)
+        if answer.status >= 400 and answer.content_type == "application/problem+json":
+            raise ApiProblem(answer.status, _decode(self.socket_path, answer))
+        raise Foreign(f"'{self.socket_path}' is no worker of this API: HTTP status {answer.status}")
+
+    def _status_document(self, document: Json | None) -> Json:
+        defects = status_defects(document)
+        if document is None or defects:
+            raise Foreign(
+                f"'{self.socket_path}' answers, but not with a status document of this API: "
+                + "; ".join(defects[:3]),
+                details={"defects": defects[:10]},
+            )
+        return document
+
+    def status(self, wait: float = 0, until: Sequence[str] = ()) -> Json:
+        """The status document; with C(wait) it may take so long, plus the timeout, to come."""
+        wait = max(0.0, min(wait, MAX_WAIT_S))
+        query = {}
+        if wait > 0:
+            query["wait"] = f"{wait:.3f}"
+            if until:
+                query["until"] = ",".join(until)
+        target = "/v1/status" + ("?" + urlencode(query, safe=",") if query else "")
+        return self._status_document(self.call("GET", target, timeout=self.timeout + wait)[1])
+
+    def put_drain(self, body: Json) -> tuple[int, Json]:
+        """Begin (202), renew or change (200) a drain."""
+        status, document = self.call("PUT", "/v1/drain", body)
+        return status, self._status_document(document)
+
+    def delete_drain(self, owner: str, steal: bool = False) -> tuple[int, Json | None]:
+        """End a drain: 200 with the status document, or 204 and None where there was none."""
+        target = "/v1/drain?owner=" + quote(owner, safe="") + ("&steal=true" if steal else "")
+        status, document = self.call("DELETE", target)
+        return status, None if document is None else self._status_document(document)
+
+    def probe(self, body: Json, timeout: float | None = None) -> Json:
+        """Have the worker solve one real task; C(timeout) bounds how long we wait for the answer."""
+        if timeout is None:
+            timeout = float(body.get("timeout_s", 90)) + self.timeout
+        document = self.call("POST", "/v1/probe", body, timeout)[1]
+        if document is None or document.get("outcome") not in ("succeeded", "failed"):
+            raise Foreign(f"'{self.socket_path}' answers a probe, but not as this API says")
+        return document
