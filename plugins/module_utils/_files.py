@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""Files, links, locks and bounded commands: what placing a release needs from the operating system."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from typing import Any, Callable, Dict, Iterator, Mapping, Sequence
+
+Json = Dict[str, Any]
+# Of a command's output this much is ever read, and this many lines are shown.
+OUTPUT_BYTES = 65536
+TAIL_LINES = 15
+_USERINFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
+# They would make an environment's interpreter import what is not in it.
+_LEAKING_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "__PYVENV_LAUNCHER__", "VIRTUAL_ENV")
+
+
+class StepError(Exception):
+    """A step that cannot be done. The message names the option that mends it, the code is stable."""
+
+    def __init__(self, code: str, message: str, details: Json | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details: Json = details or {}
+
+    def failure(self) -> Json:
+        return {"code": self.code, "message": self.message, "details": self.details}
+
+
+def mask(text: str, secrets: Sequence[str] = ()) -> str:
+    """Blank credentials of URLs, and the given secrets, out of a text."""
+    for secret in secrets:
+        if len(secret) >= 4:
+            text = text.replace(secret, "********")
+    return _USERINFO.sub("********@", text)
+
+
+def hide_credentials(module: Any, urls: Sequence[str | None]) -> None:
+    """Have a module blank the passwords of these addresses in all that it returns, its arguments included."""
+    for url in urls:
+        for found in _USERINFO.findall(url or ""):
+            module.no_log_values.add(found[:-1])
+            module.no_log_values.add(found[:-1].split(":", 1)[-1])
+
+
+def tail(text: str, lines: int = TAIL_LINES, width: int = 400) -> list[str]:
+    """The last lines that say something, none longer than C(width)."""
+    found = [line.rstrip()[:width] for line in text.splitlines() if line.strip()]
+    return found[-lines:]
+
+
+# --- digests ---
+
+
+def sha256_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# --- writing ---
+
+
+def fsync_dir(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: str, data: bytes, mode: int = 0o644) -> None:
+    """Replace a file in one step; after a crash it holds the old content or the new one."""
+    folder = os.path.dirname(path)
+    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    fsync_dir(folder)
+
+
+def write_json(path: str, document: Json) -> None:
+    write_file(path, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode("utf-8"))
+
+
+def read_json(path: str) -> Json | None:
+    """The JSON object in a file; None if there is no such file or it holds something else."""
+    try:
+        with open(path, "rb") as stream:
+            document = json.loads(stream.read(1 << 20).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def make_dirs(path: str, option: str, mode: int = 0o755) -> None:
+    try:
+        os.makedirs(path, mode=mode, exist_ok=True)
+    except OSError as error:
+        raise StepError(
+            "unwritable",
+            f"creating '{path}': {error.strerror}; set {option} to a directory that this user may write",
+            {"path": path, "option": option},
+        ) from error
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory or a link; gone already is fine, a part that stays is an error."""
+    if os.path.islink(path) or os.path.isfile(path):
+        os.unlink(path)
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+
+
+def read_link(path: str) -> str | None:
+    """Where a symbolic link points, absolute and not followed further; None if there is no link."""
+    try:
+        target = os.readlink(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
+            return None
+        raise
+    return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(path)), target))
+
+
+def switch_link(path: str, target: str) -> None:
+    """Point a link elsewhere in one step: whoever looks sees the old target or the new one."""
+    folder = os.path.dirname(os.path.abspath(path))
+    temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.symlink(target, temporary)
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        os.unlink(temporary)
+        raise StepError(
+            "not_a_link",
+            f"pointing '{path}' to '{target}': {error.strerror}; it must be a link, or not exist",
+            {"path": path},
+        ) from error
+    fsync_dir(folder)
+
+
+def existing_parent(path: str) -> str:
+    path = os.path.abspath(path)
+    while not os.path.isdir(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def free_mb(path: str) -> int:
+    found = os.statvfs(existing_parent(path))
+    return found.f_bavail * found.f_frsize // (1024 * 1024)
+
+
+# --- locks ---
+
+
+@contextlib.contextmanager
+def locked(
+    path: str,
+    timeout: float,
+    option: str,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[int]:
+    """Hold the lock on a file. Pass the yielded descriptor on to children that must not outlive the lock."""
+    deadline = clock() + timeout
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if clock() >= deadline:
+                    raise StepError(
+                        "locked",
+                        f"locking '{path}': another process held it for {timeout:g} s; "
+                        f"wait for it or raise {option}",
+                        {"path": path, "option": option},
+                    ) from None
+                sleep(0.05)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+# --- commands ---
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    found = {name: value for name, value in os.environ.items() if name not in _LEAKING_VARIABLES}
+    found.update(extra or {})
+    return found
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _read_end(stream: Any) -> str:
+    stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, stream.tell() - OUTPUT_BYTES))
+    return str(stream.read().decode("utf-8", "replace"))
+
+
+def run_command(
+    arguments: Sequence[str],
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    keep_open: Sequence[int] = (),
+) -> tuple[int | None, str, str]:
+    """Run a command, bounded: its status (None after the time-out) and the ends of stdout and stderr."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            list(arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env=clean_environment() if env is None else dict(env),
+            cwd=cwd,
+            start_new_session=True,
+            pass_fds=tuple(keep_open),
+        )
+        status: int | None = None
+        try:
+            status = process.wait(timeout=max(timeout, 0.001))
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            # Nothing that the command started may go on behind our back.
+            if process.returncode is None:
+                _end_group(process)
+        return status, _read_end(out), _read_end(err)
