@@ -176,7 +176,14 @@ class WorkerClient:
             if until:
                 query["until"] = ",".join(until)
         target = "/v1/status" + ("?" + urlencode(query, safe=",") if query else "")
-        return self._status_document(self.call("GET", target, timeout=self.timeout + wait)[1])
+        try:
+            return self._status_document(self.call("GET", target, timeout=self.timeout + wait)[1])
+        except ApiProblem as problem:
+            # A worker of this API has a status in every state.
+            raise Foreign(
+                f"'{self.socket_path}' has no status: HTTP status {problem.status}, {problem.message}",
+                details=problem.details,
+            ) from problem
 
     def put_drain(self, body: Json) -> tuple[int, Json]:
         """Begin (202), renew or change (200) a drain."""

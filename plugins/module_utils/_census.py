@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""What can be known of one worker without changing anything."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Dict
+
+from ansible_collections.solver.fleet.plugins.module_utils._client import Finding, WorkerClient
+from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock
+
+Json = Dict[str, Any]
+_RELEASE_FILE = "release.json"
+_RELEASE_BYTES = 65536
+
+
+def in_words(status: Json) -> str:
+    """One line that says how a worker is."""
+    instance = status["instance"]
+    text = f"worker '{instance['name']}' is {status['state']}, version {instance['version']}"
+    count = (status.get("tasks") or {}).get("open")
+    if count is not None:
+        text += f", {count} open task{'' if count == 1 else 's'}"
+    drain = status.get("drain")
+    if drain:
+        text += f", drain of '{drain['owner']}'"
+    cause = status.get("failure") or {}
+    if cause:
+        text += f", because: {cause.get('message') or cause.get('code')}"
+    return text
+
+
+def linked_release(worker_dir: str, link: str) -> Json | None:
+    """The metadata of the release behind a link; None where there is none or it cannot be read."""
+    try:
+        with open(os.path.join(worker_dir, link, _RELEASE_FILE), "rb") as stream:
+            document = json.loads(stream.read(_RELEASE_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def census(control_socket: str, control_timeout: float, worker_dir: str | None = None) -> Json:
+    """The result of worker_info."""
+    result: Json = {"finding": "answering", "worker": None, "host_clock": host_clock()}
+    try:
+        status = WorkerClient(control_socket, control_timeout).status()
+        result.update(worker=status, message=in_words(status))
+    except Finding as error:
+        result.update(finding=finding_of(error), message=error.message)
+    if worker_dir:
+        result["releases"] = {link: linked_release(worker_dir, link) for link in ("current", "previous")}
+    return result

@@ -1,0 +1,152 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, solver.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or
+https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask one worker how it is."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: worker_info
+short_description: Ask a worker how it is
+version_added: "1.0.0"
+description:
+  - Reads the status document of one worker over its control socket, and never changes anything.
+  - A worker that cannot be asked is not a failure but a finding, and the ways are told apart in RV(finding).
+    The module fails only where O(control_socket) or O(control_timeout) can never be right.
+  - An answer is bounded in time and in size, so a broken worker cannot hold the play.
+author:
+  - solver.fleet contributors (@solver-fleet)
+extends_documentation_fragment:
+  - solver.fleet.attributes
+  - solver.fleet.attributes.actiongroup_worker
+  - solver.fleet.control
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: N/A
+    details: Nothing is ever changed.
+  idempotent:
+    support: N/A
+    details: Nothing is ever changed.
+  platform:
+    support: full
+    platforms: posix
+options:
+  worker_dir:
+    description:
+      - Directory of the worker with its links C(current) and C(previous).
+      - When given, RV(releases) tells what they point to, also for a worker that does not run.
+    type: path
+seealso:
+  - module: solver.fleet.worker_drain
+  - module: solver.fleet.solve_check
+"""
+
+EXAMPLES = r"""
+- name: Ask a worker how it is
+  solver.fleet.worker_info:
+    control_socket: /run/solver/w1/control.sock
+    worker_dir: /opt/solver/workers/w1
+  register: census
+
+- name: Say what was found
+  ansible.builtin.debug:
+    msg: "{{ census.finding }}: {{ census.message }}"
+"""
+
+RETURN = r"""
+finding:
+  description:
+    - V(answering) means that a worker answered, V(stopped) that there is no socket, V(dead) that a socket
+      was left
+      over by a process that is gone, V(denied) that this user may not connect, V(hung) that no complete
+      answer came
+      within O(control_timeout), V(foreign) that something answers which is not a worker of this API.
+  returned: always, except when an option is wrong
+  type: str
+  sample: answering
+message:
+  description: The finding in words, with the remedy where there is one.
+  returned: always, except when an option is wrong
+  type: str
+  sample: "worker 'w1' is running release 1.2.0 with 3 open tasks"
+worker:
+  description: The status document of the worker; V(none) unless RV(finding) is V(answering).
+  returned: always, except when an option is wrong
+  type: dict
+  sample:
+    state: running
+    instance:
+      name: w1
+      version: 1.2.0
+releases:
+  description: What the links of the worker point to.
+  returned: when O(worker_dir) is given
+  type: dict
+  contains:
+    current:
+      description: The C(release.json) of the release that the next start runs, V(none) without one.
+      type: dict
+      returned: always
+    previous:
+      description: The C(release.json) of the release before that, V(none) without one.
+      type: dict
+      returned: always
+host_clock:
+  description: A reading of the target's clock that is never stepped, for
+    O(solver.fleet.solve_check#module:since).
+  returned: always, except when an option is wrong
+  type: dict
+  sample:
+    host_boot_id: 2f6c0f2e-0d5e-4a53-9a1b-9f6a4a1f5f10
+    uptime_s: 86400.5
+failure:
+  description: The failure for machines.
+  returned: failure
+  type: dict
+  contains:
+    code:
+      description: Stable code of the cause.
+      type: str
+      returned: always
+      sample: bad_control_socket
+    message:
+      description: The cause for people.
+      type: str
+      returned: always
+    details:
+      description: More about the cause.
+      type: dict
+      returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.solver.fleet.plugins.module_utils._census import census
+from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._result import (
+    control_argument_spec,
+    exit_failed,
+    positive,
+)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=dict(control_argument_spec(), worker_dir={"type": "path"}),
+        supports_check_mode=True,
+    )
+    try:
+        positive(module.params, "control_timeout")
+        result = census(**module.params)
+    except WorkerError as error:
+        exit_failed(module, "Asking the worker", error, {})
+    else:
+        module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()
