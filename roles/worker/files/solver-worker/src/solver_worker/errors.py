@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What stops a worker, told apart by the exit code it deserves."""
+
+from __future__ import annotations
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; the message names the key and the remedy (exit 2)."""
+
+
+class LockHeldError(Exception):
+    """Another process has this state directory or socket (exit 75)."""
+
+
+class JournalRefusedError(Exception):
+    """The journal is not one that this release may open; it was left untouched."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The data API: takes tasks in, keeps each promise by its key, hands results out."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from typing import Any
+
+from aiohttp import web
+
+from .clock import rfc3339
+from .journal import OPEN, Journal, Row
+from .lifecycle import RECOVERING, SERVING, Worker
+from .problem import Handler, ProblemError, middleware, read_json, wait_seconds
+
+RETRY_S = 5
+# Fields of in.php that are the worker's own business.
+RESERVED = ("key", "json", "soft_id", "pingback")
+
+
+def application(worker: Worker, token: str | None) -> web.Application:
+    intake = _Intake(worker)
+    app = web.Application(
+        middlewares=[middleware, _authentication(token)], client_max_size=worker.config.data.max_body_bytes
+    )
+    app.on_response_prepare.append(_name_worker(worker.config.worker.name))
+    app.router.add_get("/healthz", intake.health)
+    app.router.add_post("/v1/tasks", intake.submit)
+    app.router.add_get("/v1/tasks/{id}", intake.read, allow_head=False)
+    app.router.add_delete("/v1/tasks/{id}", intake.fetched)
+    return app
+
+
+def _name_worker(name: str) -> Any:
+    async def prepare(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["X-Solver-Worker"] = name
+
+    return prepare
+
+
+def _authentication(token: str | None) -> Any:
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if token is not None and request.path != "/healthz":
+            given = request.headers.get("Authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+                raise ProblemError(401, "unauthorized", "send Authorization: Bearer with the worker's token")
+        return await handler(request)
+
+    return check
+
+
+def digest_of(document: dict[str, str]) -> str:
+    """Equal JSON objects have equal digests, whatever the order of their fields."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def check_task(document: Any) -> dict[str, str]:
+    if not isinstance(document, dict):
+        raise ProblemError(400, "bad_field", "the body must be a JSON object", field="body")
+    for name, value in document.items():
+        if name in RESERVED:
+            raise ProblemError(
+                400, "bad_field", f"{name} is the worker's own business; leave it out", field=name
+            )
+        if not isinstance(value, str):
+            raise ProblemError(400, "bad_field", f"{name} must be a string", field=name)
+    if not document.get("method"):
+        raise ProblemError(400, "bad_field", "method is required, as in.php names it", field="method")
+    return document
+
+
+def describe(row: Row) -> dict[str, Any]:
+    error = {"code": row.error_code, "class": row.error_class} if row.error_code else None
+    return {
+        "id": row.id,
+        "state": row.state,
+        "solution": row.solution,
+        "error": error,
+        "accepted_at": rfc3339(row.accepted_at),
+        "solved_at": rfc3339(row.solved_at),
+        "expires_at": rfc3339(row.expires_at),
+    }
+
+
+def unavailable(code: str, detail: str, after: int = RETRY_S) -> ProblemError:
+    """Means: certainly not accepted."""
+    return ProblemError(503, code, detail, retry_after_s=after)
+
+
+class _Intake:
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    @property
+    def _journal(self) -> Journal:
+        assert self._worker.journal is not None
+        return self._worker.journal
+
+    async def health(self, _request: web.Request) -> web.Response:
+        state = self._worker.state
+        code = {"running": 200, "draining": 404, "drained": 404}.get(state, 503)
+        return web.json_response({"state": state}, status=code)
+
+    async def submit(self, request: web.Request) -> web.Response:
+        key = _idempotency_key(request)
+        wait = wait_seconds(request)
+        document = check_task(await read_json(request))
+        digest = digest_of(document)
+        # From here to the commit nothing awaits: two requests with one key cannot both be new.
+        known = self._journal.by_key(key)
+        if known is not None:
+            return await self._again(known, digest, wait)
+        self._refuse_new()
+        task_id = f"{self._worker.config.worker.name}-{secrets.token_hex(10)}"
+        self._accept(task_id, key, digest, document)
+        row = await self._row_after(task_id, wait)
+        if row is not None and row.state not in OPEN:
+            return web.json_response(describe(row))
+        return web.json_response({"id": task_id, "state": row.state if row else "accepted"}, status=202)
+
+    async def _again(self, known: Row, digest: str, wait: float) -> web.Response:
+        if not hmac.compare_digest(known.digest, digest):
+            raise ProblemError(422, "key_reused", "this Idempotency-Key came with another body before")
+        row = await self._row_after(known.id, wait)
+        return web.json_response(describe(row or known))
+
+    def _refuse_new(self) -> None:
+        worker = self._worker
+        if worker.accepting and worker.open_tasks < worker.config.data.max_open_tasks:
+            return
+        self._journal.count_later("refused")
+        if worker.accepting:
+            raise unavailable("too_many_open", "as many tasks are open as data.max_open_tasks allows")
+        raise unavailable(
+            "not_accepting", f"the worker is {worker.state}", 1 if worker.phase != SERVING else RETRY_S
+        )
+
+    def _accept(self, task_id: str, key: str, digest: str, document: dict[str, str]) -> None:
+        now = self._worker.clock.now()
+        self._journal.accept(
+            task_id=task_id,
+            key=key,
+            digest=digest,
+            method=document["method"],
+            payload=json.dumps(document),
+            at=now,
+        )
+        assert self._worker.engine is not None
+        self._worker.engine.add(task_id, document["method"], now)
+
+    async def _row_after(self, task_id: str, wait: float) -> Row | None:
+        engine = self._worker.engine
+        if wait and engine is not None and self._worker.phase == SERVING:
+            await engine.wait_final(task_id, wait)
+        return self._journal.by_id(task_id)
+
+    async def read(self, request: web.Request) -> web.Response:
+        task_id = self._own_id(request)
+        wait = wait_seconds(request)
+        row = await self._row_after(task_id, wait)
+        if row is None or row.gone_at is not None:
+            raise self._unknown(row)
+        return web.json_response(describe(row))
+
+    async def fetched(self, request: web.Request) -> web.Response:
+        row = self._journal.by_id(self._own_id(request))
+        if row is None:
+            raise self._unknown(row)
+        if row.state in OPEN:
+            raise ProblemError(409, "still_open", "the task is still open; deleting does not cancel it")
+        if row.gone_at is None:
+            self._journal.fetched(row.id, self._worker.clock.now())
+        return web.Response(status=204)
+
+    def _own_id(self, request: web.Request) -> str:
+        task_id = request.match_info["id"]
+        owner, dash, _ = task_id.rpartition("-")
+        name = self._worker.config.worker.name
+        if dash and owner != name:
+            raise ProblemError(
+                421, "wrong_worker", f"this worker is {name}, the task is {owner}'s", worker=name
+            )
+        return task_id
+
+    def _unknown(self, row: Row | None) -> ProblemError:
+        if row is None and self._worker.phase == RECOVERING:
+            return unavailable("not_now", "the worker is recovering", 1)
+        return ProblemError(
+            404, "gone" if row else "unknown_task", "no such result: fetched, too old, or never accepted"
+        )
+
+
+def _idempotency_key(request: web.Request) -> str:
+    key = request.headers.get("Idempotency-Key", "")
+    if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise ProblemError(
+            400,
+            "bad_field",
+            "header Idempotency-Key is required: 1 to 255 printable ASCII characters",
+            field="Idempotency-Key",
+        )
+    return key

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The journal: what a worker has promised, committed before it is said aloud.
+
+The order of the commits is the contract: accepted, submitting, polling, final. Every method that
+changes anything is one transaction that also moves the totals, so the books balance at any instant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import schema
+from .schema import Stamp
+
+TOTALS = (
+    "accepted",
+    "succeeded",
+    "failed",
+    "uncertain",
+    "expired",
+    "probes",
+    "provider_submits",
+    "refused",
+)
+# Calls of res.php, kept for the provider's account rule; not part of the status document.
+RES_CALLS = "res_calls"
+FINALS = ("succeeded", "failed", "expired", "uncertain")
+OPEN = ("accepted", "submitting", "polling")
+KEPT_SOLVE_TIMES = 500
+
+
+@dataclass(frozen=True)
+class Row:
+    id: str
+    key: str
+    digest: str
+    method: str
+    state: str
+    payload: str | None
+    provider_id: str | None
+    accepted_at: float
+    submitted_at: float | None
+    solved_at: float | None
+    expires_at: float | None
+    final_at: float | None
+    gone_at: float | None
+    resubmits: int
+    solution: str | None
+    error_code: str | None
+    error_class: str | None
+
+
+_COLUMNS = (
+    "id, idempotency_key, digest, method, state, payload, provider_id, accepted_at, submitted_at, solved_at,"
+    " expires_at, final_at, gone_at, resubmits, solution, error_code, error_class"
+)
+
+
+@dataclass(frozen=True)
+class Final:
+    state: str
+    at: float
+    solution: str | None = None
+    solved_at: float | None = None
+    expires_at: float | None = None
+    error_code: str | None = None
+    error_class: str | None = None
+
+
+@dataclass(frozen=True)
+class Books:
+    """Counters of one transaction."""
+
+    totals: dict[str, int]
+    open: dict[str, int]
+    unfetched: int
+    oldest_at: float | None
+
+
+class Journal:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.writable = True
+        self._lazy: dict[str, int] = {}
+        found = schema.inspect(path)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
+        try:
+            self._prepare(found)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, found: Stamp) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA secure_delete=ON")
+        self._migrate(found)
+        stamp = self._meta_all()
+        self.id = stamp["id"]
+        self.schema = int(stamp["schema"])
+        self.min_reader = int(stamp["min_reader"])
+
+    def _migrate(self, found: Stamp) -> None:
+        steps = [step for step in schema.STEPS if step.schema > found.schema]
+        if not steps:
+            return
+        if found.schema:
+            schema.back_up(self._db, self.path, found.schema)
+        else:
+            self._db.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
+        with self._write() as db:
+            for step in steps:
+                for statement in step.statements:
+                    db.execute(statement)
+            if not found.schema:
+                self._set(db, "id", uuid.uuid4().hex)
+            self._set(db, "schema", str(steps[-1].schema))
+            self._set(db, "min_reader", str(max(found.min_reader, *(step.min_reader for step in steps))))
+
+    def close(self) -> None:
+        self._db.close()
+
+    # -- transactions
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield self._db
+            self._commit()
+        except BaseException as exc:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(exc, sqlite3.Error):
+                self.writable = False
+            raise
+        self.writable = True
+
+    def _commit(self) -> None:
+        self._db.execute("COMMIT")
+
+    @staticmethod
+    def _set(db: sqlite3.Connection, key: str, value: str) -> None:
+        db.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, value),
+        )
+
+    @staticmethod
+    def _add(db: sqlite3.Connection, name: str, count: int = 1) -> None:
+        db.execute(
+            "INSERT INTO totals VALUES (?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+            (name, count),
+        )
+
+    # -- memory of the worker itself
+
+    def _meta_all(self) -> dict[str, str]:
+        return dict(self._db.execute("SELECT key, value FROM meta"))
+
+    def meta(self, key: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def count_start(self) -> int:
+        """How many processes opened this journal before."""
+        earlier = int(self.meta("starts") or 0)
+        with self._write() as db:
+            self._set(db, "starts", str(earlier + 1))
+            db.execute("DELETE FROM probes WHERE answer IS NULL")
+        return earlier
+
+    def save_drain(self, drain: Mapping[str, Any] | None, serving_version: str | None = None) -> None:
+        """The drain, or none; with a version: from now on that version serves."""
+        with self._write() as db:
+            if drain is None:
+                db.execute("DELETE FROM meta WHERE key = 'drain'")
+            else:
+                self._set(db, "drain", json.dumps(drain))
+            if serving_version is not None:
+                self._set(db, "last_served", serving_version)
+
+    def load_drain(self) -> dict[str, Any] | None:
+        text = self.meta("drain")
+        return None if text is None else dict(json.loads(text))
+
+    # -- tasks
+
+    def by_key(self, key: str) -> Row | None:
+        return self._one("idempotency_key", key)
+
+    def by_id(self, task_id: str) -> Row | None:
+        return self._one("id", task_id)
+
+    def _one(self, column: str, value: str) -> Row | None:
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM tasks WHERE {column} = ?", (value,)).fetchone()  # noqa: S608
+        return None if row is None else Row(*row)
+
+    def open_tasks(self) -> list[Row]:
+        query = f"SELECT {_COLUMNS} FROM tasks WHERE final_at IS NULL ORDER BY accepted_at"  # noqa: S608
+        return [Row(*row) for row in self._db.execute(query)]
+
+    def accept(self, *, task_id: str, key: str, digest: str, method: str, payload: str, at: float) -> None:
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO tasks (id, idempotency_key, digest, method, state, payload, accepted_at)"
+                " VALUES (?, ?, ?, ?, 'accepted', ?, ?)",
+                (task_id, key, digest, method, payload, at),
+            )
+            self._add(db, "accepted")
+
+    def submitting(self, task_id: str) -> None:
+        self._step("UPDATE tasks SET state = 'submitting' WHERE id = ? AND state = 'accepted'", (task_id,))
+
+    def not_submitted(self, task_id: str, resubmit: bool = False) -> None:
+        """Back to accepted: the provider certainly has no such task, or the operator chose to risk it."""
+        self._step(
+            "UPDATE tasks SET state = 'accepted', resubmits = resubmits + ?"
+            " WHERE id = ? AND state = 'submitting'",
+            (int(resubmit), task_id),
+        )
+
+    def polling(self, task_id: str, provider_id: str, at: float) -> None:
+        self._step(
+            "UPDATE tasks SET state = 'polling', provider_id = ?, submitted_at = ?, payload = NULL"
+            " WHERE id = ? AND state = 'submitting'",
+            (provider_id, at, task_id),
+            count="provider_submits",
+        )
+
+    def _step(self, statement: str, values: Sequence[Any], count: str | None = None) -> None:
+        with self._write() as db:
+            if db.execute(statement, values).rowcount != 1:
+                raise RuntimeError("a step out of order was refused by the journal")
+            if count:
+                self._add(db, count)
+
+    def finish(self, task_id: str, final: Final, solve_s: float | None = None) -> bool:
+        """False if the task was final already: finals never change."""
+        with self._write() as db:
+            changed = db.execute(
+                "UPDATE tasks SET state = ?, final_at = ?, solution = ?, solved_at = ?, expires_at = ?,"
+                " error_code = ?, error_class = ?, payload = NULL WHERE id = ? AND final_at IS NULL",
+                (
+                    final.state,
+                    final.at,
+                    final.solution,
+                    final.solved_at,
+                    final.expires_at,
+                    final.error_code,
+                    final.error_class,
+                    task_id,
+                ),
+            ).rowcount
+            if changed:
+                self._add(db, final.state)
+                self._keep_solve_time(db, final.state, solve_s)
+        return bool(changed)
+
+    @staticmethod
+    def _keep_solve_time(db: sqlite3.Connection, state: str, solve_s: float | None) -> None:
+        if state != "succeeded" or solve_s is None:
+            return
+        done = db.execute("SELECT value FROM totals WHERE name = 'succeeded'").fetchone()[0]
+        db.execute("INSERT OR REPLACE INTO solve_times VALUES (?, ?)", (done % KEPT_SOLVE_TIMES, solve_s))
+
+    def fetched(self, task_id: str, at: float) -> None:
+        """The client has its answer: only the key is remembered from now on."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE tasks SET gone_at = ?, solution = NULL"
+                " WHERE id = ? AND final_at IS NOT NULL AND gone_at IS NULL",
+                (at, task_id),
+            )
+
+    def tidy(self, at: float, result_ttl: float, key_ttl: float) -> None:
+        with self._write() as db:
+            db.execute(
+                "UPDATE tasks SET gone_at = ?, solution = NULL"
+                " WHERE final_at IS NOT NULL AND gone_at IS NULL AND final_at <= ?",
+                (at, at - result_ttl),
+            )
+            db.execute("DELETE FROM tasks WHERE gone_at IS NOT NULL AND accepted_at <= ?", (at - key_ttl,))
+            db.execute("DELETE FROM probes WHERE answer IS NOT NULL AND begun_at <= ?", (at - key_ttl,))
+
+    # -- probes
+
+    def begin_probe(self, request_id: str, at: float) -> None:
+        with self._write() as db:
+            db.execute("INSERT INTO probes VALUES (?, ?, NULL)", (request_id, at))
+            self._add(db, "probes")
+
+    def probe_submitted(self) -> None:
+        with self._write() as db:
+            self._add(db, "provider_submits")
+
+    def end_probe(self, request_id: str, answer: Mapping[str, Any]) -> None:
+        with self._write() as db:
+            db.execute("UPDATE probes SET answer = ? WHERE request_id = ?", (json.dumps(answer), request_id))
+
+    def probe_answer(self, request_id: str) -> dict[str, Any] | None:
+        row = self._db.execute("SELECT answer FROM probes WHERE request_id = ?", (request_id,)).fetchone()
+        return None if row is None or row[0] is None else dict(json.loads(row[0]))
+
+    # -- books
+
+    def count_later(self, name: str) -> None:
+        """A counter not worth a commit of its own; it is shown only once it is committed."""
+        self._lazy[name] = self._lazy.get(name, 0) + 1
+
+    def pending(self, name: str) -> int:
+        return self._lazy.get(name, 0)
+
+    def flush(self) -> None:
+        if not self._lazy:
+            return
+        with self._write() as db:
+            for name, count in self._lazy.items():
+                self._add(db, name, count)
+        self._lazy.clear()
+
+    def total(self, name: str) -> int:
+        row = self._db.execute("SELECT value FROM totals WHERE name = ?", (name,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def books(self) -> Books:
+        db = self._db
+        db.execute("BEGIN")
+        try:
+            stored = dict(db.execute("SELECT name, value FROM totals"))
+            counts = dict(
+                db.execute("SELECT state, count(*) FROM tasks WHERE final_at IS NULL GROUP BY state")
+            )
+            oldest = db.execute("SELECT min(accepted_at) FROM tasks WHERE final_at IS NULL").fetchone()[0]
+            kept = db.execute(
+                "SELECT count(*) FROM tasks WHERE final_at IS NOT NULL AND gone_at IS NULL"
+            ).fetchone()[0]
+        finally:
+            db.execute("COMMIT")
+        return Books(
+            totals={name: int(stored.get(name, 0)) for name in TOTALS},
+            open={state: int(counts.get(state, 0)) for state in OPEN},
+            unfetched=int(kept),
+            oldest_at=oldest,
+        )
+
+    def solve_times(self) -> list[float]:
+        return [row[0] for row in self._db.execute("SELECT seconds FROM solve_times ORDER BY seconds")]

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The worker as a whole: its states, its drain, and the order in which it comes up and goes down."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from . import drain as drains
+from . import logs, probe
+from .clock import Clock, kernel_boot_id
+from .config import Config
+from .drain import Decision, Drain, Moment
+from .engine import Engine
+from .errors import JournalRefusedError
+from .journal import RES_CALLS, Journal
+from .notify import Notifier
+from .probe import Prober
+from .provider import Provider
+from .pulse import Pulse
+
+STARTING, RECOVERING, SERVING, STOPPING, FAILED = "starting", "recovering", "serving", "stopping", "failed"
+VERIFY_AGAIN_S = 300.0
+TICK_S = 1.0
+TIDY_EVERY_S = 30.0
+SAVE_DRAIN_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    code: str
+    message: str
+
+
+def state_of(phase: str, drain: Drain | None, boot: float, wire: int, open_tasks: int) -> str:
+    """What is reached, from what was asked and what is left."""
+    if phase != SERVING:
+        return phase
+    if drain is None:
+        return "running"
+    if drain.held:
+        return "drained"
+    left = wire if drain.mode == "handover" else open_tasks
+    return "draining" if left or drain.accepting(boot) else "drained"
+
+
+class Worker:
+    def __init__(self, config: Config, version: str, release: str, key: str) -> None:
+        self.config = config
+        self.version = version
+        self.release = release
+        self.clock = Clock()
+        self.boot_id = uuid.uuid4().hex
+        self.started_at = self.clock.now()
+        self.restarts = 0
+        self.phase = STARTING
+        self.state = STARTING
+        self.since = self.started_at
+        self.seq = 1
+        self.drain: Drain | None = None
+        self.failure: Failure | None = None
+        self.journal: Journal | None = None
+        self.engine: Engine | None = None
+        self.prober: Prober | None = None
+        self.provider = Provider(config.provider, key, self.clock)
+        self.changes = Pulse()
+        self.notifier = Notifier()
+        self._last_served: str | None = None
+        self._verify_after = 0.0
+        self._background: set[asyncio.Task[None]] = set()
+        self._balance_after = 0.0
+        self._tidy_after = 0.0
+        self._save_after = 0.0
+        self._watchdog_after = 0.0
+
+    # -- coming up
+
+    def open(self) -> None:
+        """Opens the journal; raises JournalRefusedError with the file untouched."""
+        try:
+            journal = Journal(self.config.journal_path)
+            self.restarts = journal.count_start()
+        except (sqlite3.Error, OSError) as exc:
+            raise JournalRefusedError("journal_unusable", f"opening the journal: {exc}") from exc
+        self.journal = journal
+        self._last_served = journal.meta("last_served")
+        self.provider.captchas = journal.total("provider_submits")
+        self.provider.calls = journal.total(RES_CALLS)
+        self.provider.on_call = lambda: journal.count_later(RES_CALLS)
+        self.engine = Engine(
+            self.config,
+            clock=self.clock,
+            journal=journal,
+            provider=self.provider,
+            may_submit=self.may_submit,
+            changed=self.refresh,
+        )
+        self.prober = Prober(self.config, self.clock, journal, self.provider)
+        self._enter(RECOVERING)
+
+    async def recover(self) -> None:
+        """Takes over the open tasks and the drain, then serves or stays held."""
+        journal, engine = self._parts()
+        await self.provider.open()
+        engine.load()
+        saved = journal.load_drain()
+        boot = self.clock.boot()
+        restored = drains.restore(saved, boot, kernel_boot_id()) if saved else None
+        if self.drain is None:
+            self.drain = drains.at_startup(restored, self._moment(), self.version, self._last_served)
+        self._persist(self.drain)
+        engine.run()
+        self._enter(SERVING)
+        logs.info("serving" if self.drain is None else "held", state=self.state, version=self.version)
+
+    def fail(self, code: str, message: str) -> None:
+        """The process lives and says why; a restart loop would hide it."""
+        self.failure = Failure(code, message)
+        logs.error("failed", code=code, cause=message)
+        self._enter(FAILED)
+        self.notifier.ready(f"failed: {message}")
+
+    async def stop(self) -> None:
+        self._enter(STOPPING)
+        self.notifier.stopping()
+        if self.engine is not None:
+            self.engine.release_waiters()
+            await self.engine.stop(self.config.lifecycle.stop_s)
+        for task in self._background:
+            task.cancel()
+        if self.prober is not None:
+            await self.prober.stop()
+        await self.provider.close()
+
+    def close(self) -> None:
+        if self.journal is None:
+            return
+        try:
+            self.journal.flush()
+            if self.drain is not None:
+                self._persist(self.drain)
+        except sqlite3.Error as exc:
+            logs.error("writing the journal failed", cause=str(exc))
+        self.journal.close()
+
+    # -- state
+
+    @property
+    def accepting(self) -> bool:
+        if self.phase != SERVING:
+            return False
+        return self.drain is None or self.drain.accepting(self.clock.boot())
+
+    @property
+    def probing(self) -> bool:
+        return self.prober is not None and self.prober.running
+
+    @property
+    def open_tasks(self) -> int:
+        return len(self.engine.tasks) if self.engine else 0
+
+    @property
+    def on_the_wire(self) -> int:
+        return len(self.engine.wire) if self.engine else 0
+
+    @property
+    def safe_to_stop(self) -> bool:
+        if self.accepting or self.on_the_wire or self.probing:
+            return False
+        complete = self.drain is not None and self.drain.mode == "complete"
+        return not (complete and self.open_tasks)
+
+    @property
+    def unverified(self) -> bool:
+        return self._last_served is not None and self._last_served != self.version
+
+    def may_submit(self) -> bool:
+        if self.phase != SERVING:
+            return False
+        if self.drain is None:
+            return True
+        over = not self.drain.accepting(self.clock.boot())
+        return not self.drain.held and not (self.drain.mode == "handover" and over)
+
+    def refresh(self, changed: bool = False) -> None:
+        """Recomputes the state; a change of it, or of the drain, is a new ``seq``."""
+        state = state_of(self.phase, self.drain, self.clock.boot(), self.on_the_wire, self.open_tasks)
+        if state == self.state and not changed:
+            return
+        if state != self.state:
+            logs.info("state", state=state, was=self.state)
+            self.state, self.since = state, self.clock.now()
+            self._tell_service_manager()
+        self.seq += 1
+        self.changes.fire()
+
+    def _tell_service_manager(self) -> None:
+        if self.phase != SERVING:
+            return
+        text = self.state
+        if self.drain is not None:
+            text = f"{self.state}: {self.open_tasks} open, owner {self.drain.owner}"
+        self.notifier.status(text)
+
+    def _enter(self, phase: str) -> None:
+        first = phase == SERVING
+        self.phase = phase
+        self.refresh()
+        if first:
+            self.notifier.ready(self.state)
+        if self.engine is not None:
+            self.engine.wake()
+
+    def _moment(self) -> Moment:
+        return Moment(self.clock.boot(), self.clock.now())
+
+    def _parts(self) -> tuple[Journal, Engine]:
+        assert self.journal is not None
+        assert self.engine is not None
+        return self.journal, self.engine
+
+    # -- drain
+
+    def put_drain(self, request: Mapping[str, Any]) -> Decision:
+        decision = drains.decide(self.drain, request, self._moment(), self.version, self.unverified)
+        if decision.status != 409:
+            if decision.taken_from is not None:
+                logs.warning("drain taken over", owner=decision.drain.owner, was=decision.taken_from)
+            self._set_drain(decision.drain)
+        return decision
+
+    def delete_drain(self, owner: str, steal: bool) -> Literal["none", "foreign", "resumed"]:
+        if self.drain is None:
+            return "none"
+        if self.drain.owner != owner and not steal:
+            return "foreign"
+        self._set_drain(None)
+        return "resumed"
+
+    def _set_drain(self, drain: Drain | None) -> None:
+        """On disk first: what a client has been told must survive us."""
+        self._persist(drain)
+        self.drain = drain
+        self.refresh(changed=True)
+        if self.engine is not None:
+            self.engine.wake()
+
+    def _persist(self, drain: Drain | None) -> None:
+        journal, _ = self._parts()
+        document = None if drain is None else drains.save(drain, self.clock.boot(), kernel_boot_id())
+        serving = None
+        if drain is None and self._last_served != self.version:
+            serving = self.version
+        if document is not None or serving is not None or self.drain is not None:
+            journal.save_drain(document, serving)
+        if serving is not None:
+            self._last_served = serving
+
+    # -- time
+
+    async def keep_time(self) -> None:
+        while True:
+            try:
+                self.tick()
+            except sqlite3.Error as exc:
+                logs.error("writing the journal failed", cause=str(exc))
+            boot = self.clock.boot()
+            ahead = drains.next_instant(self.drain, boot) if self.drain else None
+            await self.changes.wait(min(TICK_S, ahead if ahead is not None else TICK_S))
+
+    def tick(self) -> None:
+        self._watchdog()
+        if self.phase != SERVING:
+            return
+        self._drain_in_time()
+        self.refresh()
+        self._housekeeping()
+
+    def _watchdog(self) -> None:
+        every, boot = self.notifier.watchdog_s, self.clock.boot()
+        if every is not None and boot >= self._watchdog_after:
+            self._watchdog_after = boot + min(every, TICK_S)
+            self.notifier.watchdog()
+
+    def _drain_in_time(self) -> None:
+        drain, boot = self.drain, self.clock.boot()
+        if drain is None:
+            return
+        action = drains.due_action(drain, boot)
+        if action == "handover":
+            logs.warning("drain passed its deadline", owner=drain.owner, mode="handover")
+            self._set_drain(replace(drain, mode="handover"))
+        elif action == "expire":
+            self._expire(drain)
+        elif (
+            drain.expired and drain.on_expire == "verify" and boot >= self._verify_after and not self.probing
+        ):
+            self._verify_after = boot + VERIFY_AGAIN_S
+            self._spawn(self._verify())
+
+    def _expire(self, drain: Drain) -> None:
+        logs.warning("lease of the drain ran out", owner=drain.owner, on_expire=drain.on_expire)
+        if drain.on_expire == "resume":
+            self._set_drain(None)
+            return
+        self._verify_after = 0.0
+        self._set_drain(replace(drain, expired=True))
+
+    async def _verify(self) -> None:
+        """Nobody came back for us: prove that this version solves, and only then serve."""
+        assert self.prober is not None
+        request = probe.Request("self-" + uuid.uuid4().hex, probe.default_task(), probe.IMAGE_TEXT)
+        try:
+            answer = await self.prober.run(request, self.identity)
+        except (probe.ProbeRunningError, sqlite3.Error):
+            self._verify_after = 0.0
+            return
+        waiting = self.drain is not None and self.drain.expired and self.drain.on_expire == "verify"
+        if answer["outcome"] == "succeeded" and waiting and self.phase == SERVING:
+            logs.info("verified itself", version=self.version)
+            self._set_drain(None)
+        else:
+            logs.warning("stays held", error=answer["error"])
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"version": self.version, "boot_id": self.boot_id}
+
+    def _housekeeping(self) -> None:
+        journal, engine = self._parts()
+        boot, section = self.clock.boot(), self.config.tasks
+        engine.sweep()
+        journal.flush()
+        if boot >= self._tidy_after:
+            self._tidy_after = boot + TIDY_EVERY_S
+            journal.tidy(self.clock.now(), section.result_ttl_s, section.key_ttl_s)
+        if self.drain is not None and boot >= self._save_after:
+            self._save_after = boot + SAVE_DRAIN_EVERY_S
+            self._persist(self.drain)
+        if boot >= self._balance_after and self.provider.balance_is_worth_a_call():
+            self._balance_after = boot + self.config.provider.balance_interval_s
+            self._spawn(self.provider.refresh_balance())
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

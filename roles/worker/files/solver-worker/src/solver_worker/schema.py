@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The journal's schema: a list of additive steps, and who may open which file.
+
+A release appends a step and never edits one. ``min_reader`` is the oldest release schema that can
+still work with the file after that step; raising it forbids the revert, so a step only adds.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import JournalRefusedError
+
+APPLICATION_ID = 0x534F4C56
+
+
+@dataclass(frozen=True)
+class Step:
+    schema: int
+    min_reader: int
+    statements: tuple[str, ...]
+
+
+STEPS: list[Step] = [
+    Step(
+        schema=1,
+        min_reader=1,
+        statements=(
+            "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+            "CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+            """CREATE TABLE tasks (
+                 id TEXT PRIMARY KEY,
+                 idempotency_key TEXT NOT NULL UNIQUE,
+                 digest TEXT NOT NULL,
+                 method TEXT NOT NULL,
+                 state TEXT NOT NULL,
+                 payload TEXT,
+                 provider_id TEXT,
+                 accepted_at REAL NOT NULL,
+                 submitted_at REAL,
+                 solved_at REAL,
+                 expires_at REAL,
+                 final_at REAL,
+                 gone_at REAL,
+                 resubmits INTEGER NOT NULL DEFAULT 0,
+                 solution TEXT,
+                 error_code TEXT,
+                 error_class TEXT)""",
+            "CREATE INDEX tasks_open ON tasks (state) WHERE final_at IS NULL",
+            "CREATE INDEX tasks_kept ON tasks (final_at) WHERE final_at IS NOT NULL AND gone_at IS NULL",
+            "CREATE INDEX tasks_gone ON tasks (accepted_at) WHERE gone_at IS NOT NULL",
+            "CREATE TABLE probes (request_id TEXT PRIMARY KEY, begun_at REAL NOT NULL, answer TEXT)",
+            "CREATE TABLE solve_times (slot INTEGER PRIMARY KEY, seconds REAL NOT NULL)",
+        ),
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a file says about itself; schema 0 is an empty one."""
+
+    schema: int
+    min_reader: int
+
+
+def newest() -> int:
+    return STEPS[-1].schema
+
+
+def inspect(path: Path) -> Stamp:
+    """Reads only, and refuses a file that this release may not open."""
+    if not path.exists() or path.stat().st_size == 0:
+        return Stamp(0, 0)
+    try:
+        stamp = _read_stamp(path)
+    except sqlite3.DatabaseError as exc:
+        raise JournalRefusedError(
+            "journal_unusable", f"opening the journal {path}: {exc}; move it away or restore its backup"
+        ) from exc
+    if stamp.min_reader > newest():
+        raise JournalRefusedError(
+            "journal_too_new",
+            f"opening the journal {path}: it needs a reader of schema {stamp.min_reader}, this release knows "
+            f"{newest()}; install the release that wrote it, or a newer one",
+        )
+    return stamp
+
+
+def _read_stamp(path: Path) -> Stamp:
+    # Without a write-ahead log nobody has the file open, and "immutable" leaves no trace beside it.
+    wal = path.with_name(path.name + "-wal")
+    option = "mode=ro" if wal.exists() else "immutable=1"
+    connection = sqlite3.connect(f"{path.as_uri()}?{option}", uri=True, timeout=5)
+    try:
+        if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise sqlite3.DatabaseError("it is a database, but not a worker's journal")
+        rows = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('schema', 'min_reader')"))
+        return Stamp(int(rows["schema"]), int(rows["min_reader"]))
+    except (KeyError, ValueError) as exc:
+        raise sqlite3.DatabaseError("it does not say its schema") from exc
+    finally:
+        connection.close()
+
+
+def describe(path: Path) -> dict[str, Any]:
+    stamp = inspect(path)
+    return {
+        "path": str(path),
+        "exists": stamp.schema > 0,
+        "schema": stamp.schema or None,
+        "min_reader": stamp.min_reader or None,
+        "migrates_to": newest() if stamp.schema < newest() else None,
+    }
+
+
+def back_up(connection: sqlite3.Connection, path: Path, schema: int) -> Path:
+    """A whole copy, made by SQLite and renamed into place, before a step changes the file."""
+    target = path.with_name(f"{path.name}.schema-{schema}")
+    partial = target.with_name(target.name + ".partial")
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    copy = sqlite3.connect(partial)
+    try:
+        connection.backup(copy)
+    finally:
+        copy.close()
+    partial.replace(target)
+    return target
