@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""The service that keeps a worker running, whichever manager the host has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.module_utils._service_base import (
+    Service,
+    ServiceError,
+    ServiceState,
+    Settings,
+)
+from ansible_collections.solver.fleet.plugins.module_utils._service_command import CommandService
+from ansible_collections.solver.fleet.plugins.module_utils._service_supervisor import SupervisorService
+from ansible_collections.solver.fleet.plugins.module_utils._service_systemd import SystemdService
+
+__all__ = [
+    "BACKENDS",
+    "SERVICE_SPEC",
+    "Service",
+    "ServiceError",
+    "ServiceState",
+    "open_service",
+    "service_state",
+]
+
+BACKENDS: dict[str, type[Service]] = {
+    "command": CommandService,
+    "supervisor": SupervisorService,
+    "systemd": SystemdService,
+}
+
+# The option `service` of the modules that have one.
+SERVICE_SPEC: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        "backend": {"type": "str", "required": True, "choices": ["supervisor", "systemd", "command"]},
+        "name": {"type": "str", "required": True},
+        "config": {"type": "path"},
+        "socket": {"type": "path"},
+        "scope": {"type": "str", "choices": ["system", "user"], "default": "system"},
+        "start": {"type": "list", "elements": "str"},
+        "stop": {"type": "list", "elements": "str"},
+        "status": {"type": "list", "elements": "str"},
+        "log_file": {"type": "path"},
+        "timeout": {"type": "float", "default": 60.0},
+    },
+}
+
+
+def open_service(settings: Settings, **injected: Any) -> Service:
+    """The service that these settings describe; C(injected) are clock and sleep."""
+    backend = settings.get("backend")
+    if not isinstance(backend, str) or backend not in BACKENDS:
+        raise ServiceError(
+            "bad_service",
+            f"reading service: '{backend}' is no backend; set service.backend to one of "
+            f"{', '.join(sorted(BACKENDS))}",
+            {"option": "service.backend"},
+        )
+    return BACKENDS[backend](settings, **injected)
+
+
+def service_state(settings: Settings) -> ServiceState:
+    """What the service manager says of a service."""
+    return open_service(settings).state()

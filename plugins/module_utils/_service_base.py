@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""What every service backend offers: restart, stop, start, state and the end of the log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import Any, Callable, Dict, NamedTuple
+
+from ansible_collections.solver.fleet.plugins.module_utils._files import StepError, mask, tail
+
+Settings = Dict[str, Any]
+# How long a service may take to stop, unless the setting says otherwise: stop_s of a worker and a reserve.
+STOP_TIMEOUT_S = 60.0
+LOG_BYTES = 65536
+STATES = ("running", "starting", "stopped", "failed", "restarting", "unknown")
+
+
+class ServiceState(NamedTuple):
+    """What the service manager says of a service.
+
+    C(failed) was given up or ended by itself; C(restarting) ended by itself and will be tried again.
+    """
+
+    state: str
+    pid: int | None
+    detail: str
+
+    def record(self) -> Settings:
+        return {"state": self.state, "pid": self.pid, "detail": self.detail}
+
+
+class ServiceError(StepError):
+    """The service manager refuses, or cannot be asked."""
+
+
+def need(settings: Settings, key: str) -> str:
+    """A setting that the backend cannot do without."""
+    value = settings.get(key)
+    if not isinstance(value, str) or not value:
+        raise ServiceError(
+            "bad_service",
+            f"reading service: the backend '{settings.get('backend')}' needs service.{key}; set it",
+            {"option": f"service.{key}"},
+        )
+    return value
+
+
+def read_log_end(path: str, lines: int) -> list[str]:
+    """The last lines of a log file; empty if there is none."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - LOG_BYTES))
+            return tail(mask(stream.read(LOG_BYTES).decode("utf-8", "replace")), lines)
+    except OSError:
+        return []
+
+
+class Service:
+    """One service. A backend fills in the five verbs; start and stop may be called in any state."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.settings = settings
+        self.name = need(settings, "name")
+        self.clock = clock
+        self.sleep = sleep
+        self.timeout = STOP_TIMEOUT_S
+        with contextlib.suppress(TypeError, ValueError):
+            self.timeout = float(settings.get("timeout") or STOP_TIMEOUT_S)
+
+    def start(self) -> None:
+        """Begin to start; what becomes of it is for state() to say."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Stop, and come back when it is stopped."""
+        raise NotImplementedError
+
+    def state(self) -> ServiceState:
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def log_tail(self, lines: int = 20) -> list[str]:
+        log_file = self.settings.get("log_file")
+        return read_log_end(log_file, lines) if isinstance(log_file, str) and log_file else []

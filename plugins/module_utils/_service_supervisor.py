@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""Services under supervisord, asked over its Unix socket; only the standard library is needed."""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import http.client
+import os
+import socket
+import xmlrpc.client
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.module_utils._service_base import (
+    Service,
+    ServiceError,
+    ServiceState,
+    Settings,
+    need,
+)
+
+# Numbers of supervisord's protocol.
+_NOT_RUNNING, _ALREADY_STARTED, _BAD_NAME = 70, 60, 10
+_STATES = {
+    "RUNNING": "running",
+    "STARTING": "starting",
+    "STOPPED": "stopped",
+    # Still there; whoever waits for a stop must go on waiting.
+    "STOPPING": "running",
+    "BACKOFF": "restarting",
+    "FATAL": "failed",
+    "EXITED": "failed",
+}
+_AT_REST = ("STOPPED", "FATAL", "EXITED")
+_CALL_TIMEOUT_S = 10.0
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_CALL_TIMEOUT_S)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Before connect, which blocks while the queue of the listener is full.
+        self.sock.settimeout(_CALL_TIMEOUT_S)
+        self.sock.connect(self.path)
+
+
+class _Transport(xmlrpc.client.Transport):
+    def __init__(self, path: str, login: str | None) -> None:
+        super().__init__(headers=[("Authorization", "Basic " + login)] if login else [])
+        self.path = path
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002 - the base names it
+        return _Connection(self.path)
+
+
+def read_server_settings(config: str) -> tuple[str, str | None]:
+    """Socket and login (base64) from a supervisord.conf."""
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(" ;", "\t;"), strict=False)
+    try:
+        with open(config, encoding="utf-8") as stream:
+            parser.read_file(stream)
+        path = parser.get("unix_http_server", "file").strip()
+    except (OSError, configparser.Error, UnicodeDecodeError) as error:
+        raise ServiceError(
+            "bad_service",
+            f"reading '{config}': no socket of supervisord found there ({error.__class__.__name__}); "
+            "set service.config to its supervisord.conf, or service.socket to its socket",
+            {"option": "service.config"},
+        ) from error
+    path = path.replace("%(here)s", os.path.dirname(os.path.abspath(config)))
+    user = parser.get("unix_http_server", "username", fallback="").strip()
+    password = parser.get("unix_http_server", "password", fallback="").strip()
+    login = base64.b64encode(f"{user}:{password}".encode()).decode("ascii") if user else None
+    return path, login
+
+
+class SupervisorService(Service):
+    """A program of supervisord."""
+
+    def __init__(self, settings: Settings, **injected: Any) -> None:
+        super().__init__(settings, **injected)
+        login = None
+        if settings.get("config"):
+            self.socket, login = read_server_settings(need(settings, "config"))
+        if settings.get("socket") or not settings.get("config"):
+            self.socket = need(settings, "socket")
+        self._server = xmlrpc.client.ServerProxy(
+            "http://localhost/RPC2", transport=_Transport(self.socket, login), allow_none=True
+        )
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._server.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == _BAD_NAME:
+                raise ServiceError(
+                    "no_service",
+                    f"asking supervisord for '{self.name}': it has no program of this name; "
+                    "correct service.name, or let supervisord read its configuration again",
+                    {"option": "service.name"},
+                ) from fault
+            raise
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error, ValueError) as error:
+            raise ServiceError(
+                "no_supervisor",
+                f"asking supervisord at '{self.socket}': {getattr(error, 'strerror', None) or error}; "
+                "start it, or correct service.config",
+                {"socket": self.socket, "option": "service.config"},
+            ) from error
+
+    def _raw_state(self) -> str:
+        return str(self._call("getProcessInfo", self.name).get("statename"))
+
+    def state(self) -> ServiceState:
+        info = self._call("getProcessInfo", self.name)
+        detail = str(info.get("spawnerr") or info.get("description") or "")
+        if info.get("statename") == "EXITED":
+            detail = f"exit status {info.get('exitstatus')}; {detail}"
+        return ServiceState(
+            _STATES.get(str(info.get("statename")), "unknown"), int(info.get("pid") or 0) or None, detail
+        )
+
+    def start(self) -> None:
+        try:
+            self._call("startProcess", self.name, False)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != _ALREADY_STARTED:
+                raise ServiceError(
+                    "start_failed",
+                    f"starting '{self.name}' under supervisord: {fault.faultString}; "
+                    "see service.log_file and the program's command",
+                    {"fault": fault.faultString},
+                ) from fault
+
+    def stop(self) -> None:
+        deadline = self.clock() + self.timeout
+        asked = False
+        while True:
+            found = self._raw_state()
+            if found in _AT_REST:
+                return
+            # A program in BACKOFF may be between two attempts: ask again until it rests.
+            if found != "STOPPING" and not (asked and found == "RUNNING"):
+                asked = self._ask_to_stop()
+            if self.clock() >= deadline:
+                raise ServiceError(
+                    "stop_timeout",
+                    f"stopping '{self.name}': still {found} after {self.timeout:g} s; raise service.timeout, "
+                    "or lower stopwaitsecs of the program",
+                    {"state": found, "option": "service.timeout"},
+                )
+            self.sleep(0.05)
+
+    def _ask_to_stop(self) -> bool:
+        try:
+            self._call("stopProcess", self.name, False)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != _NOT_RUNNING:
+                raise ServiceError(
+                    "stop_failed",
+                    f"stopping '{self.name}' under supervisord: {fault.faultString}",
+                    {"fault": fault.faultString},
+                ) from fault
+        return True
