@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# The few commands that people type. `make help` lists them.
+# On a new machine `make demo` and `make test` install what they need; Python 3.11 or later, make and git suffice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKER := roles/worker/files/solver-worker
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo fleet fleet-down test lint unit worker-test integration cores molecule sanity bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
+
+setup: $(VENV)/.dev ## Install everything for development into .venv
+
+demo: $(VENV)/.run ## Update four real workers under traffic, and audit the books (KEEP=1 leaves them running)
+	@$(BIN)/python tools/demo.py
+
+fleet: $(VENV)/.run ## Start the embedded local fleet
+	@$(BIN)/ansible-playbook playbooks/local_fleet.yml
+
+fleet-down: $(VENV)/.run ## Stop it and remove it
+	@$(BIN)/ansible-playbook playbooks/local_fleet.yml -e solver_local_fleet_state=absent
+
+test: lint unit worker-test integration molecule sanity cores ## Run all tests that need no root
+	@$(BIN)/python tools/test_total.py
+
+lint: $(VENV)/.dev ## ruff, mypy, yamllint, ansible-lint
+	$(BIN)/ruff check .
+	$(BIN)/mypy plugins tools $(WORKER)/src
+	$(BIN)/yamllint --strict .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict
+
+unit: $(VENV)/.dev ## Unit tests of the plugins
+	$(BIN)/pytest tests/unit -n auto --junit-xml=.cache/results/unit.xml
+
+worker-test: $(VENV)/.dev ## The reference worker's own tests
+	cd $(WORKER) && PYTHONPATH=src "$(CURDIR)/$(BIN)/pytest" -c pyproject.toml -n auto --junit-xml="$(CURDIR)/.cache/results/worker.xml"
+
+integration: $(VENV)/.dev ## Modules and playbooks against real workers, under traffic
+	$(BIN)/pytest tests/integration -n 2 --junit-xml=.cache/results/integration.xml
+
+cores: $(VENV)/.dev ## The playbooks on the oldest and the newest ansible-core that can be installed here
+	$(BIN)/python tools/cores.py
+
+molecule: $(VENV)/.dev ## The molecule scenario on a local fleet
+	cd extensions && PATH="$(CURDIR)/$(BIN):$$PATH" molecule test --all
+
+sanity: $(VENV)/.dev ## ansible-test sanity
+	$(BIN)/python tools/sanity.py
+
+bench: $(VENV)/.dev ## Measure the worker's sizes and times
+	PYTHONPATH=$(WORKER)/src $(BIN)/python tests/bench/bench_worker.py
+
+clean: ## Remove what the other targets made (not a running fleet)
+	rm -rf $(VENV) .cache .collections .ansible tests/output
+
+# Each stamp is made anew when the list of dependencies changes.
+$(VENV)/.base:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] + "; name another one with make PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	mkdir -p .collections/ansible_collections/solver .cache/results
+	ln -sfn ../../.. .collections/ansible_collections/solver/fleet
+	touch $@
+
+$(VENV)/.run: $(VENV)/.base pyproject.toml
+	$(BIN)/python -m pip install --quiet --group run
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run pyproject.toml
+	$(BIN)/python -m pip install --quiet --group dev
+	mkdir -p .cache/results
+	touch $@

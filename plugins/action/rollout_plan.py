@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Turn the census and the staged releases into the plan of a rollout, or refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain, write_json
+from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import document, make_plan, plan_lines, wave_pairs
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Reads what the play registered for each worker; decides once for all."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        self.validate_argument_spec({})
+        rollout = plain(task_vars["solver_rollout"])
+        settings = rollout["settings"]
+        facts = fleet_facts(task_vars, rollout["hosts"], "solver_census", "solver_staged")
+        fleet = {host: {"census": own.get("solver_census"), "staged": own.get("solver_staged")}
+                 for host, own in facts.items()}
+        plan = make_plan(fleet, settings, settings["solver_rollout_id"], int(task_vars.get("ansible_forks") or 5))
+        if plan["refused"]:
+            return result | _refused(plan, settings["solver_verdict_file"])
+        if settings["solver_verdict_file"] and not self._task.check_mode:
+            # Replaced at the end; if the controller dies in between, this is what the file says.
+            write_json(settings["solver_verdict_file"], document("interrupted", plan))
+        result.update(changed=False, plan=plan, msg=plan_lines(plan), pairs=wave_pairs(plan), ansible_facts={"solver_plan": plan})
+        return result
+
+
+def _refused(plan: dict[str, Any], path: str) -> dict[str, Any]:
+    if path:
+        write_json(path, document("refused", plan, reasons=plan["refused"]))
+    return {
+        "failed": True,
+        "msg": "Refusing to begin, nothing was drained: " + "; ".join(plan["refused"]),
+        "failure": {"code": "refused", "message": "the plan was refused", "details": {"reasons": plan["refused"]}},
+    }

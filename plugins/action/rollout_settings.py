@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Read and check the settings of the whole fleet, on the controller, before anything is touched."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_variables, write_json
+from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import document
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import Resolved, resolve
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """One call for the whole fleet, so that each mistake is said once."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        _unused, args = self.validate_argument_spec(
+            {"need_version": {"type": "bool", "default": True}})
+        hosts = list(task_vars["ansible_play_hosts_all"])
+        resolved = resolve(fleet_variables(task_vars, hosts), need_version=args["need_version"])
+        if resolved.errors:
+            return result | _refused(resolved)
+        settings = resolved.settings
+        settings["solver_rollout_id"] = settings["solver_rollout_id"] or _new_id(task_vars)
+        result["ansible_facts"] = {
+            "solver_rollout": {
+                "settings": settings, "workers": resolved.workers, "hosts": hosts,
+                "package": resolved.package, "package_on_worker": resolved.package_on_worker}}
+        result["warnings"] = resolved.warnings
+        result["changed"] = False
+        return result
+
+
+def _refused(resolved: Resolved) -> dict[str, Any]:
+    path = resolved.settings.get("solver_verdict_file")
+    if path:
+        target = {"target": resolved.settings.get("solver_version")}
+        write_json(path, document("refused", target, reasons=resolved.errors))
+    return {
+        "failed": True,
+        "msg": "Refusing to begin, nothing was touched: " + "; ".join(resolved.errors),
+        "failure": {"code": "bad_settings", "message": "bad settings", "details": {"errors": resolved.errors}},
+    }
+
+
+def _new_id(task_vars: dict[str, Any]) -> str:
+    """AWX's job id where there is one: an operator can look it up."""
+    job = task_vars.get("awx_job_id") or task_vars.get("tower_job_id")
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return f"awx-{job}-{stamp}" if job else f"rollout-{stamp}-{secrets.token_hex(3)}"

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Build the verdict of a rollout, write it and show it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain, write_json
+from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import not_done, verdict, verdict_lines
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """One document for every outcome."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        self.validate_argument_spec({})
+        plan = plain(task_vars["solver_plan"])
+        facts = fleet_facts(task_vars, plan["workers"], "solver_outcome")
+        outcomes = {host: own.get("solver_outcome") or {} for host, own in facts.items()}
+        document = verdict(plan, outcomes, check_mode=bool(self._task.check_mode))
+        path = plain(task_vars["solver_rollout"])["settings"]["solver_verdict_file"]
+        if path:
+            write_json(path, document)
+        result.update(changed=False, verdict=document, msg=verdict_lines(document), not_done=not_done(document),
+                      ansible_facts={"solver_verdict": document})
+        return result

@@ -1,0 +1,55 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, solver.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# The documentation alone; the code is the action plugin of the same name.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollout_settings
+short_description: Read and check the settings of a rollout
+version_added: "1.0.0"
+author:
+  - solver.fleet contributors (@solver-fleet)
+description:
+  - >-
+    Reads the C(solver_) variables of every host in the play, checks their names, types and how they fit together, and refuses with all mistakes at once.
+  - >-
+    Runs on the controller alone. The result stands in the fact C(solver_rollout), for every host of the play.
+extends_documentation_fragment:
+  - solver.fleet.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+  action:
+    description: Runs on the controller.
+    support: full
+options:
+  need_version:
+    description: Whether C(solver_version) must be set.
+    type: bool
+    default: true
+"""
+
+EXAMPLES = r"""
+- name: Check the settings
+  solver.fleet.rollout_settings:
+  run_once: true
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: The fact C(solver_rollout) with C(settings), C(workers) (by inventory name), C(hosts) and C(package).
+  type: dict
+  returned: success
+failure:
+  description: All mistakes, in C(details.errors).
+  type: dict
+  returned: failure
+"""

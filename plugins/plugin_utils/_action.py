@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""What the controller-side actions share: reading hostvars, and writing files atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+
+
+def fleet_variables(task_vars: Mapping[str, Any], hosts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return each host's solver_ variables, templated for that host."""
+    return {host: _solver_variables(task_vars["hostvars"][host], host) for host in hosts}
+
+
+def _solver_variables(host_vars: Mapping[str, Any], host: str) -> dict[str, Any]:
+    out = {}
+    for name in [str(key) for key in host_vars if str(key).startswith("solver_") or key == "ansible_connection"]:
+        try:
+            out[name] = plain(host_vars[name])
+        except AnsibleError as error:
+            raise AnsibleActionFail(f"{host}: {name} cannot be templated: {error}") from error
+    return out
+
+
+def fleet_facts(task_vars: Mapping[str, Any], hosts: Iterable[str], *names: str) -> dict[str, dict[str, Any]]:
+    """Return the named variables of each host, without those it does not have."""
+    out: dict[str, dict[str, Any]] = {}
+    for host in hosts:
+        host_vars = task_vars["hostvars"][host]
+        out[host] = {name: plain(host_vars[name]) for name in names if name in host_vars}
+    return out
+
+
+def plain(value: Any) -> Any:
+    """Return plain Python data: no lazy containers of the templating engine, no subclasses of str."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(value[key]) for key in value}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, str):
+        return str(value)
+    return value
+
+
+def write_json(path: str, document: Mapping[str, Any]) -> None:
+    """Write DOCUMENT to PATH, whole or not at all; it survives a kill at any moment."""
+    target = Path(os.path.expandvars(path)).expanduser()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(document, stream, indent=2, ensure_ascii=False)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise AnsibleActionFail(f"writing {path} (solver_verdict_file): {error.strerror or error}") from error

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bad settings are refused before anything is touched, by a message that names the setting and the remedy."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
+    SETTINGS,
+    SettingError,
+    read,
+    resolve,
+    unknown_names,
+    window_size,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def fleet(size: int = 4, **settings):
+    return {f"w{n}": {"solver_version": "1.3.0", "solver_data_port": 9000 + n, **settings} for n in range(1, size + 1)}
+
+
+def only_error(**settings):
+    errors = resolve(fleet(**settings)).errors
+    assert len(errors) == 1, errors
+    return errors[0]
+
+
+def test_defaults_are_accepted():
+    resolved = resolve(fleet())
+    assert resolved.errors == []
+    assert resolved.settings["window"] == 1
+    assert resolved.settings["solver_max_fail_percentage"] == 25
+    assert resolved.workers["w1"]["config"]["worker"]["name"] == "w1"
+    assert resolved.package == "solver-worker==1.3.0"
+
+
+def test_no_version():
+    variables = fleet()
+    for own in variables.values():
+        del own["solver_version"]
+    assert resolve(variables).errors == [
+        "solver_version is not set; name the version to roll out, for example -e solver_version=1.3.0"]
+    assert resolve(variables, need_version=False).errors == []
+
+
+@pytest.mark.parametrize(("value", "part"), [
+    ("0", "at least one worker must be allowed"),
+    (0, "at least one worker must be allowed"),
+    ("-1", "at least one worker must be allowed"),
+    ("51%", "more than half of the fleet may never be out of service, use 50% or less"),
+    (3, "solver_max_unavailable is 3 of 4 workers"),
+    ("many", "solver_max_unavailable is 'many'; it must be a number"),
+    ("1.5", "whole number of workers"),
+    (True, "solver_max_unavailable is True"),
+])
+def test_bad_window(value, part):
+    assert part in only_error(solver_max_unavailable=value)
+
+
+@pytest.mark.parametrize(("raw", "size", "window"), [
+    (None, 1, 1), (None, 9, 1), (None, 10, 1), (None, 19, 1), (None, 20, 2), (None, 100, 10),
+    ("1", 1, 1), ("2", 4, 2), ("50%", 4, 2), ("10%", 4, 1), ("25%", 10, 2), ("50%", 1, 1),
+])
+def test_window(raw, size, window):
+    assert window_size(raw, size) == window
+
+
+@given(st.integers(1, 500), st.one_of(st.integers(1, 500).map(str), st.integers(1, 100).map(lambda n: f"{n}%")))
+def test_window_is_never_above_half_but_for_one_worker(size, raw):
+    try:
+        window = window_size(raw, size)
+    except SettingError:
+        return
+    assert window == 1 or window * 2 <= size
+
+
+def test_misspelt_variable_is_named_with_the_nearest():
+    assert only_error(solver_max_unavailible=1) == (
+        "solver_max_unavailible is not a setting of solver.fleet; did you mean solver_max_unavailable?")
+    assert "docs/settings.md" in unknown_names({"solver_zzzz": 1})[0]
+    assert unknown_names({"other_zzzz": 1}) == []
+
+
+def test_long_socket_path():
+    path = "/run/" + "x" * 103
+    errors = resolve({"w1": {"solver_version": "1", "solver_control_socket": path}}).errors
+    assert len(errors) == 1
+    assert "solver_control_socket is 108 bytes long" in errors[0]
+    assert resolve({"w1": {"solver_version": "1", "solver_control_socket": path[:-1]}}).errors == []
+
+
+def test_a_setting_of_the_fleet_must_not_differ_between_workers():
+    variables = fleet()
+    variables["w2"]["solver_drain_timeout"] = 5
+    assert any("solver_drain_timeout differs between the workers" in text for text in resolve(variables).errors)
+
+
+@pytest.mark.parametrize(("name", "value", "part"), [
+    ("solver_drain_mode", "quick", "choose one of: complete, handover"),
+    ("solver_drain_timeout", "soon", "must be a number"),
+    ("solver_max_fail_percentage", 101, "between 0 and 100"),
+    ("solver_offline", "maybe", "must be true or false"),
+    ("solver_probe_task", "x", "must be a mapping"),
+    ("solver_keep_releases", 1, "at least 2"),
+    ("solver_exclude", ["w9"], "solver_exclude names w9, which the fleet does not have"),
+    ("solver_on_drain_timeout", "force", "set solver_accept_loss: true"),
+    ("solver_drain_lease", 100, "shorter than a phase of the update (300 s)"),
+    ("solver_package", "/tmp/solver_worker-1.2.0-py3-none-any.whl", "a wheel of version 1.2.0"),
+])
+def test_bad_value(name, value, part):
+    assert part in only_error(**{name: value})
+
+
+def test_one_mistake_on_all_workers_is_said_once():
+    assert len(resolve(fleet(9, solver_drain_mode="x")).errors) == 1
+
+
+def test_further_settings_are_laid_over_the_rendered_ones():
+    config = resolve(fleet(solver_worker_config={"provider": {"dialect": "2captcha"}, "tasks": {"x": 1}})).workers["w1"]
+    assert config["config"]["provider"]["dialect"] == "2captcha"
+    assert config["config"]["provider"]["url"] == "https://ocr.captchaai.com"
+    assert config["config"]["tasks"] == {"x": 1}
+
+
+def test_two_workers_with_one_socket():
+    same = {"solver_control_socket": "/run/s.sock", "solver_worker_dir": "/w", "solver_version": "1"}
+    assert "same solver_control_socket" in resolve({"a": same, "b": same}).errors[0]
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_every_default_passes_its_own_check(name):
+    setting = SETTINGS[name]
+    if setting.default is not None:
+        assert read(name, setting.default) == setting.default
+    assert setting.doc.endswith(".")
