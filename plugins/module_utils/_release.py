@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""Releases on a worker's host: where they lie, what they are called, which are linked, which may go.
+
+<base>/envs/<version>-<package digest>/                     an environment, shared by all releases of a package
+<base>/releases/<id>/{env, config.toml, release.json}    a package and a worker's configuration
+<worker_dir>/{current, previous}                         links to release directories
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Iterable, NamedTuple, Sequence
+
+from ansible_collections.solver.fleet.plugins.module_utils._files import (
+    Json,
+    StepError,
+    read_json,
+    read_link,
+    remove_tree,
+    sha256_bytes,
+)
+
+SCHEMA = "solver.release/1"
+MARKER = ".complete"
+PROGRAM = "solver-worker"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
+
+
+class ReleaseError(StepError):
+    """A release that cannot be staged, switched to or removed."""
+
+
+class Package(NamedTuple):
+    """A package as a release names it; the path is None if only its environment is left of it."""
+
+    version: str
+    digest: str
+    path: str | None = None
+
+    @property
+    def env_name(self) -> str:
+        return f"{self.version}-{self.digest[:12]}"
+
+
+class Links(NamedTuple):
+    """Where a worker's two links point; a dangling link still points."""
+
+    current: str | None
+    previous: str | None
+
+
+def config_digest(config: str) -> str:
+    return sha256_bytes(config.encode("utf-8"))
+
+
+def release_id(package: Package, config: str) -> str:
+    """Version and both digests: equal ids mean equal content."""
+    return f"{package.version}-{package.digest[:8]}-{config_digest(config)[:8]}"
+
+
+def release_name(path: str | None) -> str | None:
+    return os.path.basename(path) if path else None
+
+
+class Base:
+    """The shared directory of a machine."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        self.envs = os.path.join(self.path, "envs")
+        self.releases = os.path.join(self.path, "releases")
+        self.lock = os.path.join(self.path, "lock")
+
+    def env(self, package: Package) -> str:
+        return os.path.join(self.envs, package.env_name)
+
+    def release(self, name: str) -> str:
+        if not _ID.match(name):
+            raise ReleaseError(
+                "no_release",
+                f"looking for release '{name}': it is no release id; correct release",
+                {"release": name},
+            )
+        return os.path.join(self.releases, name)
+
+    def env_is_complete(self, package: Package) -> bool:
+        """Built to the end, and its interpreter is still there."""
+        env = self.env(package)
+        return os.path.isfile(os.path.join(env, MARKER)) and os.path.exists(os.path.join(env, "bin", "python"))
+
+    def metadata(self, name: str) -> Json | None:
+        """What release.json says; None for a release that is not complete."""
+        found = read_json(os.path.join(self.release(name), "release.json"))
+        return found if found and found.get("schema") == SCHEMA and found.get("id") == name else None
+
+    def release_names(self) -> list[str]:
+        names = os.listdir(self.releases) if os.path.isdir(self.releases) else []
+        return sorted(name for name in names if _ID.match(name))
+
+    def is_runnable(self, name: str) -> bool:
+        return self.metadata(name) is not None and os.path.exists(
+            os.path.join(self.release(name), "env", "bin", "python")
+        )
+
+
+def read_links(worker_dir: str) -> Links:
+    return Links(read_link(os.path.join(worker_dir, "current")), read_link(os.path.join(worker_dir, "previous")))
+
+
+def linked_releases(worker_dirs: Iterable[str]) -> set[str]:
+    """Every release that some worker links, dangling links included."""
+    found = [path for folder in worker_dirs for path in read_links(folder) if path]
+    return {os.path.basename(path) for path in found}
+
+
+# --- what may go: pure ---
+
+
+class Known(NamedTuple):
+    """A release as pruning sees it."""
+
+    name: str
+    worker: str | None
+    created_at: str
+    env: str | None
+
+
+def releases_to_prune(
+    known: Sequence[Known], worker: str, keep: int, linked: set[str], staged: str | None = None
+) -> list[str]:
+    """This worker's oldest releases beyond C(keep); never a linked one, never the one just staged."""
+    own = sorted((k for k in known if k.worker == worker), key=lambda k: (k.created_at, k.name), reverse=True)
+    return [k.name for k in own[max(0, keep) :] if k.name not in linked and k.name != staged]
+
+
+def envs_to_prune(envs: Sequence[str], left: Sequence[Known]) -> list[str]:
+    """Environments that no release uses any more."""
+    used = {k.env for k in left}
+    return [env for env in envs if env not in used]
+
+
+def read_known(base: Base) -> list[Known]:
+    found = []
+    for name in base.release_names():
+        metadata: dict[str, Any] = base.metadata(name) or {}
+        env = release_name(read_link(os.path.join(base.release(name), "env")))
+        found.append(Known(name, metadata.get("worker"), str(metadata.get("created_at") or ""), env))
+    return found
+
+
+def prune(base: Base, worker: str, keep: int, worker_dirs: Sequence[str], staged: str | None = None) -> Json:
+    """Remove what nobody needs; the caller holds the lock."""
+    known = read_known(base)
+    gone = releases_to_prune(known, worker, keep, linked_releases(worker_dirs), staged)
+    for name in gone:
+        remove_tree(base.release(name))
+    left = [k for k in known if k.name not in gone]
+    envs = envs_to_prune(sorted(os.listdir(base.envs)) if os.path.isdir(base.envs) else [], left)
+    for env in envs:
+        remove_tree(os.path.join(base.envs, env))
+    return {"releases": gone, "envs": envs}

@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""Staging: build a release beside the running one and try it, without touching what serves."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from datetime import datetime, timezone
+from typing import Iterator, NamedTuple
+
+from ansible_collections.solver.fleet.plugins.module_utils._files import (
+    Json,
+    StepError,
+    clean_environment,
+    existing_parent,
+    free_mb,
+    fsync_dir,
+    locked,
+    make_dirs,
+    mask,
+    read_json,
+    remove_tree,
+    run_command,
+    sha256_file,
+    tail,
+    write_file,
+    write_json,
+)
+from ansible_collections.solver.fleet.plugins.module_utils._release import (
+    MARKER,
+    PROGRAM,
+    SCHEMA,
+    Base,
+    Package,
+    ReleaseError,
+    config_digest,
+    linked_releases,
+    prune,
+    read_links,
+    release_id,
+    release_name,
+)
+from ansible_collections.solver.fleet.plugins.module_utils._wheels import (
+    IndexOptions,
+    Pip,
+    Wheel,
+    find_in_wheelhouse,
+    find_python,
+    normalize,
+    read_wheel,
+    split_file_name,
+    split_requirement,
+)
+
+CHECK_TIMEOUT_S = 60.0
+_SECRET_FILE = re.compile(r"""^\s*\w+_file\s*=\s*["']([^"']+)["']""", re.MULTILINE)
+
+
+class Target(NamedTuple):
+    """What shall be staged, and where."""
+
+    worker_name: str
+    worker_dir: str
+    base_dir: str
+    config: str | None = None
+    package: str | None = None
+    version: str | None = None
+    sha256: str | None = None
+    wheelhouse: str | None = None
+    where: IndexOptions = IndexOptions()
+    python: str | None = None
+    rollout_id: str | None = None
+    keep: int = 5
+    min_free_mb: int = 200
+    timeout: float = 300.0
+    worker_dirs: str | None = None
+
+    def all_worker_dirs(self) -> list[str]:
+        pattern = self.worker_dirs or os.path.join(glob.escape(os.path.abspath(self.base_dir)), "workers", "*")
+        return sorted({os.path.abspath(p) for p in [*glob.glob(pattern), self.worker_dir]})
+
+
+# --- which package ---
+
+
+def _check_digest(path: str, wanted: str | None) -> str:
+    found = sha256_file(path)
+    if wanted and found != wanted.lower():
+        raise ReleaseError(
+            "wrong_digest",
+            f"reading '{path}': its sha256 is {found}, not {wanted.lower()}; correct sha256 or package",
+            {"expected": wanted.lower(), "found": found, "option": "sha256"},
+        )
+    return found
+
+
+def _check_version(wheel: Wheel, wanted: str | None) -> None:
+    if wanted and wheel.version != wanted:
+        raise ReleaseError(
+            "version_mismatch",
+            f"reading '{wheel.path}': it is version {wheel.version}, not {wanted}; correct version or package",
+            {"expected": wanted, "found": wheel.version, "option": "version"},
+        )
+
+
+class Packages:
+    """Finds the wheel that an option names."""
+
+    def __init__(self, target: Target, base: Base, scratch: str, pip_timeout: float) -> None:
+        self.target = target
+        self.base = base
+        self.scratch = scratch
+        self.pip_timeout = pip_timeout
+
+    def find(self) -> Package:
+        target = self.target
+        if target.package is None and target.version is None:
+            return self._of_current()
+        named = target.package or f"{PROGRAM}=={target.version}"
+        path = named if "/" in named or named.endswith(".whl") else self._of_requirement(named)
+        wheel = read_wheel(path, "package")
+        _check_version(wheel, target.version)
+        return Package(wheel.version, _check_digest(path, target.sha256), path)
+
+    def _of_current(self) -> Package:
+        """Without a package and a version the worker keeps the package that it has."""
+        current = release_name(read_links(self.target.worker_dir).current)
+        found = self.base.metadata(current) if current else None
+        if found is None:
+            raise ReleaseError(
+                "no_version",
+                f"staging a release of {self.target.worker_name}: it has no release yet whose package it could "
+                "keep; set solver_version, or package",
+                {"option": "package"},
+            )
+        return Package(str(found["version"]), str(found["package_digest"]))
+
+    def _of_requirement(self, text: str) -> str:
+        split = split_requirement(text)
+        if split is None:
+            raise ReleaseError(
+                "bad_requirement",
+                f"reading package '{mask(text)}': it is neither the path of a wheel nor a requirement such as "
+                f"{PROGRAM}==1.3.0; correct package",
+                {"option": "package"},
+            )
+        name, version = split[0], split[1] or self.target.version
+        if version is None:
+            raise ReleaseError(
+                "no_version",
+                f"reading package '{text}': it names no version; set solver_version, or write {text}==1.3.0",
+                {"option": "version"},
+            )
+        if self.target.wheelhouse:
+            return self._in_wheelhouse(self.target.wheelhouse, name, version)
+        return self._from_index(name, version)
+
+    def _in_wheelhouse(self, folder: str, name: str, version: str) -> str:
+        paths, versions = find_in_wheelhouse(folder, name, version)
+        if len(paths) != 1:
+            there = ", ".join(versions) or "none"
+            cause = f"it has more than one wheel of it ({len(paths)})" if paths else f"it has {there}"
+            raise ReleaseError(
+                "unknown_version" if not paths else "ambiguous_package",
+                f"looking for {name} {version} in the wheelhouse '{folder}': {cause}; "
+                "set solver_version to one of these, or add it to the wheelhouse",
+                {"wanted": version, "available": versions, "option": "package"},
+            )
+        return paths[0]
+
+    def _from_index(self, name: str, version: str) -> str:
+        kept = os.path.join(self.base.path, "wheels")
+        if os.path.isdir(kept):
+            for path in find_in_wheelhouse(kept, normalize(name), version)[0]:
+                return path
+        out = os.path.join(self.scratch, "download")
+        os.mkdir(out)
+        pip = Pip(find_python(self.target.python, "python"), self.pip_timeout, self.scratch, self.target.where)
+        pip.run(
+            "download",
+            ["--no-deps", "--only-binary", ":all:", "--dest", out, f"{name}=={version}"],
+            f"fetching {name} {version}",
+            "package, index_url or wheelhouse",
+        )
+        (file,) = [f for f in os.listdir(out) if split_file_name(f)]
+        return os.path.join(out, file)
+
+
+# --- trying it ---
+
+
+def _secrets_of(config: str) -> list[str]:
+    """Contents of the secret files that a configuration names, to blank them wherever they turn up."""
+    found = [os.environ.get("CAPTCHAAI_API_KEY", "")]
+    for path in _SECRET_FILE.findall(config):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as stream:
+            found.append(stream.read(4096).strip())
+    return found
+
+
+def try_release(path: str, version: str, config: str, timeout: float) -> Json:
+    """Run the staged program on its configuration and the worker's journal; it only reads."""
+    program = os.path.join(path, "env", "bin", PROGRAM)
+    doing = f"running the staged release {version}"
+    command = [program, "check", "--config", os.path.join(path, "config.toml"), "--journal", "--json"]
+    try:
+        status, out, err = run_command(command, min(timeout, CHECK_TIMEOUT_S), clean_environment())
+    except OSError as error:
+        raise ReleaseError(
+            "release_invalid",
+            f"{doing}: its program '{PROGRAM}' does not start ({error.strerror}); correct package",
+            {"option": "package"},
+        ) from error
+    secrets = _secrets_of(config)
+    return read_check(status, mask(out, secrets), mask(err, secrets), version)
+
+
+def read_check(status: int | None, out: str, err: str, version: str) -> Json:
+    """What the staged program said of itself: its answer, or the reason not to go on."""
+    doing = f"running the staged release {version}"
+    try:
+        answer = json.loads(out)
+    except (ValueError, RecursionError):
+        answer = None
+    if status is None or not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
+        ended = "did not end in time" if status is None else f"ended with status {status}"
+        lines = tail(out + "\n" + err)
+        # A program that refuses its configuration says why on stderr.
+        code, option = ("config_refused", "config") if status == 2 else ("release_invalid", "package")
+        raise ReleaseError(
+            code,
+            f"{doing}: 'check' {ended}: {(lines or ['no output'])[-1]}; correct {option}",
+            {"status": status, "output": lines, "option": option},
+        )
+    if answer.get("version") != version:
+        raise ReleaseError(
+            "version_mismatch",
+            f"{doing}: the program says version {answer.get('version')}; correct package",
+            {"expected": version, "found": answer.get("version"), "option": "package"},
+        )
+    if not answer["ok"] or status != 0:
+        problems = [str(p)[:400] for p in answer.get("problems") or []][:10]
+        raise ReleaseError(
+            "config_refused",
+            f"{doing}: 'check' refuses: {'; '.join(problems) or f'status {status}'}; correct config",
+            {"status": status, "problems": problems, "journal": answer.get("journal"), "option": "config"},
+        )
+    return answer
+
+
+# --- building it ---
+
+
+class Stage:
+    """One staging: find the package, build what is missing, try it."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.base = Base(target.base_dir)
+        self.deadline = time.monotonic() + target.timeout
+        # What was done so far; a failure returns it too.
+        self.result: Json = {"changed": False, "staged": False}
+
+    def left(self) -> float:
+        return max(0.001, self.deadline - time.monotonic())
+
+    def run(self, check_mode: bool) -> Json:
+        if check_mode:
+            with tempfile.TemporaryDirectory() as scratch:
+                self._predict(scratch)
+            return self.result
+        self._check_space()
+        with _writing(self.base.path):
+            for folder in (self.base.path, self.base.envs, self.base.releases):
+                make_dirs(folder, "base_dir")
+            with locked(self.base.lock, self.target.timeout, "deploy_timeout") as lock:
+                self._sweep()
+                self._stage(lock)
+        return self.result
+
+    def _sweep(self) -> None:
+        """Remove what killed runs left; the lock says that nobody works there."""
+        for name in os.listdir(self.base.releases):
+            if name.startswith(".tmp-"):
+                remove_tree(os.path.join(self.base.releases, name))
+
+    def _config(self) -> str:
+        if self.target.config is None:
+            raise ReleaseError(
+                "no_config", "staging a release: there is no configuration; set config", {"option": "config"}
+            )
+        return self.target.config
+
+    def _describe(self, package: Package) -> str:
+        """Fill in what is known about the release; give its id."""
+        name = release_id(package, self._config())
+        links = read_links(self.target.worker_dir)
+        metadata = self.base.metadata(name)
+        self.result.update(
+            release=metadata or self._metadata(package, name),
+            current=release_name(links.current),
+            previous=release_name(links.previous),
+            at_target=release_name(links.current) == name,
+        )
+        return name
+
+    def _metadata(self, package: Package, name: str) -> Json:
+        return {
+            "schema": SCHEMA,
+            "id": name,
+            "version": package.version,
+            "package_digest": package.digest,
+            "config_digest": config_digest(self._config()),
+            "created_at": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "rollout_id": self.target.rollout_id,
+            "from": release_name(read_links(self.target.worker_dir).current),
+            "worker": self.target.worker_name,
+        }
+
+    def _predict(self, scratch: str) -> None:
+        package = Packages(self.target, self.base, scratch, self.left()).find()
+        name = self._describe(package)
+        complete = self.base.is_runnable(name)
+        if not complete:
+            self._check_space()
+            self._check_env_possible(package)
+        else:
+            self.result["check"] = self._try(self.base.release(name), package.version)
+        self.result["changed"] = not complete
+
+    def _check_space(self) -> None:
+        if self.target.min_free_mb <= 0:
+            return
+        free = free_mb(self.base.path)
+        if free < self.target.min_free_mb:
+            raise ReleaseError(
+                "no_space",
+                f"staging a release: {free} MB are free at '{existing_parent(self.base.path)}', "
+                f"{self.target.min_free_mb} MB are needed; make room, or lower min_free_mb",
+                {"free_mb": free, "needed_mb": self.target.min_free_mb, "option": "min_free_mb"},
+            )
+
+    def _check_env_possible(self, package: Package) -> None:
+        if package.path is None and not self.base.env_is_complete(package):
+            raise ReleaseError(
+                "no_package",
+                f"staging a release with version {package.version}: its environment is gone; set package to its wheel",
+                {"option": "package"},
+            )
+
+    def _stage(self, lock: int) -> None:
+        scratch = tempfile.mkdtemp(prefix=".tmp-", dir=self.base.releases)
+        try:
+            package = Packages(self.target, self.base, scratch, self.left()).find()
+            name = self._describe(package)
+            if not self.base.is_runnable(name):
+                self._build(package, name, scratch, lock)
+            else:
+                self.result["check"] = self._try(self.base.release(name), package.version)
+            self.result["staged"] = True
+            self.result["pruned"] = prune(
+                self.base, self.target.worker_name, self.target.keep, self.target.all_worker_dirs(), name
+            )
+            self.result["changed"] = self.result["changed"] or any(self.result["pruned"].values())
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _build(self, package: Package, name: str, scratch: str, lock: int) -> None:
+        self._check_env_possible(package)
+        if not self.base.env_is_complete(package):
+            self._build_env(package, scratch, lock)
+        # One level below releases/, because the link to the environment is relative; its name is no id yet.
+        trial = os.path.join(self.base.releases, f".tmp-{os.getpid()}-{name}")
+        try:
+            metadata = self._write_release(trial, package, name)
+            self.result["check"] = self._try(trial, package.version)
+            goal = self.base.release(name)
+            # What lies there does not run (its interpreter went, or its metadata): it is replaced.
+            remove_tree(goal)
+            os.rename(trial, goal)
+        finally:
+            remove_tree(trial)
+        fsync_dir(self.base.releases)
+        self.result.update(changed=True, release=metadata)
+
+    def _write_release(self, folder: str, package: Package, name: str) -> Json:
+        os.mkdir(folder, 0o755)
+        os.symlink(os.path.join("..", "..", "envs", package.env_name), os.path.join(folder, "env"))
+        write_file(os.path.join(folder, "config.toml"), self._config().encode("utf-8"))
+        metadata = self._metadata(package, name)
+        write_json(os.path.join(folder, "release.json"), metadata)
+        return metadata
+
+    def _try(self, path: str, version: str) -> Json:
+        return try_release(path, version, self._config(), self.left())
+
+    def _build_env(self, package: Package, scratch: str, lock: int) -> None:
+        env = self.base.env(package)
+        python = find_python(self.target.python, "solver_worker_python (python)")
+        remove_tree(env)
+        where = self.target.where
+        if self.target.wheelhouse:
+            where = IndexOptions(find_links=(os.path.abspath(self.target.wheelhouse),), no_index=True)
+        pip = Pip(os.path.join(env, "bin", "python"), self.left(), None, where, keep_open=[lock])
+        try:
+            pip.execute([python, "-m", "venv", env], f"making the environment '{env}'", "python")
+            arguments = ["--no-warn-script-location", os.path.abspath(package.path or "")]
+            doing = f"installing {os.path.basename(package.path or '')}"
+            # From a wheelhouse nothing else may leak in, whatever pip is configured for.
+            pip.run("install", arguments, doing, "wheelhouse or index_url", isolated=bool(self.target.wheelhouse))
+            self._keep_wheel(package, scratch)
+            write_json(os.path.join(env, MARKER), {"package_digest": package.digest, "python": python})
+        except BaseException:
+            shutil.rmtree(env, ignore_errors=True)
+            raise
+        self.result.update(changed=True, env=env)
+
+    def _keep_wheel(self, package: Package, scratch: str) -> None:
+        """A downloaded wheel is kept, so that the next staging needs no index and finds the same digest."""
+        path = package.path or ""
+        if os.path.dirname(path) != os.path.join(scratch, "download"):
+            return
+        kept = os.path.join(self.base.path, "wheels")
+        make_dirs(kept, "base_dir")
+        with open(path, "rb") as stream:
+            write_file(os.path.join(kept, os.path.basename(path)), stream.read())
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """Errors of the file system name the option that mends them."""
+    try:
+        yield
+    except OSError as error:
+        raise StepError(
+            "unwritable",
+            f"writing '{error.filename or path}': {error.strerror or error}; "
+            "set base_dir to a directory that this user may write, with enough room",
+            {"path": error.filename or path, "option": "base_dir"},
+        ) from error
+
+
+def current_config(worker_dir: str) -> tuple[str, str]:
+    """Version and configuration of the release that a worker links, for the diff."""
+    current = read_links(worker_dir).current
+    if current is None:
+        return "", ""
+    version = str((read_json(os.path.join(current, "release.json")) or {}).get("version") or "")
+    try:
+        with open(os.path.join(current, "config.toml"), encoding="utf-8", errors="replace") as stream:
+            return version, stream.read(1 << 20)
+    except OSError:
+        return version, ""
+
+
+def remove_release(target: Target, name: str | None, check_mode: bool) -> Json:
+    """Remove one release that nobody links, and prune."""
+    base = Base(target.base_dir)
+    links = read_links(target.worker_dir)
+    result: Json = {
+        "changed": False,
+        "current": release_name(links.current),
+        "previous": release_name(links.previous),
+    }
+    if name is not None and name in linked_releases(target.all_worker_dirs()):
+        raise ReleaseError(
+            "release_linked",
+            f"removing release '{name}': a worker links it; switch that worker to another release first",
+            {"release": name},
+        )
+    there = name is not None and os.path.lexists(base.release(name))
+    if check_mode or not os.path.isdir(base.path):
+        return {**result, "changed": there}
+    with _writing(base.path), locked(base.lock, target.timeout, "deploy_timeout"):
+        if there and name is not None:
+            if name in linked_releases(target.all_worker_dirs()):
+                raise ReleaseError("release_linked", f"removing release '{name}': a worker just linked it")
+            remove_tree(base.release(name))
+        pruned = prune(base, target.worker_name, target.keep, target.all_worker_dirs())
+    return {**result, "pruned": pruned, "changed": there or any(pruned.values())}

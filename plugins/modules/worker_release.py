@@ -1,0 +1,538 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, solver.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: worker_release
+short_description: Stage, activate and remove releases of a worker
+version_added: "1.0.0"
+author:
+  - solver.fleet contributors (@solver-fleet)
+description:
+  - A release is a package together with the rendered configuration of one worker. It has a directory and an
+    environment of its own; its id is made of the version and both digests, so equal ids mean equal content.
+  - V(staged) builds the release beside the running one and tries it, V(active) switches the worker to it in one
+    step and restarts the process, V(absent) removes it.
+  - Workers of one machine share O(base_dir). Staging takes a lock there, so that two of them may stage at once.
+options:
+  state:
+    description:
+      - V(staged), the release is on the host and its program has checked the configuration and the worker's journal.
+        What serves is not touched.
+      - V(active), the worker's link C(current) points to the release, and with O(restart) the process is a new one.
+        A worker that answers must be held by the drain of O(owner) and be safe to stop; otherwise nothing is touched.
+        Whether the new process is well is for M(solver.fleet.solve_check) to say.
+      - V(absent), the release is gone. A release that some worker links is never removed. Without O(release) only
+        what exceeds O(keep) is removed.
+    type: str
+    choices: [staged, active, absent]
+    default: staged
+  worker_name:
+    description: The worker's name.
+    type: str
+    required: true
+  worker_dir:
+    description: The worker's own directory, with its links C(current) and C(previous). It must exist for V(active).
+    type: path
+    required: true
+  base_dir:
+    description: The directory for the environments and releases of all workers of this machine.
+    type: path
+    required: true
+  package:
+    description:
+      - The path of a wheel on the host, or a requirement such as V(solver-worker==1.3.0).
+      - Without it, V(solver-worker) in O(version); without both, the package of the worker's current release.
+    type: str
+  version:
+    description: The version that the package must have.
+    type: str
+  sha256:
+    description: The digest that the wheel must have.
+    type: str
+  wheelhouse:
+    description:
+      - A directory of wheels on the host, as M(solver.fleet.wheelhouse) builds it. Nothing else is used then, no index
+        and no configuration of pip.
+    type: path
+  index_url:
+    description: The package index, instead of the one that pip is configured for.
+    type: str
+  extra_index_urls:
+    description: Further package indexes.
+    type: list
+    elements: str
+    default: []
+  config:
+    description: The rendered configuration of the worker, as TOML. Required for V(staged).
+    type: str
+  python:
+    description:
+      - The interpreter to make environments with. The role V(solver.fleet.worker) sets it from C(solver_worker_python).
+      - By default the one that runs this module if it is at least 3.11, else the newest in the search path.
+    type: path
+  release:
+    description: Id of the release, for V(active) and V(absent).
+    type: str
+  previous:
+    description:
+      - With V(active), go back to the release that the link C(previous) names. The links change places, so
+        the same call once more would go forth again; name O(release) where that matters.
+    type: bool
+    default: false
+  restart:
+    description: Whether V(active) restarts the process; it needs O(service) for that.
+    type: bool
+    default: true
+  force_restart:
+    description: >-
+      Restart also a worker that hangs, or is held but not safe to stop. Tasks may be lost or become uncertain by this.
+    type: bool
+    default: false
+  restart_timeout:
+    description: Seconds to wait for another process after a restart.
+    type: float
+    default: 30.0
+  service:
+    description: The service that runs the worker.
+    type: dict
+    suboptions:
+      backend:
+        description: The service manager.
+        type: str
+        choices: [supervisor, systemd, command]
+        required: true
+      name:
+        description: Name of the program or unit.
+        type: str
+        required: true
+      config:
+        description: For V(supervisor), the configuration file that names its socket.
+        type: path
+      socket:
+        description: For V(supervisor), its socket, where there is no O(service.config).
+        type: path
+      scope:
+        description: For V(systemd), the manager of the system or of the calling user.
+        type: str
+        choices: [system, user]
+        default: system
+      start:
+        description: For V(command), the command that starts the service, as a list of arguments.
+        type: list
+        elements: str
+      stop:
+        description: For V(command), the command that stops the service and waits for its end.
+        type: list
+        elements: str
+      status:
+        description:
+          - For V(command), the command that asks for the state. Its exit status is 0 for running, 3 for stopped, 1 or 2
+            for failed; the process id may follow the word C(pid) in its output.
+        type: list
+        elements: str
+      log_file:
+        description: Where the service logs; the end of it is shown with a failure.
+        type: path
+      timeout:
+        description: Seconds that a stop may take.
+        type: float
+        default: 60.0
+  owner:
+    description: Owner of the drain that holds the worker, the rollout's id. Required for V(active).
+    type: str
+  rollout_id:
+    description: Which rollout staged the release, for its metadata.
+    type: str
+  lease:
+    description: Lease in seconds that the drain is renewed with before the switch.
+    type: float
+    default: 900.0
+  keep:
+    description: How many releases of this worker to keep, beside those that are linked.
+    type: int
+    default: 5
+  min_free_mb:
+    description: How many megabytes must be free at O(base_dir) before something is built; V(0) to build anyway.
+    type: int
+    default: 200
+  deploy_timeout:
+    description: Seconds that staging may take, and seconds to wait for another staging on the same machine.
+    type: int
+    default: 300
+  worker_dirs_glob:
+    description:
+      - Pattern of the directories of all workers of this machine; what their links name is never removed.
+      - By default C(workers/*) in O(base_dir). O(worker_dir) always counts.
+    type: str
+extends_documentation_fragment:
+  - solver.fleet.control
+  - solver.fleet.attributes
+  - solver.fleet.attributes.actiongroup_worker
+attributes:
+  check_mode:
+    support: full
+    details:
+      - A release that exists is tried in check mode too, since that only reads.
+      - With O(state=active), whether the drain would allow the switch is not asked, because a plan has not drained yet.
+  diff_mode:
+    support: full
+  idempotent:
+    support: partial
+    details:
+      - Not with O(previous=true).
+  platform:
+    support: full
+    platforms: posix
+notes:
+  - The configuration is public on the host; it names files of secrets, it must not hold secrets.
+seealso:
+  - module: solver.fleet.wheelhouse
+  - module: solver.fleet.worker_drain
+  - module: solver.fleet.solve_check
+"""
+
+EXAMPLES = r"""
+- name: Build the release beside the running one
+  solver.fleet.worker_release:
+    state: staged
+    worker_name: w1
+    worker_dir: /opt/solver/workers/w1
+    base_dir: /opt/solver
+    control_socket: /run/solver/w1/control.sock
+    version: 1.3.0
+    wheelhouse: /opt/solver/wheelhouse
+    config: "{{ lookup('ansible.builtin.template', 'config.toml.j2') }}"
+    rollout_id: "{{ rollout_id }}"
+  register: staged
+
+- name: Switch the drained worker to it
+  solver.fleet.worker_release:
+    state: active
+    worker_name: w1
+    worker_dir: /opt/solver/workers/w1
+    base_dir: /opt/solver
+    control_socket: /run/solver/w1/control.sock
+    release: "{{ staged.release.id }}"
+    owner: "{{ rollout_id }}"
+    service:
+      backend: systemd
+      name: solver-worker@w1
+
+- name: Go back to where it came from
+  solver.fleet.worker_release:
+    state: active
+    previous: true
+    worker_name: w1
+    worker_dir: /opt/solver/workers/w1
+    base_dir: /opt/solver
+    control_socket: /run/solver/w1/control.sock
+    owner: "{{ rollout_id }}"
+    service:
+      backend: systemd
+      name: solver-worker@w1
+"""
+
+RETURN = r"""
+release:
+  description: The metadata of the release; in check mode what it would be.
+  type: dict
+  returned: when it is known
+  contains:
+    id:
+      description: Its id.
+      type: str
+    version:
+      description: The version of its package.
+      type: str
+    package_digest:
+      description: The sha256 of its wheel.
+      type: str
+    config_digest:
+      description: The sha256 of its configuration.
+      type: str
+    created_at:
+      description: When it was staged.
+      type: str
+    rollout_id:
+      description: Which rollout staged it.
+      type: str
+    from:
+      description: The release that the worker had then.
+      type: str
+    worker:
+      description: The worker that it is for.
+      type: str
+    schema:
+      description: The format of this document.
+      type: str
+  sample:
+    schema: solver.release/1
+    id: 1.3.0-89c3c0eb-3f9a1204
+    version: 1.3.0
+staged:
+  description: Whether the release is on the host, complete and tried.
+  type: bool
+  returned: O(state=staged)
+check:
+  description: What the staged program said about its configuration and the journal.
+  type: dict
+  returned: O(state=staged), when it was run
+env:
+  description: The environment, if it was built this time.
+  type: str
+  returned: O(state=staged)
+pruned:
+  description: The names of removed releases and environments.
+  type: dict
+  returned: O(state=staged) and O(state=absent)
+current:
+  description: The release that the link C(current) names; V(none) without one.
+  type: str
+  returned: when the host was looked at
+previous:
+  description: The release that the link C(previous) names; V(none) without one.
+  type: str
+  returned: when the host was looked at
+at_target:
+  description: Whether the link C(current) names the release.
+  type: bool
+  returned: O(state=staged) and O(state=active)
+running_release:
+  description: The release that the answering process is; V(none) if none answers.
+  type: str
+  returned: O(state=staged) and O(state=active)
+from:
+  description: The release that was current before.
+  type: str
+  returned: O(state=active)
+to:
+  description: The release to be current.
+  type: str
+  returned: O(state=active)
+switched:
+  description: Whether the link was changed.
+  type: bool
+  returned: O(state=active)
+restarted:
+  description: Whether the process was told to start anew.
+  type: bool
+  returned: O(state=active)
+state_before:
+  description: The state of the worker before, or the finding where it did not answer.
+  type: str
+  returned: O(state=active)
+boot_id_before:
+  description: The process before; V(none) if it did not answer.
+  type: str
+  returned: O(state=active)
+pid_before:
+  description: The process id before.
+  type: int
+  returned: O(state=active)
+totals_before:
+  description: The totals of the journal just before the switch.
+  type: dict
+  returned: O(state=active)
+journal_id:
+  description: The journal that these totals are of.
+  type: str
+  returned: O(state=active)
+boot_id:
+  description: The process after the restart; V(none) as long as it does not answer.
+  type: str
+  returned: O(state=active), after a restart
+pid:
+  description: The process id after the restart.
+  type: int
+  returned: O(state=active), after a restart
+worker_state:
+  description: The state of the worker after the restart, or the finding where it did not answer.
+  type: str
+  returned: O(state=active), after a restart
+service:
+  description: What the service manager said last.
+  type: dict
+  returned: O(state=active), after a restart
+failure:
+  description: Why it failed; what was done until then stands beside it.
+  type: dict
+  returned: failure
+  contains:
+    code:
+      description:
+        - A stable name of the cause.
+        - V(staged) knows V(no_version), V(unknown_version), V(no_package), V(not_a_wheel), V(wrong_digest),
+          V(version_mismatch), V(no_space), V(no_python), V(pip_failed), V(release_invalid), V(config_refused),
+          V(locked), V(timeout), V(unwritable).
+        - V(active) knows V(no_release), V(no_previous), V(lease_lost), V(foreign_drain), V(not_safe_to_stop), the
+          findings V(hung), V(denied) and V(foreign), V(service_failed), V(restart_timeout), V(stop_timeout).
+        - V(absent) knows V(release_linked).
+      type: str
+    message:
+      description: The cause, and the option that mends it.
+      type: str
+    details:
+      description: >-
+        More about it, such as RV(ignore:output) of the program, or RV(ignore:log), the end of the service's log.
+      type: dict
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient, WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._files import Json, StepError, hide_credentials
+from ansible_collections.solver.fleet.plugins.module_utils._release_stage import (
+    Stage,
+    Target,
+    current_config,
+    remove_release,
+)
+from ansible_collections.solver.fleet.plugins.module_utils._release_switch import Move, Switch, look
+from ansible_collections.solver.fleet.plugins.module_utils._result import control_argument_spec
+from ansible_collections.solver.fleet.plugins.module_utils._service import SERVICE_SPEC, open_service
+from ansible_collections.solver.fleet.plugins.module_utils._wheels import IndexOptions
+
+
+def argument_spec() -> dict[str, object]:
+    return dict(
+        control_argument_spec(),
+        state={"type": "str", "choices": ["staged", "active", "absent"], "default": "staged"},
+        worker_name={"type": "str", "required": True},
+        worker_dir={"type": "path", "required": True},
+        base_dir={"type": "path", "required": True},
+        package={"type": "str"},
+        version={"type": "str"},
+        sha256={"type": "str"},
+        wheelhouse={"type": "path"},
+        index_url={"type": "str"},
+        extra_index_urls={"type": "list", "elements": "str", "default": []},
+        config={"type": "str"},
+        python={"type": "path"},
+        release={"type": "str"},
+        previous={"type": "bool", "default": False},
+        restart={"type": "bool", "default": True},
+        force_restart={"type": "bool", "default": False},
+        restart_timeout={"type": "float", "default": 30.0},
+        service=SERVICE_SPEC,
+        owner={"type": "str"},
+        rollout_id={"type": "str"},
+        lease={"type": "float", "default": 900.0},
+        keep={"type": "int", "default": 5},
+        min_free_mb={"type": "int", "default": 200},
+        deploy_timeout={"type": "int", "default": 300},
+        worker_dirs_glob={"type": "str"},
+    )
+
+
+def target_of(given: Json) -> Target:
+    return Target(
+        worker_name=given["worker_name"],
+        worker_dir=os.path.abspath(given["worker_dir"]),
+        base_dir=os.path.abspath(given["base_dir"]),
+        config=given["config"],
+        package=given["package"] or None,
+        version=given["version"] or None,
+        sha256=given["sha256"],
+        wheelhouse=given["wheelhouse"],
+        where=IndexOptions(given["index_url"], tuple(given["extra_index_urls"])),
+        python=given["python"],
+        rollout_id=given["rollout_id"],
+        keep=given["keep"],
+        min_free_mb=given["min_free_mb"],
+        timeout=given["deploy_timeout"],
+        worker_dirs=given["worker_dirs_glob"],
+    )
+
+
+def move_of(given: Json) -> Move:
+    return Move(
+        worker_name=given["worker_name"],
+        worker_dir=os.path.abspath(given["worker_dir"]),
+        base_dir=os.path.abspath(given["base_dir"]),
+        release=given["release"],
+        previous=given["previous"],
+        restart=given["restart"],
+        owner=given["owner"],
+        lease_s=given["lease"],
+        force_restart=given["force_restart"],
+        restart_timeout=given["restart_timeout"],
+    )
+
+
+def diff_of(given: Json, version: str) -> Json:
+    """The current configuration against the new one; there is no secret in either."""
+    before_version, before = current_config(given["worker_dir"])
+    return {
+        "before_header": f"{given['worker_name']} (current)",
+        "after_header": f"{given['worker_name']} (staged)",
+        "before": f"# version: {before_version}\n{before}",
+        "after": f"# version: {version}\n{given['config']}",
+    }
+
+
+class Run:
+    """One run of the module; the result is there even if it fails on the way."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.given: Json = module.params
+        self.result: Json = {"changed": False}
+
+    def client(self) -> WorkerClient:
+        return WorkerClient(self.given["control_socket"], self.given["control_timeout"])
+
+    def staged(self) -> None:
+        client = self.client()
+        stage = Stage(target_of(self.given))
+        self.result = stage.result
+        stage.run(self.module.check_mode)
+        self.result["running_release"] = look(client).instance("release")
+        self.result["diff"] = diff_of(self.given, self.result["release"]["version"])
+
+    def active(self) -> None:
+        service = self.given["service"]
+        switch = Switch(move_of(self.given), self.client(), open_service(service) if service else None)
+        self.result = switch.result
+        switch.run(self.module.check_mode)
+        self.result["diff"] = {
+            "before": f"{self.result['from'] or ''}\n",
+            "after": f"{self.result['to']}\n",
+        }
+
+    def absent(self) -> None:
+        name = self.given["release"]
+        self.result = remove_release(target_of(self.given), name, self.module.check_mode)
+        if name:
+            self.result["diff"] = {"before": f"{name}\n" if self.result["changed"] else "", "after": ""}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=argument_spec(),
+        required_if=[
+            ("state", "staged", ["config"]),
+            ("state", "active", ["owner"]),
+        ],
+        supports_check_mode=True,
+    )
+    hide_credentials(module, [module.params["index_url"], *module.params["extra_index_urls"]])
+    # The service's own user must be able to read what this one builds.
+    os.umask(0o022)
+    run = Run(module)
+    try:
+        getattr(run, module.params["state"])()
+    except (StepError, WorkerError) as error:
+        failure = {"code": error.code, "message": error.message, "details": error.details}
+        module.fail_json(msg=error.message, failure=failure, **run.result)
+    module.exit_json(**run.result)
+
+
+if __name__ == "__main__":
+    main()
