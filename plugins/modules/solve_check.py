@@ -1,0 +1,445 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, solver.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check that a worker really solves, and say whose fault it is when it does not."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: solve_check
+short_description: Check that a worker, and its provider, really solve
+version_added: "1.0.0"
+description:
+  - Verifies a worker after a change with its state, version, process and books, and by a real solve through
+    the worker.
+  - Verifies the provider without any worker, by its balance and by a direct solve. Delegate these two
+    checks to the
+    controller; they need the Python library requests there.
+  - A failure says in RV(failure.details) whose fault it is.
+  - One call waits at most O(wait_slice) seconds for a worker. When the checks are not done by then, the
+    module succeeds
+    with RV(done=false); call it again with the same options. It goes on with the same probe, which is never
+    billed
+    twice, as long as O(request_id) and O(since) stay the same.
+author:
+  - solver.fleet contributors (@solver-fleet)
+requirements:
+  - requests, for the checks V(balance) and V(provider) only
+extends_documentation_fragment:
+  - solver.fleet.attributes
+  - solver.fleet.attributes.actiongroup_worker
+  - solver.fleet.control
+attributes:
+  check_mode:
+    support: full
+    details: Checks nothing, because there may be nothing new to check yet, and because a solve costs money.
+  diff_mode:
+    support: N/A
+    details: Nothing is changed.
+  idempotent:
+    support: N/A
+    details: Nothing is changed. A probe and a direct solve cost money.
+  platform:
+    support: full
+    platforms: posix
+options:
+  control_socket:
+    description:
+      - Absolute path of the worker's control socket on the target, at most 107 bytes.
+      - Required for the checks V(worker) and V(probe).
+    type: path
+    required: false
+  checks:
+    description:
+      - What to check, always in this order.
+      - V(worker) waits until the worker has settled and judges its state, version, process and books.
+      - V(probe) does the same and then lets the worker solve a real task.
+      - V(balance) asks the provider for the balance of the account.
+      - V(provider) solves a task directly at the provider.
+    type: list
+    elements: str
+    choices: [worker, probe, balance, provider]
+    default: [worker, probe]
+  expect_version:
+    description: Version that the worker must run.
+    type: str
+  expect_release:
+    description: Id of the release that the worker must run.
+    type: str
+  expect_boot_id:
+    description: The process must still be this one.
+    type: str
+  expect_boot_id_not:
+    description: The process must no longer be this one; the check waits until another one answers.
+    type: str
+  expect_journal_id:
+    description: The worker must use this journal.
+    type: str
+  expect_state:
+    description: States in which the worker is good.
+    type: list
+    elements: str
+    default: [running, drained]
+  totals_before:
+    description: Earlier totals of the same worker; none may have gone back.
+    type: dict
+  soak:
+    description: Seconds that the worker must have been in its good state, watched with O(checks).
+    type: float
+    default: 0.0
+  request_id:
+    description:
+      - Names the probe, so that repeated calls go on with it. The module makes the process and O(since)
+        part of it, and
+        adds a number for each further try.
+      - Without it each call makes a probe of its own, and waits for it beyond O(wait_slice).
+    type: str
+  since:
+    description:
+      - RV(host_clock) of an earlier module on the same target, from which O(deadline) then counts over all
+        calls.
+      - Without it, or after the target was booted, the deadline counts from the start of each call.
+    type: dict
+  probe_task:
+    description: Fields of in.php of the task to solve; by default an image with a known answer.
+    type: dict
+  probe_expect:
+    description: The answer that the solve must give.
+    type: str
+  probe_timeout:
+    description: Seconds that one solve may take.
+    type: float
+    default: 90.0
+  retries:
+    description: How often the probe is tried in all.
+    type: int
+    default: 3
+  interval:
+    description: Seconds between two tries of the probe.
+    type: float
+    default: 10.0
+  deadline:
+    description: Seconds that the checks of the worker may take in all, without O(soak).
+    type: float
+    default: 300.0
+  wait_slice:
+    description: Seconds that one call waits at most for the worker, 0 to 25.
+    type: float
+    default: 25.0
+  service:
+    description:
+      - The service that runs the worker, as in O(solver.fleet.worker_release#module:service).
+      - When given, a process that ends fails the check at once, with the last lines of its log.
+    type: dict
+  provider_url:
+    description: Address of the provider.
+    type: str
+    default: https://ocr.captchaai.com
+  api_key_file:
+    description:
+      - File with the API key of the provider, on the host where the module runs.
+      - Required for the checks V(balance) and V(provider).
+    type: path
+  min_balance:
+    description: The least balance that is enough.
+    type: float
+    default: 0.0
+  require_requests:
+    description: Whether it is a failure when the Python library requests is missing. Otherwise such checks
+      are skipped.
+    type: bool
+    default: true
+seealso:
+  - module: solver.fleet.worker_info
+  - module: solver.fleet.worker_drain
+"""
+
+EXAMPLES = r"""
+- name: Verify a worker after its update
+  solver.fleet.solve_check:
+    control_socket: /run/solver/w1/control.sock
+    expect_version: 1.3.0
+    expect_boot_id_not: "{{ switch.boot_id_before }}"
+    totals_before: "{{ switch.totals_before }}"
+    request_id: "{{ rollout_id }}-w1"
+    since: "{{ drain.host_clock }}"
+  register: verify
+  until: verify is failed or verify.done
+  retries: 13
+  delay: 0
+
+- name: Check the account and the provider from the controller
+  solver.fleet.solve_check:
+    checks: [balance, provider]
+    api_key_file: /etc/solver/provider.key
+    min_balance: 1
+  delegate_to: localhost
+  run_once: true
+"""
+
+RETURN = r"""
+done:
+  description: Whether all checks have passed. V(false) asks for another call.
+  returned: always
+  type: bool
+passed:
+  description: The checks that have passed.
+  returned: always
+  type: list
+  elements: str
+  sample: [worker, probe]
+skipped_checks:
+  description: The checks that were skipped, in check mode or because the library requests is missing.
+  returned: always
+  type: list
+  elements: str
+pending:
+  description: What the check still waits for, V(none) when it waits for nothing.
+  returned: always
+  type: str
+finding:
+  description: V(answering), or why the worker could not be asked, as in M(solver.fleet.worker_info).
+  returned: when a worker is checked
+  type: str
+attempts:
+  description: Probes that were answered.
+  returned: when a worker is checked
+  type: int
+probe:
+  description: The last answer to a probe, V(none) without one.
+  returned: when a worker is checked
+  type: dict
+  sample:
+    elapsed_s: 12.3
+    error: null
+    outcome: succeeded
+worker:
+  description: The status document of the worker, V(none) when it does not answer.
+  returned: when a worker is checked
+  type: dict
+elapsed_s:
+  description: Seconds since O(since), or since the start of the call.
+  returned: when a worker is checked
+  type: float
+balance:
+  description: The balance as the provider says it.
+  returned: when the check V(balance) was made
+  type: str
+  sample: "12.34"
+solve_s:
+  description: Seconds that the direct solve took.
+  returned: when the check V(provider) was made
+  type: float
+host_clock:
+  description: A reading of the target's clock that is never stepped, for O(since).
+  returned: always
+  type: dict
+failure:
+  description: The failure for machines.
+  returned: failure
+  type: dict
+  contains:
+    code:
+      description:
+        - Stable code of the cause.
+        - Among them are C(worker_exited), C(worker_failed), C(wrong_version), C(wrong_release),
+          C(wrong_journal),
+          C(unexpected_state), C(totals_wrong), C(deadline), C(probe_failed), C(probe_refused),
+          C(low_balance),
+          C(provider_unreachable), C(bad_option), C(bad_control_socket) and C(bad_api_key_file).
+      type: str
+      returned: always
+      sample: probe_failed
+    message:
+      description: The cause for people.
+      type: str
+      returned: always
+    details:
+      description: More about the cause.
+      type: dict
+      returned: always
+      contains:
+        fault:
+          description: Whose fault it is, V(worker), V(account), V(provider), V(task) or V(network).
+          type: str
+          returned: when a check failed
+        log:
+          description: The last lines of the worker's log.
+          type: list
+          elements: str
+          returned: when a check of the worker failed and O(service) names its log
+"""
+
+import traceback
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.solver.fleet.plugins.module_utils._check import (
+    CheckError,
+    CheckFlow,
+    CheckOptions,
+    ServiceView,
+    option_defect,
+)
+from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient, WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._provider_check import (
+    Provider,
+    ProviderAccess,
+    enough,
+    read_key,
+)
+from ansible_collections.solver.fleet.plugins.module_utils._result import (
+    exit_failed,
+    host_clock,
+    positive,
+)
+from ansible_collections.solver.fleet.plugins.module_utils._service import ServiceError, open_service
+
+try:
+    import requests
+except ImportError:
+    HAS_REQUESTS = False
+    REQUESTS_IMPORT_ERROR = traceback.format_exc()
+else:
+    HAS_REQUESTS = True
+    REQUESTS_IMPORT_ERROR = ""
+
+OF_WORKER = ("worker", "probe")
+OF_PROVIDER = ("balance", "provider")
+
+
+def argument_spec() -> dict[str, dict[str, Any]]:
+    return {
+        "control_socket": {"type": "path", "required": False},
+        "control_timeout": {"type": "float", "default": 5.0},
+        "checks": {
+            "type": "list",
+            "elements": "str",
+            "choices": [*OF_WORKER, *OF_PROVIDER],
+            "default": list(OF_WORKER),
+        },
+        "expect_version": {"type": "str"},
+        "expect_release": {"type": "str"},
+        "expect_boot_id": {"type": "str"},
+        "expect_boot_id_not": {"type": "str"},
+        "expect_journal_id": {"type": "str"},
+        "expect_state": {"type": "list", "elements": "str", "default": ["running", "drained"]},
+        "totals_before": {"type": "dict"},
+        "soak": {"type": "float", "default": 0.0},
+        "request_id": {"type": "str"},
+        "since": {"type": "dict"},
+        "probe_task": {"type": "dict"},
+        "probe_expect": {"type": "str"},
+        "probe_timeout": {"type": "float", "default": 90.0},
+        "retries": {"type": "int", "default": 3},
+        "interval": {"type": "float", "default": 10.0},
+        "deadline": {"type": "float", "default": 300.0},
+        "wait_slice": {"type": "float", "default": 25.0},
+        "service": {"type": "dict"},
+        "provider_url": {"type": "str", "default": "https://ocr.captchaai.com"},
+        # A path, not the key; the key itself is never an option.
+        "api_key_file": {"type": "path", "no_log": False},
+        "min_balance": {"type": "float", "default": 0.0},
+        "require_requests": {"type": "bool", "default": True},
+    }
+
+
+class Check:
+    """The module, as steps that each may raise; C(result) grows on the way."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.params: dict[str, Any] = module.params
+        self.result: dict[str, Any] = {"changed": False, "done": False, "passed": [], "skipped_checks": []}
+        self.result["pending"] = None
+        self.doing = "Checking"
+
+    def run(self) -> None:
+        options = CheckOptions(**{name: self.params[name] for name in CheckOptions._fields})
+        self._validate(options)
+        if self.module.check_mode:
+            self.result.update(done=True, skipped_checks=self.params["checks"])
+            return
+        if self._wants(OF_WORKER) and not self._worker(options):
+            return
+        if self._wants(OF_PROVIDER):
+            self._provider()
+        self.result["done"] = True
+
+    def _wants(self, names: tuple[str, ...]) -> list[str]:
+        return [name for name in names if name in self.params["checks"]]
+
+    def _validate(self, options: CheckOptions) -> None:
+        positive(self.params, "control_timeout")
+        defect = option_defect(options)
+        if self._wants(OF_WORKER) and not self.params["control_socket"]:
+            defect = "control_socket is missing: the checks worker and probe need it"
+        if self._wants(OF_PROVIDER) and not self.params["api_key_file"]:
+            defect = "api_key_file is missing: the checks balance and provider need it"
+        if defect:
+            raise WorkerError(defect, code="bad_option")
+
+    def _worker(self, options: CheckOptions) -> bool:
+        client = WorkerClient(self.params["control_socket"], self.params["control_timeout"])
+        flow = CheckFlow(client, options, service=self._service())
+        try:
+            return flow.run()
+        finally:
+            self.doing = f"Checking {flow.name()}"
+            self.result.update(flow.result, done=False)
+
+    def _service(self) -> ServiceView | None:
+        if not self.params["service"]:
+            return None
+        service = open_service(self.params["service"])
+        return ServiceView(service.state, service.log_tail)
+
+    def _provider(self) -> None:
+        if not HAS_REQUESTS and self.params["require_requests"]:
+            self.module.fail_json(
+                msg=missing_required_lib("requests", reason="for the checks balance and provider"),
+                exception=REQUESTS_IMPORT_ERROR,
+                failure={"code": "missing_library", "message": "requests is missing", "details": {}},
+                **self.result,
+            )
+        if not HAS_REQUESTS:
+            self.result["skipped_checks"] += self._wants(OF_PROVIDER)
+            return
+        self.doing = "Checking the provider"
+        key = read_key(self.params["api_key_file"])
+        self.module.no_log_values.add(key)
+        access = ProviderAccess(self.params["provider_url"], key, self.params["probe_timeout"])
+        self._ask_provider(Provider(access, requests))
+
+    def _ask_provider(self, provider: Provider) -> None:
+        if "balance" in self.params["checks"]:
+            balance = provider.balance()
+            self.result["balance"] = str(balance)
+            low = enough(balance, self.params["min_balance"])
+            if low:
+                raise low
+            self.result["passed"].append("balance")
+        if "provider" in self.params["checks"]:
+            seconds = provider.solve(self.params["probe_task"], self.params["probe_expect"])
+            self.result["solve_s"] = round(seconds, 3)
+            self.result["passed"].append("provider")
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    check = Check(module)
+    try:
+        check.run()
+    except WorkerError as error:
+        exit_failed(module, check.doing, error, dict(check.result, host_clock=host_clock()))
+    except ServiceError as error:
+        cause = CheckError(error.code, error.message, details=error.details)
+        exit_failed(module, check.doing, cause, dict(check.result, host_clock=host_clock()))
+    else:
+        module.exit_json(host_clock=host_clock(), **check.result)
+
+
+if __name__ == "__main__":
+    main()
