@@ -34,9 +34,7 @@ class Live:
             return await reply.text()
 
     async def result(self, **fields: str) -> str:
-        async with self.http.get(
-            f"{self.url}/res.php", params={"key": KEY, "action": "get", **fields}
-        ) as reply:
+        async with self.http.get(f"{self.url}/res.php", params={"key": KEY, "action": "get", **fields}) as reply:
             return await reply.text()
 
     async def ledger(self) -> Any:

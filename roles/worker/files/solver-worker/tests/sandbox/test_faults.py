@@ -82,9 +82,7 @@ async def test_slow_answers_late_but_the_id_exists(start: Start) -> None:
     assert time.monotonic() - began >= 0.3
 
 
-@pytest.mark.parametrize(
-    "fault", [{"fault": "down", "seconds": 0.3}, {"fault": "down", "seconds": 0.3, "on": "in"}]
-)
+@pytest.mark.parametrize("fault", [{"fault": "down", "seconds": 0.3}, {"fault": "down", "seconds": 0.3, "on": "in"}])
 async def test_down_refuses_connections_and_comes_back(start: Start, fault: dict[str, object]) -> None:
     live = await start(**NOW)
     await script(live, fault)

@@ -68,9 +68,9 @@ async def test_an_uploaded_file_answers_its_own_text(start: Start) -> None:
 async def test_a_nonce_after_the_end_of_an_image_wins_over_its_text(start: Start) -> None:
     live = await start(solve={"base64": (0, 0), "default": (0, 0)})
     image = payload.make_png({"answer": "W7q2"}) + b"nonce-00ff00ff"
-    captcha_id = (
-        await live.submit(method="base64", body=base64.b64encode(image).decode(), googlekey="")
-    ).partition("|")[2]
+    captcha_id = (await live.submit(method="base64", body=base64.b64encode(image).decode(), googlekey="")).partition(
+        "|"
+    )[2]
     assert await live.result(id=captcha_id) == "OK|solved:nonce-00ff00ff"
 
 
@@ -213,3 +213,12 @@ async def test_the_ledger_file_tells_what_the_live_ledger_told(start: Start, tmp
     assert [one["state"] for one in told["nonces"]["nonce-0123abcd"]["submits"]] == ["solved", "solved"]
     assert told["nonces"]["nonce-deaddead"]["submits"][0]["state"] == "unsolvable"
     assert told["totals"]["repeated"] == 1
+
+
+@pytest.mark.parametrize("number", range(64))
+def test_a_nonce_in_a_png_ends_where_its_text_ends(number: int) -> None:
+    # The checksum behind the text begins with a hexadecimal digit in about one of twelve images.
+    nonce = f"nonce-{number:016x}"
+    image = payload.make_png({"comment": nonce})
+    assert payload.find_nonce({}, image) == nonce
+    assert payload.find_nonce({}, payload.make_png({"answer": "x"}) + nonce.encode()) == nonce

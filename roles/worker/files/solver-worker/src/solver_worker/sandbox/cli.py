@@ -21,9 +21,7 @@ from .methods import DIALECTS
 from .provider import DEFAULT_PRICE, DEFAULT_SOLVE, Provider, Settings
 from .server import Sandbox
 
-DESCRIPTION = (
-    "Run a CAPTCHA provider on loopback: same protocol, seeded solve times, scripted faults, a ledger."
-)
+DESCRIPTION = "Run a CAPTCHA provider on loopback: same protocol, seeded solve times, scripted faults, a ledger."
 
 
 class UsageError(Exception):
@@ -152,9 +150,7 @@ def _solve(text: str) -> tuple[str, tuple[float, float]]:
     except ValueError:
         bounds = (1.0, 0.0)
     if not method or not 0 <= bounds[0] <= bounds[1] <= 3600:
-        raise UsageError(
-            f"--solve {text}: expected METHOD=MIN:MAX in seconds, for instance userrecaptcha=3:8"
-        )
+        raise UsageError(f"--solve {text}: expected METHOD=MIN:MAX in seconds, for instance userrecaptcha=3:8")
     return method, bounds
 
 
@@ -179,9 +175,7 @@ def _key(path: Path | None) -> str | None:
     try:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError(
-            f"--key-file: cannot read {path}: {getattr(problem, 'strerror', 'not text')}"
-        ) from None
+        raise UsageError(f"--key-file: cannot read {path}: {getattr(problem, 'strerror', 'not text')}") from None
     if not key:
         raise UsageError(f"--key-file: {path} is empty; put the key on its first line")
     return key

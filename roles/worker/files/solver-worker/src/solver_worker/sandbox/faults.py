@@ -36,8 +36,7 @@ class Fault:
     def matches(self, place: str, fields: Mapping[str, str]) -> bool:
         """Values are shell patterns; a missing field never matches."""
         return self.on == place and all(
-            name in fields and fnmatch.fnmatchcase(fields[name], pattern)
-            for name, pattern in self.match.items()
+            name in fields and fnmatch.fnmatchcase(fields[name], pattern) for name, pattern in self.match.items()
         )
 
     def take(self) -> bool:

@@ -45,9 +45,12 @@ class Upload:
     data: bytes
 
 
-def check(
-    dialect: str, fields: Mapping[str, str], image: bytes | None, upload: Upload | None = None
-) -> str | None:
+def required(method: str) -> tuple[str, ...]:
+    """The fields that a method needs; KeyError for one that in.php does not know."""
+    return ("body",) if method == "base64" else tuple(name for name, _ in _REQUIRED[method])
+
+
+def check(dialect: str, fields: Mapping[str, str], image: bytes | None, upload: Upload | None = None) -> str | None:
     """The error code for a request that in.php refuses, or None."""
     method = fields.get("method", "post")
     if method in IMAGE_METHODS:
@@ -66,9 +69,7 @@ def _required(dialect: str, method: str, fields: Mapping[str, str]) -> tuple[tup
     return _REQUIRED[method]
 
 
-def _check_image(
-    method: str, fields: Mapping[str, str], image: bytes | None, upload: Upload | None
-) -> str | None:
+def _check_image(method: str, fields: Mapping[str, str], image: bytes | None, upload: Upload | None) -> str | None:
     if method == "post" and fields.get("textcaptcha"):
         return None
     if upload is not None and upload.name.rpartition(".")[2].lower() not in _EXTENSIONS:

@@ -35,7 +35,7 @@ def find_nonce(fields: Mapping[str, str], image: bytes | None = None) -> str | N
     """The first nonce in any field, or in the bytes of the image."""
     blobs = [value.encode() for _, value in sorted(fields.items())]
     if image is not None:
-        blobs.append(image)
+        blobs += _parts(image)
     for blob in blobs:
         found = _NONCE.search(blob)
         if found:
@@ -53,10 +53,22 @@ def fingerprint(fields: Mapping[str, str], image: bytes | None = None) -> str:
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
     offset = len(_PNG_MAGIC)
-    while offset + 8 <= len(png):
+    kind = b""
+    while kind != b"IEND" and offset + 8 <= len(png):
         length, kind = struct.unpack(">I4s", png[offset : offset + 8])
         yield kind, png[offset + 8 : offset + 8 + length]
         offset += 12 + length
+
+
+def _parts(image: bytes) -> list[bytes]:
+    """A PNG's chunks one by one, then what follows its end; any other image whole.
+
+    The checksum behind a chunk may begin with a byte that reads as one more digit of the nonce.
+    """
+    if not image.startswith(_PNG_MAGIC):
+        return [image]
+    parts = [data for _, data in _chunks(image)]
+    return [*parts, image[len(_PNG_MAGIC) + sum(12 + len(data) for data in parts) :]]
 
 
 def png_text(image: bytes, keyword: str) -> str | None:
@@ -76,9 +88,7 @@ def make_png(texts: Mapping[str, str], size: int = 16) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = b"".join(
-        b"\0" + bytes((row * 7 + column * 13) % 256 for column in range(size)) for row in range(size)
-    )
+    rows = b"".join(b"\0" + bytes((row * 7 + column * 13) % 256 for column in range(size)) for row in range(size))
     parts = [_PNG_MAGIC, chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0))]
     parts += [chunk(b"tEXt", name.encode() + b"\0" + text.encode("latin-1")) for name, text in texts.items()]
     parts += [chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]

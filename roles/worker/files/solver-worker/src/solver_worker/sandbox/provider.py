@@ -81,9 +81,7 @@ class Provider:
 
     # -- in.php ------------------------------------------------------------------------------
 
-    def submit(
-        self, fields: Mapping[str, str], upload: methods.Upload | None = None
-    ) -> tuple[Reply, Captcha | None]:
+    def submit(self, fields: Mapping[str, str], upload: methods.Upload | None = None) -> tuple[Reply, Captcha | None]:
         self.counts["in"] += 1
         method = fields.get("method", "post")
         image = _image(method, fields, upload)

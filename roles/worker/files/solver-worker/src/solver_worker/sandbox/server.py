@@ -17,9 +17,7 @@ from .methods import Upload
 from .provider import Provider, Reply, error
 
 _MAX_BODY = 1 << 20
-_GATEWAY_PAGE = (
-    "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
-)
+_GATEWAY_PAGE = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 
 class CutError(Exception):
@@ -161,9 +159,7 @@ class Sandbox:
 
     # -- faults ------------------------------------------------------------------------------
 
-    def _pick(
-        self, place: str, fields: dict[str, str], describe: Callable[[], dict[str, str]]
-    ) -> Fault | None:
+    def _pick(self, place: str, fields: dict[str, str], describe: Callable[[], dict[str, str]]) -> Fault | None:
         """A fault may also match on the nonce and the method, which a poll does not carry."""
         return self.plan.pick(place, {**describe(), **fields}) if self.plan.faults else None
 
