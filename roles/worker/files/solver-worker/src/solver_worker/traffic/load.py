@@ -192,8 +192,8 @@ class Load:
                 self._book.note("gone", key=task.key, id=task_id, why=f"read answered {answer.status}")
                 self.counts["gone"] += 1
                 return
-            if answer.status != 200:
-                await asyncio.sleep(_PAUSE_S)
+            # Also after a 200: a stopping worker answers every waiting read at once.
+            await asyncio.sleep(_PAUSE_S)
         self._book.note("gone", key=task.key, id=task_id, why="no final state in time")
         self.counts["gone"] += 1
 
