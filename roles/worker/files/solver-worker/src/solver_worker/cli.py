@@ -199,9 +199,7 @@ def _print_status(document: Any, as_json: bool) -> None:
 
 
 def _add_drain(commands: Any) -> None:
-    sub = commands.add_parser(
-        "drain", help="take a worker out of service", description="Begin or renew a drain."
-    )
+    sub = commands.add_parser("drain", help="take a worker out of service", description="Begin or renew a drain.")
     _socket_argument(sub)
     sub.add_argument("--owner", required=True, help="who drains; only this owner may renew or end it")
     sub.add_argument("--reason", help="for people")
@@ -242,9 +240,7 @@ def _drain(args: argparse.Namespace) -> int:
 
 
 def _add_resume(commands: Any) -> None:
-    sub = commands.add_parser(
-        "resume", help="end a drain", description="End a drain: the worker serves again."
-    )
+    sub = commands.add_parser("resume", help="end a drain", description="End a drain: the worker serves again.")
     _socket_argument(sub)
     sub.add_argument("--owner", required=True)
     sub.add_argument("--steal", action="store_true", help="end another's drain")
@@ -261,9 +257,7 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _add_probe(commands: Any) -> None:
-    sub = commands.add_parser(
-        "probe", help="solve one real task", description="Solve one real task; it is billed."
-    )
+    sub = commands.add_parser("probe", help="solve one real task", description="Solve one real task; it is billed.")
     _socket_argument(sub)
     sub.add_argument("--request-id", default="", help="the same id is never billed twice; default: a new one")
     sub.add_argument("--task", help="JSON object with the fields of in.php; default: the shipped image")
@@ -284,14 +278,10 @@ def _probe(args: argparse.Namespace) -> int:
             raise ConfigError(f"--task is not JSON: {exc}") from exc
     if args.expect is not None:
         body["expect"] = args.expect
-    answer = client.checked(
-        client.call(args.socket, "POST", "/v1/probe", body=body, timeout=args.timeout + 10)
-    )
+    answer = client.checked(client.call(args.socket, "POST", "/v1/probe", body=body, timeout=args.timeout + 10))
     if args.json:
         print(json.dumps(answer))
     else:
         error = answer["error"]
-        print(
-            answer["outcome"] + (f": {error['code']} ({error['class']}): {error['message']}" if error else "")
-        )
+        print(answer["outcome"] + (f": {error['code']} ({error['class']}): {error['message']}" if error else ""))
     return OK if answer["outcome"] == "succeeded" else FAILED

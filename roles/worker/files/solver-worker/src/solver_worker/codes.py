@@ -175,9 +175,7 @@ def read_balance(status: int, text: str) -> Answer:
 
 
 # Methods whose answer is a text that does not age; everything else is a token that does.
-IMAGE_METHODS = frozenset(
-    {"post", "base64", "textcaptcha", "rotatecaptcha", "audio", "canvas", "bounding_box", "bls"}
-)
+IMAGE_METHODS = frozenset({"post", "base64", "textcaptcha", "rotatecaptcha", "audio", "canvas", "bounding_box", "bls"})
 
 
 def is_image(method: str) -> bool:

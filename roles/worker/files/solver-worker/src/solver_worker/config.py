@@ -43,9 +43,7 @@ def _optional_path(value: Any) -> str:
 def _socket_path(value: Any) -> str:
     size = len(os.fsencode(_absolute(value)))
     if size > SOCKET_PATH_BYTES:
-        raise ValueError(
-            f"is {size} bytes long, a socket path ends at {SOCKET_PATH_BYTES}; choose a shorter directory"
-        )
+        raise ValueError(f"is {size} bytes long, a socket path ends at {SOCKET_PATH_BYTES}; choose a shorter directory")
     return str(value)
 
 
@@ -179,9 +177,7 @@ class Config:
 def parse(document: Mapping[str, Any]) -> tuple[Config | None, list[str]]:
     """All problems at once: a person mends a file in one go."""
     problems = [
-        f"section [{name}] is unknown; known: " + ", ".join(_SECTIONS)
-        for name in document
-        if name not in _SECTIONS
+        f"section [{name}] is unknown; known: " + ", ".join(_SECTIONS) for name in document if name not in _SECTIONS
     ]
     sections: dict[str, Any] = {}
     for name, kind in _SECTIONS.items():
@@ -201,9 +197,7 @@ def _parse_section(name: str, kind: type[Any], given: Any) -> tuple[dict[str, An
         return None, [f"{name} must be a section: write [{name}]"]
     known = {item.name: item for item in fields(kind)}
     problems = [
-        f"{name}.{key} is unknown; [{name}] knows: " + ", ".join(sorted(known))
-        for key in given
-        if key not in known
+        f"{name}.{key} is unknown; [{name}] knows: " + ", ".join(sorted(known)) for key in given if key not in known
     ]
     values: dict[str, Any] = {}
     for key, item in known.items():
@@ -220,9 +214,7 @@ def _parse_section(name: str, kind: type[Any], given: Any) -> tuple[dict[str, An
 
 def _across(config: Config) -> list[str]:
     if not _is_loopback(config.data.host) and not config.data.token_file:
-        return [
-            f"data.token_file is missing; it is required because data.host {config.data.host} is not loopback"
-        ]
+        return [f"data.token_file is missing; it is required because data.host {config.data.host} is not loopback"]
     return []
 
 
@@ -270,9 +262,7 @@ def api_key(config: Config, environ: Mapping[str, str]) -> str:
         return read_secret(config.provider.api_key_file, "provider.api_key_file")
     value = environ.get(KEY_VARIABLE, "").strip()
     if not value:
-        raise ConfigError(
-            f"provider.api_key_file is not set, nor is the environment variable {KEY_VARIABLE}; set one"
-        )
+        raise ConfigError(f"provider.api_key_file is not set, nor is the environment variable {KEY_VARIABLE}; set one")
     return value
 
 

@@ -109,9 +109,7 @@ class _Control:
 
     def _refuse_in(self, *phases: str) -> None:
         if self._worker.phase in phases:
-            raise ProblemError(
-                503, "not_now", f"the worker is {self._worker.state}", state=self._worker.state
-            )
+            raise ProblemError(503, "not_now", f"the worker is {self._worker.state}", state=self._worker.state)
 
     def _held_by(self, drain: Drain) -> ProblemError:
         clock = self._worker.clock

@@ -164,7 +164,8 @@ def _guarded(drain: Drain, unverified: bool) -> Drain:
 def at_startup(saved: Drain | None, moment: Moment, version: str, last_served: str | None) -> Drain | None:
     """The drain that a new process comes up with: held, and with verify if it is another version."""
     unverified = last_served is not None and last_served != version
-    if saved is not None:
+    # A hold of our own stands for one version; another process judges afresh.
+    if saved is not None and saved.owner != SELF:
         return _guarded(replace(saved, held=True), unverified)
     if not unverified:
         return None

@@ -165,7 +165,12 @@ class Engine:
     def _spawn(self, call: Coroutine[Any, Any, None]) -> None:
         running = asyncio.create_task(call)
         self._calls.add(running)
-        running.add_done_callback(self._calls.discard)
+        running.add_done_callback(self._called)
+
+    def _called(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled() and call.exception() is not None:
+            logs.error("a call broke; its task goes on in the next process", cause=repr(call.exception()))
 
     async def _durably(self, step: Callable[[], T]) -> T:
         """A full disk must not cost an answer that we already have: try until it is written."""

@@ -63,9 +63,7 @@ def check_task(document: Any) -> dict[str, str]:
         raise ProblemError(400, "bad_field", "the body must be a JSON object", field="body")
     for name, value in document.items():
         if name in RESERVED:
-            raise ProblemError(
-                400, "bad_field", f"{name} is the worker's own business; leave it out", field=name
-            )
+            raise ProblemError(400, "bad_field", f"{name} is the worker's own business; leave it out", field=name)
         if not isinstance(value, str):
             raise ProblemError(400, "bad_field", f"{name} must be a string", field=name)
     if not document.get("method"):
@@ -135,9 +133,7 @@ class _Intake:
         self._journal.count_later("refused")
         if worker.accepting:
             raise unavailable("too_many_open", "as many tasks are open as data.max_open_tasks allows")
-        raise unavailable(
-            "not_accepting", f"the worker is {worker.state}", 1 if worker.phase != SERVING else RETRY_S
-        )
+        raise unavailable("not_accepting", f"the worker is {worker.state}", 1 if worker.phase != SERVING else RETRY_S)
 
     def _accept(self, task_id: str, key: str, digest: str, document: dict[str, str]) -> None:
         now = self._worker.clock.now()
@@ -181,9 +177,7 @@ class _Intake:
         owner, dash, _ = task_id.rpartition("-")
         name = self._worker.config.worker.name
         if dash and owner != name:
-            raise ProblemError(
-                421, "wrong_worker", f"this worker is {name}, the task is {owner}'s", worker=name
-            )
+            raise ProblemError(421, "wrong_worker", f"this worker is {name}, the task is {owner}'s", worker=name)
         return task_id
 
     def _unknown(self, row: Row | None) -> ProblemError:

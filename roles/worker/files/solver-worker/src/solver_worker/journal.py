@@ -159,8 +159,7 @@ class Journal:
     @staticmethod
     def _add(db: sqlite3.Connection, name: str, count: int = 1) -> None:
         db.execute(
-            "INSERT INTO totals VALUES (?, ?)"
-            " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+            "INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
             (name, count),
         )
 
@@ -211,6 +210,10 @@ class Journal:
         query = f"SELECT {_COLUMNS} FROM tasks WHERE final_at IS NULL ORDER BY accepted_at"  # noqa: S608
         return [Row(*row) for row in self._db.execute(query)]
 
+    def submits_since(self, at: float) -> list[float]:
+        rows = self._db.execute("SELECT submitted_at FROM tasks WHERE submitted_at > ?", (at,))
+        return sorted(row[0] for row in rows)
+
     def accept(self, *, task_id: str, key: str, digest: str, method: str, payload: str, at: float) -> None:
         with self._write() as db:
             db.execute(
@@ -226,8 +229,7 @@ class Journal:
     def not_submitted(self, task_id: str, resubmit: bool = False) -> None:
         """Back to accepted: the provider certainly has no such task, or the operator chose to risk it."""
         self._step(
-            "UPDATE tasks SET state = 'accepted', resubmits = resubmits + ?"
-            " WHERE id = ? AND state = 'submitting'",
+            "UPDATE tasks SET state = 'accepted', resubmits = resubmits + ? WHERE id = ? AND state = 'submitting'",
             (int(resubmit), task_id),
         )
 
@@ -339,13 +341,9 @@ class Journal:
         db.execute("BEGIN")
         try:
             stored = dict(db.execute("SELECT name, value FROM totals"))
-            counts = dict(
-                db.execute("SELECT state, count(*) FROM tasks WHERE final_at IS NULL GROUP BY state")
-            )
+            counts = dict(db.execute("SELECT state, count(*) FROM tasks WHERE final_at IS NULL GROUP BY state"))
             oldest = db.execute("SELECT min(accepted_at) FROM tasks WHERE final_at IS NULL").fetchone()[0]
-            kept = db.execute(
-                "SELECT count(*) FROM tasks WHERE final_at IS NOT NULL AND gone_at IS NULL"
-            ).fetchone()[0]
+            kept = db.execute("SELECT count(*) FROM tasks WHERE final_at IS NOT NULL AND gone_at IS NULL").fetchone()[0]
         finally:
             db.execute("COMMIT")
         return Books(

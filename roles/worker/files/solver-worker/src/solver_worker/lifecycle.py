@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from . import drain as drains
-from . import logs, probe
+from . import logs, pace, probe
 from .clock import Clock, kernel_boot_id
 from .config import Config
 from .drain import Decision, Drain, Moment
@@ -90,6 +90,8 @@ class Worker:
         self._last_served = journal.meta("last_served")
         self.provider.captchas = journal.total("provider_submits")
         self.provider.calls = journal.total(RES_CALLS)
+        now = self.clock.now()
+        self.provider.remember_submits([now - at for at in journal.submits_since(now - pace.WINDOW_S)])
         self.provider.on_call = lambda: journal.count_later(RES_CALLS)
         self.engine = Engine(
             self.config,
@@ -112,6 +114,8 @@ class Worker:
         restored = drains.restore(saved, boot, kernel_boot_id()) if saved else None
         if self.drain is None:
             self.drain = drains.at_startup(restored, self._moment(), self.version, self._last_served)
+        if saved and self.drain is None:
+            journal.save_drain(None)
         self._persist(self.drain)
         engine.run()
         self._enter(SERVING)
@@ -296,9 +300,7 @@ class Worker:
             self._set_drain(replace(drain, mode="handover"))
         elif action == "expire":
             self._expire(drain)
-        elif (
-            drain.expired and drain.on_expire == "verify" and boot >= self._verify_after and not self.probing
-        ):
+        elif drain.expired and drain.on_expire == "verify" and boot >= self._verify_after and not self.probing:
             self._verify_after = boot + VERIFY_AGAIN_S
             self._spawn(self._verify())
 

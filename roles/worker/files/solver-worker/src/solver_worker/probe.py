@@ -136,9 +136,7 @@ class Prober:
                 self._journal.end_probe(request.request_id, answer)
             except sqlite3.Error as exc:
                 logs.error("writing the journal failed", cause=str(exc))
-            logs.info(
-                "probe ended", request_id=request.request_id, outcome=answer["outcome"], error=answer["error"]
-            )
+            logs.info("probe ended", request_id=request.request_id, outcome=answer["outcome"], error=answer["error"])
             return answer
         finally:
             self._running = None

@@ -62,6 +62,11 @@ class Provider:
 
     # -- may we call?
 
+    def remember_submits(self, ages: list[float]) -> None:
+        """Submits of an earlier process count too: the provider does not see our restarts."""
+        for age in sorted(ages, reverse=True):
+            self._window.count(self._clock.boot() - age)
+
     def submit_delay(self) -> float:
         now = self._clock.boot()
         return max(self._submit_block.delay(now), self._window.delay(now))
@@ -115,9 +120,7 @@ class Provider:
         self.on_call()
         data = {**fields, "key": self._key, "json": "0"}
         try:
-            async with self._poller.post(
-                self._config.url + "/res.php", data=data, allow_redirects=False
-            ) as response:
+            async with self._poller.post(self._config.url + "/res.php", data=data, allow_redirects=False) as response:
                 answer: Answer = reader(response.status, await _read_text(response))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
             answer = Answer("unreachable", type(exc).__name__)
@@ -136,9 +139,7 @@ class Provider:
                 self._submit_block.extend(now + verdict.block_s)
             logs.warning("provider asks for a pause", code=answer.value, seconds=verdict.block_s)
         # An answer about one task is still an answer: the provider works.
-        self._ok = answer.kind in ("ok", "not_ready") or (
-            verdict is not None and verdict.error_class == "task"
-        )
+        self._ok = answer.kind in ("ok", "not_ready") or (verdict is not None and verdict.error_class == "task")
         if self._ok:
             self._last_ok_at = self._clock.now()
             return

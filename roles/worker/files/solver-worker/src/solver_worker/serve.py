@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -30,9 +31,7 @@ def take_locks(config: Config) -> list[int]:
             locks.take(Path(str(socket_path) + ".lock"), "control socket (control.socket)"),
         ]
     except OSError as exc:
-        raise ConfigError(
-            f"preparing worker.state_dir and control.socket: {exc.strerror}: {exc.filename}"
-        ) from exc
+        raise ConfigError(f"preparing worker.state_dir and control.socket: {exc.strerror}: {exc.filename}") from exc
 
 
 def clear_leftover(path: Path) -> None:
@@ -42,9 +41,7 @@ def clear_leftover(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigError(
-            f"control.socket {path} exists and is not a socket; remove it or choose another path"
-        )
+        raise ConfigError(f"control.socket {path} exists and is not a socket; remove it or choose another path")
     path.unlink()
 
 
@@ -89,7 +86,10 @@ async def _come_up(worker: Worker, token: str | None, runners: list[web.AppRunne
         message = f"listening on {section.host}:{section.port}: {exc.strerror}; free it or change data.port"
         worker.fail("port_taken", message)
         return
-    await worker.recover()
+    try:
+        await worker.recover()
+    except sqlite3.Error as exc:
+        worker.fail("journal_unusable", f"recovering from the journal: {exc}")
 
 
 async def run(worker: Worker, token: str | None) -> None:
@@ -101,8 +101,8 @@ async def run(worker: Worker, token: str | None) -> None:
     timekeeper = asyncio.create_task(worker.keep_time())
     await _come_up(worker, token, runners)
     await stop.wait()
-    timekeeper.cancel()
     await worker.stop()
+    timekeeper.cancel()
     for runner in reversed(runners):
         await runner.cleanup()
     Path(worker.config.control.socket).unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The worker with something bent, for a child process of a test; the product has no such hooks.
+
+SF_VERSION=x        runs as another version
+SF_SCHEMA=n         knows that many journal schemas, each adding a column and a table
+SF_KILL=step:when   kills itself right before or after the commit of the first such step
+SF_MIN_READER=n     with SF_SCHEMA: the last step demands such a reader
+"""
+
+import os
+import signal
+import sys
+
+import solver_worker
+from solver_worker import cli, schema
+from solver_worker.journal import Journal
+
+
+def bend_version(version: str) -> None:
+    solver_worker.__version__ = version
+    cli.__version__ = version
+
+
+def bend_schema(newest: int, min_reader: int) -> None:
+    for number in range(2, newest + 1):
+        schema.STEPS.append(
+            schema.Step(
+                schema=number,
+                min_reader=min_reader if number == newest else 1,
+                statements=(
+                    f"ALTER TABLE tasks ADD COLUMN extra_{number} TEXT NOT NULL DEFAULT 'new'",
+                    f"CREATE TABLE added_{number} (id INTEGER PRIMARY KEY)",
+                ),
+            )
+        )
+
+
+def bend_commit(step: str, when: str) -> None:
+    inside = []
+    method, commit = getattr(Journal, step), Journal._commit
+
+    def stepped(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        inside.append(step)
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            inside.pop()
+
+    def dying(self) -> None:  # type: ignore[no-untyped-def]
+        if inside and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        commit(self)
+        if inside:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(Journal, step, stepped)
+    Journal._commit = dying  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    if "SF_VERSION" in os.environ:
+        bend_version(os.environ["SF_VERSION"])
+    if "SF_SCHEMA" in os.environ:
+        bend_schema(int(os.environ["SF_SCHEMA"]), int(os.environ.get("SF_MIN_READER", "1")))
+    if "SF_KILL" in os.environ:
+        bend_commit(*os.environ["SF_KILL"].split(":"))
+    sys.exit(cli.main())
