@@ -9,7 +9,12 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain, write_json
-from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import document, make_plan, plan_lines, wave_pairs
+from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import (
+    document,
+    make_plan,
+    plan_lines,
+    wave_pairs,
+)
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import secrets
-from datetime import datetime, timezone
+from datetime import datetime, UTC
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -27,7 +27,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _unused, args = self.validate_argument_spec(
             {"need_version": {"type": "bool", "default": True}})
         hosts = list(task_vars["ansible_play_hosts_all"])
-        resolved = resolve(fleet_variables(task_vars, hosts), need_version=args["need_version"])
+        resolved = resolve(fleet_variables(self, task_vars, hosts), need_version=args["need_version"])
         if resolved.errors:
             return result | _refused(resolved)
         settings = resolved.settings
@@ -56,5 +56,5 @@ def _refused(resolved: Resolved) -> dict[str, Any]:
 def _new_id(task_vars: dict[str, Any]) -> str:
     """AWX's job id where there is one: an operator can look it up."""
     job = task_vars.get("awx_job_id") or task_vars.get("tower_job_id")
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     return f"awx-{job}-{stamp}" if job else f"rollout-{stamp}-{secrets.token_hex(3)}"

@@ -53,5 +53,6 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "fleet_lines": fleet_lines, "progress_line": progress_line, "to_toml": to_toml,
-            "update_next": update_next, "update_outcome": update_outcome, "wave_hosts": wave_hosts, "wave_sizes": wave_sizes,
+            "update_next": update_next, "update_outcome": update_outcome,
+            "wave_hosts": wave_hosts, "wave_sizes": wave_sizes,
         }

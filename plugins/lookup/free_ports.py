@@ -45,6 +45,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """All sockets stay open until all are bound, so that no port comes twice."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[int]:
+        self.set_options(var_options=variables, direct=kwargs)
         try:
             count = int(terms[0])
         except (IndexError, TypeError, ValueError):

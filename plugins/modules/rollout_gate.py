@@ -15,7 +15,8 @@ author:
   - solver.fleet contributors (@solver-fleet)
 description:
   - >-
-    Counts failed, reverted, quarantined, unreachable and unknown workers over the whole fleet, and closes when they are more than C(solver_max_fail_percentage) allows.
+    Counts failed, reverted, quarantined, unreachable and unknown workers over the whole fleet, and closes when
+    they are more than C(solver_max_fail_percentage) allows.
   - >-
     Never fails. A closed gate is for C(meta: end_host), so that the verdict is still given.
   - >-

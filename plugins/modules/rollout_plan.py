@@ -15,7 +15,8 @@ author:
   - solver.fleet contributors (@solver-fleet)
 description:
   - >-
-    Turns the census (C(solver_census)) and the staged releases (C(solver_staged)) of all workers into a plan, or refuses.
+    Turns the census (C(solver_census)) and the staged releases (C(solver_staged)) of all workers into a plan, or
+    refuses.
   - >-
     Workers that do not serve go first, then all go by name; their place in an inventory group says nothing.
   - >-

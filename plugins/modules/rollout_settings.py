@@ -15,7 +15,8 @@ author:
   - solver.fleet contributors (@solver-fleet)
 description:
   - >-
-    Reads the C(solver_) variables of every host in the play, checks their names, types and how they fit together, and refuses with all mistakes at once.
+    Reads the C(solver_) variables of every host in the play, checks their names, types and how they fit together,
+    and refuses with all mistakes at once.
   - >-
     Runs on the controller alone. The result stands in the fact C(solver_rollout), for every host of the play.
 extends_documentation_fragment:

@@ -13,11 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
 
 
-def fleet_variables(task_vars: Mapping[str, Any], hosts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return each host's solver_ variables, templated for that host."""
-    return {host: _solver_variables(task_vars["hostvars"][host], host) for host in hosts}
+def fleet_variables(action: ActionBase, task_vars: Mapping[str, Any], hosts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return each host's solver_ variables, templated for that host.
+
+    hostvars lack the variables of the play, which is where ``import_playbook`` puts those that a wrapper sets.
+    """
+    of_play = getattr(getattr(action._task, "play", None), "vars", None) or {}
+    shared = {name: plain(action._templar.template(task_vars[name])) for name in of_play if name.startswith("solver_")}
+    return {host: {**_solver_variables(task_vars["hostvars"][host], host), **shared} for host in hosts}
 
 
 def _solver_variables(host_vars: Mapping[str, Any], host: str) -> dict[str, Any]:

@@ -118,6 +118,9 @@ SETTINGS: dict[str, Setting] = {
     "solver_service": Setting(
         "mapping", {}, "Settings of the service backend: for supervisor its socket, for command its commands.",
         per_worker=True),
+    "solver_supervisor": Setting(
+        "mapping", {}, "For the supervisor backend: program_dir (which supervisord's [include] reads) and "
+        "supervisorctl (the command).", per_worker=True),
 }
 
 # Variables of the embedded local fleet (playbooks/local_fleet.yml); they may stand in the same inventory.
@@ -338,6 +341,7 @@ def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str,
         "python": own["solver_worker_python"],
         "service": {**own["solver_service"], "backend": own["solver_service_backend"],
                     "name": own["solver_service"].get("name", name)},
+        "supervisor": own["solver_supervisor"],
         "config": worker_config(name, worker_dir, socket, own),
         "on_controller": on_controller,
         "wheelhouse": out.settings["solver_wheelhouse"] if on_controller else f"{base}/wheelhouse",

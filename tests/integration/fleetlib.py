@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real local fleets for the tests: set up, played with, put under traffic, audited and taken down."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "roles/worker/files/solver-worker"
+SANDBOX = ["--solve", "userrecaptcha=1:2.5", "--solve", "base64=0.2:0.5", "--submit-latency", "0.05", "--seed", "11"]
+
+
+def ansible_bin() -> Path:
+    """The ansible-core under test: SOLVER_ANSIBLE_BIN, or the one beside this interpreter."""
+    return Path(os.environ.get("SOLVER_ANSIBLE_BIN") or Path(sys.executable).parent)
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
+    """Wait for a condition, not for a time."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"waited {timeout} s in vain for {what}")
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """The tests' own way to a control socket; the collection's client is what is under test."""
+
+    def __init__(self, path: str, timeout: float = 10.0) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def control(path: str, method: str = "GET", url: str = "/v1/status", body: Any = None) -> tuple[int, Any]:
+    connection = UnixConnection(path)
+    try:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        connection.request(method, url, json.dumps(body) if body is not None else None, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        return answer.status, json.loads(text) if text else None
+    finally:
+        connection.close()
+
+
+class Fleet:
+    """One embedded local fleet in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.dir = folder
+        self.inventory = folder / "inventory.yml"
+        self.traffic: subprocess.Popen[bytes] | None = None
+
+    # -- playbooks ---------------------------------------------------------------------------
+
+    def playbook(self, name: str, *words: str, inventory: Path | None = None, timeout: float = 300,
+                 env: dict[str, str] | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
+        process = self.start_playbook(name, *words, inventory=inventory, env=env, **variables)
+        try:
+            out, _none = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, _none = process.communicate()
+            raise AssertionError(f"{name} did not end within {timeout} s:\n{out}") from None
+        return subprocess.CompletedProcess(process.args, process.returncode, out, "")
+
+    def start_playbook(self, name: str, *words: str, inventory: Path | None = None,
+                       env: dict[str, str] | None = None, **variables: Any) -> subprocess.Popen[str]:
+        command = [str(ansible_bin() / "ansible-playbook"), f"solver.fleet.{name}",
+                   "-i", str(inventory or self.inventory), *words]
+        if variables:
+            command += ["-e", json.dumps(variables)]
+        return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                                env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                                     "ANSIBLE_NOCOLOR": "1", **(env or {})})
+
+    def up(self, size: int = 4, **variables: Any) -> Fleet:
+        settings = {"solver_local_fleet_dir": str(self.dir), "solver_local_fleet_size": size,
+                    "solver_local_fleet_sandbox": SANDBOX, **variables}
+        done = self.playbook("local_fleet", inventory=Path(os.devnull), **settings)
+        assert done.returncode == 0, done.stdout
+        return self
+
+    def down(self, purge: bool = False) -> subprocess.CompletedProcess[str]:
+        if self.traffic is not None:
+            _kill(self.traffic)
+            self.traffic = None
+        return self.playbook("local_fleet", inventory=Path(os.devnull), solver_local_fleet_dir=str(self.dir),
+                             solver_local_fleet_state="absent", solver_local_fleet_purge=purge)
+
+    def roll(self, version: str, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        return self.playbook("rolling_update", *words, solver_version=version, **variables)
+
+    # -- facts, asked of the workers themselves ----------------------------------------------
+
+    def hosts(self) -> dict[str, dict[str, Any]]:
+        hosts: dict[str, dict[str, Any]] = {}
+        for line in self.inventory.read_text(encoding="utf-8").splitlines():
+            name, _colon, rest = line.strip().partition(": ")
+            if rest.startswith("{"):
+                hosts[name] = json.loads(rest)
+        return hosts
+
+    def write_inventory(self, name: str, **changes: dict[str, Any]) -> Path:
+        """Write an inventory beside the fleet's own, with some variables of some workers changed."""
+        lines = ["solver_workers:", "  hosts:"]
+        for host, own in self.hosts().items():
+            lines.append(f"    {host}: {json.dumps({**own, **changes.get(host, {})})}")
+        path = self.dir / name
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return path
+
+    def socket(self, worker: str) -> str:
+        return str(self.hosts()[worker]["solver_control_socket"])
+
+    def status(self, worker: str) -> dict[str, Any]:
+        code, document = control(self.socket(worker))
+        assert code == 200, document
+        return dict(document)
+
+    def versions(self) -> dict[str, str]:
+        return {name: self.status(name)["instance"]["version"] for name in self.hosts()}
+
+    def assert_all_serve(self) -> None:
+        for name in self.hosts():
+            status = self.status(name)
+            assert status["state"] == "running", (name, status)
+            assert status["drain"] is None, (name, status["drain"])
+            totals, tasks = status["totals"], status["tasks"]
+            assert totals["accepted"] == (totals["succeeded"] + totals["failed"] + totals["uncertain"]
+                                          + totals["expired"] + tasks["open"]), (name, totals, tasks)
+
+    def verdict(self) -> dict[str, Any]:
+        return dict(json.loads((self.dir / "verdict.json").read_text(encoding="utf-8")))
+
+    def outcomes(self) -> dict[str, str]:
+        return {worker["name"]: worker["outcome"] for worker in self.verdict()["workers"]}
+
+    # -- traffic ------------------------------------------------------------------------------
+
+    def start_traffic(self, rate: float = 10.0, at_least_open: int = 3) -> None:
+        for left in ("traffic.stop", "audit.json", "book.jsonl"):
+            (self.dir / left).unlink(missing_ok=True)
+        command = [str(self.dir / "tools/bin/solver-worker"), "traffic", "run", "--rate", str(rate), "--duration",
+                   "240", "--until-file", str(self.dir / "traffic.stop"), "--lost-answers", "0.02", "--seed", "5",
+                   "--mix", "userrecaptcha=1", "--book", str(self.dir / "book.jsonl"),
+                   "--report", str(self.dir / "audit.json"), "--ledger-file", str(self.dir / "ledger.jsonl")]
+        for name, host in self.hosts().items():
+            command += ["--worker", f"{name}=http://127.0.0.1:{host['solver_data_port']}",
+                        "--journal", f"{name}={host['solver_base_dir']}/workers/{name}/state/journal.sqlite3"]
+        log = (self.dir / "traffic.log").open("wb")
+        self.traffic = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                        start_new_session=True)
+        wait_for(lambda: all(self.status(name)["tasks"]["open"] >= at_least_open for name in self.hosts()),
+                 f"{at_least_open} open tasks on every worker")
+
+    def end_traffic(self) -> dict[str, Any]:
+        assert self.traffic is not None
+        (self.dir / "traffic.stop").touch()
+        code = self.traffic.wait(120)
+        self.traffic = None
+        report = json.loads((self.dir / "audit.json").read_text(encoding="utf-8"))
+        audit: dict[str, Any] = report.get("audit", report)
+        print(json.dumps(audit, indent=1))
+        assert code == (1 if audit["lost"] or audit["wrong"] or audit["billed_twice"] else 0), audit
+        return audit
+
+
+def assert_nothing_lost(audit: dict[str, Any], at_least: int = 20) -> None:
+    """Invariants 1 and 2 of a rollout without kill -9, by three independent books."""
+    assert audit["accepted"] >= at_least, audit
+    assert audit["answered"] == audit["accepted"], audit
+    for name in ("lost", "wrong", "billed_twice", "uncertain", "expired", "failed", "refused"):
+        assert audit[name] == 0, (name, audit)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+# -- fixture releases: the reference worker's own source with one thing broken -----------------
+
+
+def overlay(folder: Path, **patches: tuple[str, str]) -> str:
+    """Write a copy of a source file with one text replaced; a patch that no longer fits is an error."""
+    for module, (old, new) in patches.items():
+        source = SOURCE / "src/solver_worker" / f"{module}.py"
+        text = source.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{module}.py has changed: {text.count(old)} times {old!r}"
+        target = folder / "src/solver_worker" / f"{module}.py"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text.replace(old, new), encoding="utf-8")
+    return str(folder)
+
+
+def broken_releases(folder: Path) -> dict[str, str]:
+    """Return version -> overlay: what each version does wrong."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return {
+        # dies at once, although `check` is content
+        "1.4.0": overlay(folder / "crash", serve=("    try:\n        held = take_locks", "    os._exit(3)\n    try:\n"
+                                                  "        held = take_locks")),
+        # serves, but does not know the right answer of its probe
+        "1.4.1": overlay(folder / "probe", probe=('IMAGE_TEXT = "W7Q4K"', 'IMAGE_TEXT = "WRONG"')),
+    }

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbook end to end: real workers, real traffic, judged by the workers and by the books."""
+
+from __future__ import annotations
+
+import socket
+
+from fleetlib import Fleet, assert_nothing_lost
+
+
+def test_a_good_release_rolls_without_losing_a_task(make_fleet):
+    fleet: Fleet = make_fleet()
+    fleet.start_traffic()
+    done = fleet.roll("1.3.0")
+    audit = fleet.end_traffic()
+    assert done.returncode == 0, done.stdout
+    assert set(fleet.versions().values()) == {"1.3.0"}
+    fleet.assert_all_serve()
+    assert_nothing_lost(audit)
+    verdict = fleet.verdict()
+    assert verdict["verdict"] == "completed"
+    assert [wave for wave in verdict["waves"]] == [["w1"], ["w2"], ["w3"], ["w4"]]
+    assert all(worker["open_at_drain"] >= 1 for worker in verdict["workers"]), verdict["workers"]
+    assert "w3 updated 1.2.0 -> 1.3.0" in done.stdout
+    assert "(3/4)" in done.stdout
+
+    before = {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()}
+    again = fleet.roll("1.3.0")
+    assert again.returncode == 0, again.stdout
+    assert fleet.verdict()["verdict"] == "completed"
+    assert set(fleet.outcomes().values()) == {"already"}
+    assert {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()} == before
+
+
+def test_a_crashing_release_is_reverted_and_stops_at_budget_zero(make_fleet):
+    fleet: Fleet = make_fleet()
+    fleet.start_traffic()
+    done = fleet.roll("1.4.0", solver_max_fail_percentage=0)
+    audit = fleet.end_traffic()
+    assert done.returncode != 0, done.stdout
+    assert set(fleet.versions().values()) == {"1.2.0"}
+    fleet.assert_all_serve()
+    assert_nothing_lost(audit)
+    assert fleet.verdict()["verdict"] == "aborted"
+    assert fleet.outcomes() == {"w1": "reverted", "w2": "not_attempted", "w3": "not_attempted", "w4": "not_attempted"}
+    first = fleet.verdict()["workers"][0]
+    assert first["cause"] == "release"
+    assert first["reason"].startswith("verify: ")
+
+
+def test_a_release_whose_probe_fails_never_takes_a_task(make_fleet):
+    fleet: Fleet = make_fleet()
+    fleet.start_traffic()
+    done = fleet.roll("1.4.1", solver_probe_retries=1)
+    audit = fleet.end_traffic()
+    assert done.returncode != 0, done.stdout
+    assert set(fleet.versions().values()) == {"1.2.0"}
+    fleet.assert_all_serve()
+    assert_nothing_lost(audit)
+    # 25 % of four bears one failure; the second stops the rollout
+    assert fleet.outcomes() == {"w1": "reverted", "w2": "reverted", "w3": "not_attempted", "w4": "not_attempted"}
+    assert fleet.verdict()["verdict"] == "aborted"
+
+
+def test_one_failure_of_four_is_within_25_percent(make_fleet):
+    fleet: Fleet = make_fleet()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        inventory = fleet.write_inventory("bad-port.yml", w2={"solver_data_port": taken.getsockname()[1]})
+        done = fleet.playbook("rolling_update", inventory=inventory, solver_version="1.3.0")
+    assert done.returncode != 0, done.stdout
+    assert fleet.outcomes() == {"w1": "updated", "w2": "reverted", "w3": "updated", "w4": "updated"}
+    assert fleet.verdict()["verdict"] == "incomplete"
+    assert fleet.versions() == {"w1": "1.3.0", "w2": "1.2.0", "w3": "1.3.0", "w4": "1.3.0"}
+    fleet.assert_all_serve()
+    status = fleet.playbook("status")
+    assert "Mixed versions: 1 on 1.2.0 (w2); 3 on 1.3.0 (w1, w3, w4)" in status.stdout
+
+
+def test_an_unreachable_worker_counts(make_fleet):
+    fleet: Fleet = make_fleet()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": port}
+    inventory = fleet.write_inventory("gone.yml", w3=gone)
+    done = fleet.playbook("rolling_update", inventory=inventory, solver_version="1.3.0")
+    assert done.returncode != 0, done.stdout
+    assert fleet.outcomes() == {"w1": "updated", "w2": "updated", "w3": "unreachable", "w4": "updated"}
+    assert fleet.verdict()["verdict"] == "incomplete"
+    assert fleet.versions()["w3"] == "1.2.0"
+
+    done = fleet.playbook("rolling_update", inventory=inventory, solver_version="1.2.0", solver_max_fail_percentage=0)
+    assert done.returncode != 0, done.stdout
+    assert fleet.verdict()["verdict"] == "aborted"
+    assert fleet.versions() == {"w1": "1.3.0", "w2": "1.3.0", "w3": "1.2.0", "w4": "1.3.0"}
+
+
+def test_check_mode_plans_and_changes_nothing(make_fleet):
+    fleet: Fleet = make_fleet(2)
+    before = {name: fleet.status(name) for name in fleet.hosts()}
+    done = fleet.roll("1.3.0", "--check", "--diff")
+    assert done.returncode == 0, done.stdout
+    assert "wave 1: w1 1.2.0 -> 1.3.0" in done.stdout
+    assert fleet.verdict()["verdict"] == "planned"
+    after = {name: fleet.status(name) for name in fleet.hosts()}
+    assert {name: own["seq"] for name, own in after.items()} == {name: own["seq"] for name, own in before.items()}
+    assert not (fleet.dir / "fleet/releases").exists() or not list((fleet.dir / "fleet/releases").glob("1.3.0*"))
