@@ -304,6 +304,8 @@ class DrainFlow:
         if self.check_mode:
             self._predict(drain, body)
             return
+        if not self._settled():
+            return
         self._claim(drain, body)
         try:
             self._await_drained()
@@ -311,6 +313,17 @@ class DrainFlow:
             if self.result["began"]:
                 self._give_back()
             raise
+
+    def _settled(self) -> bool:
+        """A process that is coming up takes no drain yet; False when this call ends before it does."""
+        while self.status is not None and self.status["state"] in ("starting", "recovering"):
+            if self.span.slice_left() <= 0:
+                return False
+            started = self.span.in_call()
+            ends = ("running", "draining", *_ENDS)
+            self._see(self.client.status(min(self.span.slice_left(), 5.0), ends))
+            self.span.pause(SHORTEST_ROUND_S - (self.span.in_call() - started))
+        return True
 
     def _absent(self, error: Finding) -> None:
         """A process that is not there holds nothing: drained by nature, if the caller expected it."""
@@ -463,8 +476,8 @@ class DrainFlow:
             self.result["diff"]["after"] = summary_of({"state": "running", "drain": None})
             self._done()
             return
-        if status.get("drain") is not None:
-            self._release(status)
+        if self._settled() and self.status and self.status.get("drain") is not None:
+            self._release(self.status)
         self._await_running()
 
     def _release(self, status: Json) -> None:
