@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""worker_release as real processes on a real file system, with small fixture wheels."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from release_kit import end_module, make_wheel, run_module, start_module, tree
+
+CONFIG = '[worker]\nname = "{name}"\nport = {port}\n'
+
+
+class Host:
+    """One machine with a base directory, a wheelhouse and some workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.base = folder / "base"
+        self.wheelhouse = folder / "wheelhouse"
+        self.wheelhouse.mkdir(parents=True)
+
+    def arguments(self, name: str = "w1", port: int = 1, **more: Any) -> dict[str, Any]:
+        worker = self.base / "workers" / name
+        worker.mkdir(parents=True, exist_ok=True)
+        found = {
+            "state": "staged",
+            "worker_name": name,
+            "worker_dir": str(worker),
+            "base_dir": str(self.base),
+            "control_socket": "/tmp/no-such-worker.sock",
+            "wheelhouse": str(self.wheelhouse),
+            "config": CONFIG.format(name=name, port=port),
+            **more,
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+    def run(self, check_mode: bool = False, **more: Any) -> dict[str, Any]:
+        return run_module("worker_release", self.arguments(**more), check_mode)
+
+    def activate(self, release: str | None = None, **more: Any) -> dict[str, Any]:
+        return self.run(state="active", release=release, owner="r1", restart=False, **more)
+
+    def releases(self) -> list[str]:
+        return sorted(p.name for p in (self.base / "releases").iterdir())
+
+    def envs(self) -> list[str]:
+        return sorted(p.name for p in (self.base / "envs").iterdir())
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Host:
+    """A host with two versions staged; only for tests that leave it as it is or clean up."""
+    host = Host(tmp_path_factory.mktemp("host"))
+    make_wheel(host.wheelhouse, "1.2.0")
+    make_wheel(host.wheelhouse, "1.3.0")
+    assert host.run(version="1.2.0")["changed"] is True
+    return host
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path / "host")
+
+
+def failed(result: dict[str, Any]) -> tuple[str, str]:
+    assert result.get("failed"), result
+    assert result["failure"]["message"] in result["msg"]
+    return result["failure"]["code"], result["msg"]
+
+
+# --- staged ---
+
+
+def test_staging_makes_a_complete_release_once(shared: Host) -> None:
+    again = shared.run(version="1.2.0")
+    assert (again["changed"], again["staged"], again["at_target"]) == (False, True, False)
+    assert again["check"]["version"] == "1.2.0"
+    folder = shared.base / "releases" / again["release"]["id"]
+    assert json.loads((folder / "release.json").read_text()) == again["release"]
+    assert (folder / "config.toml").read_text() == CONFIG.format(name="w1", port=1)
+    assert str((folder / "env").readlink()) == "../../envs/1.2.0-" + again["release"]["package_digest"][:12]
+    assert again["release"]["id"] == "1.2.0-{package_digest:.8}-{config_digest:.8}".format(**again["release"])
+
+
+def test_check_mode_predicts_the_id_and_writes_nothing(shared: Host) -> None:
+    before = tree(shared.folder)
+    predicted = shared.run(check_mode=True, version="1.2.0", port=7)
+    assert tree(shared.folder) == before
+    assert (predicted["changed"], predicted["staged"]) == (True, False)
+    made = shared.run(version="1.2.0", port=7)
+    assert made["release"]["id"] == predicted["release"]["id"]
+    assert "env" not in made, "a changed configuration needs no new environment"
+    assert shared.run(check_mode=True, version="1.2.0", port=7)["changed"] is False
+    assert shared.run(state="absent", release=made["release"]["id"])["changed"] is True
+
+
+def test_check_mode_on_an_empty_host(host: Host) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    arguments = host.arguments(version="1.2.0")
+    shutil.rmtree(host.base)
+    assert run_module("worker_release", arguments, True)["changed"] is True
+    assert not host.base.exists()
+
+
+def test_the_diff_shows_version_and_configuration(shared: Host) -> None:
+    diff = shared.run(check_mode=True, version="1.3.0", port=9)["diff"]
+    assert diff["after"] == "# version: 1.3.0\n" + CONFIG.format(name="w1", port=9)
+
+
+def test_two_workers_stage_at_once(host: Host) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    running = [
+        start_module("worker_release", host.arguments(name=name, version="1.2.0")) for name in ("w1", "w2", "w3")
+    ]
+    results = [end_module(process) for process in running]
+    assert [r.get("msg") for r in results] == [None] * 3
+    assert sum("env" in r for r in results) == 1, "the environment is built once"
+    assert len(host.envs()) == 1
+    assert host.releases() == sorted(r["release"]["id"] for r in results)
+
+
+def test_killed_while_it_builds_then_run_again(host: Host) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    process = start_module("worker_release", host.arguments(version="1.2.0"))
+    deadline = time.monotonic() + 30
+    while not list(host.base.glob("envs/*/pyvenv.cfg")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list(host.base.glob("envs/*/.complete")), "killed too late for this test"
+    assert [n for n in host.releases() if not n.startswith(".tmp-")] == []
+    result = host.run(version="1.2.0")
+    assert result["staged"] is True
+    assert result["env"]
+    assert host.releases() == [result["release"]["id"]], "leftovers are swept"
+
+
+def test_without_version_the_package_stays(shared: Host) -> None:
+    first = shared.run(name="keeper", version="1.2.0")
+    assert shared.activate(first["release"]["id"], name="keeper")["switched"] is True
+    rolled = shared.run(name="keeper", port=5)
+    assert rolled["release"]["version"] == "1.2.0"
+    assert rolled["release"]["id"] != first["release"]["id"]
+    assert rolled["release"]["from"] == first["release"]["id"]
+
+
+BAD_PROGRAMS = [
+    ("raise SystemExit('boom')", "release_invalid", "'check' ended with status 1: boom; correct package"),
+    ("import no_such_module", "release_invalid", "No module named 'no_such_module'; correct package"),
+    ("sys.stderr.write('config.port: must be even\\n'); sys.exit(2)", "config_refused", "must be even; correct config"),
+    (
+        "print(json.dumps({'ok': False, 'version': VERSION, 'problems': ['journal is newer']})); sys.exit(1)",
+        "config_refused",
+        "'check' refuses: journal is newer; correct config",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "code", "text"), BAD_PROGRAMS)
+def test_a_program_that_fails_its_check_leaves_no_release(shared: Host, body: str, code: str, text: str) -> None:
+    wheel = make_wheel(shared.folder / f"bad-{abs(hash(body))}", "1.4.0", body)
+    before = shared.releases()
+    result = shared.run(package=str(wheel))
+    assert failed(result)[0] == code
+    assert text in result["msg"]
+    assert shared.releases() == before
+    assert shared.run(check_mode=True, version="1.2.0").get("failed") is None, "the others are as they were"
+
+
+def test_a_program_of_another_version_is_refused(shared: Host) -> None:
+    wheel = make_wheel(shared.folder / "liar", "1.5.0", says="1.4.9")
+    code, text = failed(shared.run(package=str(wheel)))
+    assert code == "version_mismatch"
+    assert text == "running the staged release 1.5.0: the program says version 1.4.9; correct package"
+
+
+def test_secrets_do_not_leave_in_the_output(shared: Host) -> None:
+    secret = "0123456789abcdef-the-key"
+    (shared.folder / "key").write_text(secret + "\n")
+    wheel = make_wheel(
+        shared.folder / "talker", "1.6.0", f"sys.exit('key ' + open({str(shared.folder / 'key')!r}).read())"
+    )
+    config = f'api_key_file = "{shared.folder / "key"}"\n'
+    result = shared.run(package=str(wheel), config=config)
+    assert failed(result)[0] == "release_invalid"
+    assert secret not in json.dumps(result)
+    assert "********" in result["msg"]
+
+
+# --- bad packages: refused before anything is built ---
+
+
+def test_no_version_at_all(host: Host) -> None:
+    code, text = failed(host.run())
+    assert code == "no_version"
+    assert text == (
+        "staging a release of w1: it has no release yet whose package it could keep; set solver_version, or package"
+    )
+
+
+def test_an_unknown_version_lists_what_there_is(shared: Host) -> None:
+    code, text = failed(shared.run(version="9.9.9"))
+    assert code == "unknown_version"
+    assert "looking for solver-worker 9.9.9 in the wheelhouse" in text
+    assert "it has 1.2.0, 1.3.0; set solver_version to one of these" in text
+
+
+def _spoil(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "flipped":
+        spot = data.index(b"VERSION =")
+        path.write_bytes(data[:spot] + b"X" + data[spot + 1 :])
+    else:
+        path.write_bytes(b"\x7fELF this is no archive")
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "other"])
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_file_that_is_no_wheel(shared: Host, tmp_path: Path, how: str, check_mode: bool) -> None:
+    wheel = make_wheel(tmp_path, "1.7.0")
+    _spoil(wheel, how)
+    before = tree(shared.base)
+    code, text = failed(shared.run(check_mode=check_mode, package=str(wheel)))
+    assert code == "not_a_wheel"
+    assert text.startswith(f"reading '{wheel}': it is not a wheel, ")
+    assert text.endswith("; give package a .whl file")
+    assert tree(shared.base) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "text"),
+    [
+        ({"package": "{wheel}", "sha256": "0" * 64}, "wrong_digest", "not " + "0" * 64 + "; correct sha256 or package"),
+        ({"package": "{wheel}", "version": "1.9.0"}, "version_mismatch", "it is version 1.3.0, not 1.9.0"),
+        ({"package": "/no/such-1-py3-none-any.whl"}, "no_package", "there is no such file; set package"),
+        ({"package": "solver-worker"}, "no_version", "it names no version; set solver_version"),
+        ({"package": "solver-worker>=1"}, "bad_requirement", "neither the path of a wheel nor a requirement"),
+        ({"package": "--index-url=evil"}, "bad_requirement", "neither the path of a wheel nor a requirement"),
+        ({"version": "1.3.0", "wheelhouse": "/no/such"}, "no_wheelhouse", "set wheelhouse to a directory of wheels"),
+        ({"version": "1.3.0", "min_free_mb": 10**9}, "no_space", "or lower min_free_mb"),
+        ({"version": "1.3.0", "python": "/bin/false"}, "no_python", "name it in solver_worker_python"),
+    ],
+)
+def test_bad_input_names_the_option(shared: Host, more: dict[str, Any], code: str, text: str) -> None:
+    wheel = str(shared.wheelhouse / "solver_worker-1.3.0-py3-none-any.whl")
+    before = shared.releases(), shared.envs()
+    found, message = failed(shared.run(**{k: wheel if v == "{wheel}" else v for k, v in more.items()}))
+    assert (found, text in message) == (code, True), message
+    assert (shared.releases(), shared.envs()) == before
+
+
+def test_the_right_digest_passes(shared: Host) -> None:
+    wheel = shared.wheelhouse / "solver_worker-1.2.0-py3-none-any.whl"
+    digest = shared.run(version="1.2.0")["release"]["package_digest"]
+    assert shared.run(package=str(wheel), sha256=digest.upper())["staged"] is True
+
+
+def test_a_base_that_cannot_be_written(host: Host) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    arguments = host.arguments(version="1.2.0")
+    (host.folder / "file").write_text("")
+    code, text = failed(run_module("worker_release", {**arguments, "base_dir": str(host.folder / "file" / "base")}))
+    assert code == "unwritable"
+    assert "set base_dir to a directory that this user may write" in text
+
+
+# --- active, without a running worker ---
+
+
+@pytest.fixture
+def pair(shared: Host, request: pytest.FixtureRequest) -> tuple[Host, str, str, str]:
+    """A worker of its own with two releases that share an environment."""
+    name = "p" + str(abs(hash(request.node.name)) % 10**8)
+    one = shared.run(name=name, version="1.2.0", port=1)["release"]["id"]
+    two = shared.run(name=name, version="1.2.0", port=2)["release"]["id"]
+    return shared, name, one, two
+
+
+def test_switch_and_revert(pair: tuple[Host, str, str, str]) -> None:
+    host, name, one, two = pair
+    first = host.activate(one, name=name)
+    assert (first["changed"], first["from"], first["current"], first["previous"]) == (True, None, one, None)
+    assert failed(host.activate(None, name=name, previous=True))[0] == "no_previous"
+    again = host.activate(one, name=name)
+    assert (again["changed"], again["switched"]) == (False, False)
+    assert host.activate(two, name=name, check_mode=True)["changed"] is True
+    assert host.run(name=name, version="1.2.0", port=2)["at_target"] is False
+    second = host.activate(two, name=name)
+    assert (second["from"], second["to"], second["current"], second["previous"]) == (one, two, two, one)
+    back = host.activate(None, name=name, previous=True)
+    assert (back["from"], back["current"], back["previous"]) == (two, one, two)
+    assert back["release"]["version"] == "1.2.0"
+    link = Path(host.arguments(name=name)["worker_dir"]) / "current"
+    assert (link / "config.toml").exists()
+
+
+def test_a_release_that_is_not_there(pair: tuple[Host, str, str, str]) -> None:
+    host, name, one, _two = pair
+    code, text = failed(host.activate("1.9.9-aaaaaaaa-bbbbbbbb", name=name))
+    assert code == "no_release"
+    assert "stage it first" in text
+    for bad in ("../../../etc", "", ".."):
+        assert failed(host.activate(bad, name=name))[0] == "no_release"
+    assert not os.path.lexists(Path(host.arguments(name=name)["worker_dir"]) / "current")
+    assert one in host.releases()
+
+
+def test_a_dangling_link_is_replaced(pair: tuple[Host, str, str, str]) -> None:
+    host, name, one, _two = pair
+    worker = Path(host.arguments(name=name)["worker_dir"])
+    (worker / "current").symlink_to("/gone/releases/0.9.0-aaaaaaaa-bbbbbbbb")
+    assert host.activate(one, name=name)["current"] == one
+    assert failed(host.activate(None, name=name, previous=True))[0] == "no_release"
+    assert str((worker / "current").readlink()).endswith(one)
+
+
+def test_a_directory_where_the_link_should_be(pair: tuple[Host, str, str, str]) -> None:
+    host, name, one, _two = pair
+    worker = Path(host.arguments(name=name)["worker_dir"])
+    (worker / "current").mkdir()
+    code, text = failed(host.activate(one, name=name))
+    assert code == "not_a_link"
+    assert "it must be a link, or not exist" in text
+    assert list(worker.iterdir()) == [worker / "current"]
+
+
+def test_a_release_whose_interpreter_went_is_built_again(host: Host) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    first = host.run(version="1.2.0")
+    (Path(first["env"]) / "bin" / "python").unlink()
+    assert failed(host.activate(first["release"]["id"]))[0] == "no_release"
+    again = host.run(version="1.2.0")
+    assert (again["changed"], again["env"]) == (True, first["env"])
+    assert host.activate(first["release"]["id"])["switched"] is True
+
+
+# --- absent ---
+
+
+def test_a_linked_release_is_never_removed(pair: tuple[Host, str, str, str]) -> None:
+    host, name, one, two = pair
+    host.activate(one, name=name)
+    # Another worker asks, but this one links it.
+    code, text = failed(host.run(state="absent", release=one, name="other"))
+    assert code == "release_linked"
+    assert text == f"removing release '{one}': a worker links it; switch that worker to another release first"
+    assert host.run(state="absent", release=two, name=name, check_mode=True)["changed"] is True
+    assert two in host.releases()
+    assert host.run(state="absent", release=two, name=name)["changed"] is True
+    assert host.run(state="absent", release=two, name=name)["changed"] is False
+    assert one in host.releases()
+
+
+def test_pruning_keeps_what_is_linked_and_what_is_others(shared: Host) -> None:
+    mine = [shared.run(name="pruner", version="1.2.0", port=p)["release"]["id"] for p in (1, 2, 3, 4)]
+    other = shared.run(name="sibling", version="1.2.0", port=99)["release"]["id"]
+    shared.activate(mine[0], name="pruner")
+    result = shared.run(name="pruner", version="1.2.0", port=5, keep=2)
+    assert result["pruned"]["releases"] == [mine[1], mine[2]] or set(result["pruned"]["releases"]) == set(mine[1:3])
+    left = shared.releases()
+    assert {mine[0], mine[3], result["release"]["id"], other} <= set(left)
+    assert not {mine[1], mine[2]} & set(left)
+
+
+def test_an_environment_goes_with_its_last_release(host: Host) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    release = host.run(version="1.2.0")["release"]["id"]
+    assert len(host.envs()) == 1
+    gone = host.run(state="absent", release=release)
+    assert len(gone["pruned"]["envs"]) == 1
+    assert host.envs() == []
