@@ -46,7 +46,7 @@ cores: $(VENV)/.dev ## The playbooks on the oldest and the newest ansible-core t
 	$(BIN)/python tools/cores.py
 
 molecule: $(VENV)/.dev ## The molecule scenario on a local fleet
-	cd extensions && PATH="$(CURDIR)/$(BIN):$$PATH" molecule test --all
+	PATH="$(CURDIR)/$(BIN):$$PATH" molecule test --all
 
 sanity: $(VENV)/.dev ## ansible-test sanity
 	$(BIN)/python tools/sanity.py
