@@ -54,6 +54,9 @@ def _copy_tracked(tree: Path) -> None:
         if source.is_file():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, tree / name)
+    # ansible-test asks git which files there are; in an ignored folder the answer would be none.
+    subprocess.run(["git", "init", "--quiet"], cwd=tree, check=True)
+    subprocess.run(["git", "add", "--all"], cwd=tree, check=True)
     if keep.exists():
         (tree / "tests").mkdir(exist_ok=True)
         keep.rename(output)
@@ -66,8 +69,8 @@ def _bootstrap_names() -> list[str]:
     text = Path(requirements.__file__).read_text(encoding="utf-8")
     versions = {word.strip("'\"") for word in text.replace(",", " ").replace(")", " ").split()
                 if word.strip("'\"").replace(".", "").isdigit() and "." in word}
-    return sorted(f"get_pip_{version.replace('.', '_')}.py" for version in versions | {"20.3.4", "21.3.1", "24.2",
-                                                                                      "25.2"})
+    versions |= {"20.3.4", "21.3.1", "24.2", "25.2"}
+    return sorted(f"get_pip_{version.replace('.', '_')}.py" for version in versions)
 
 
 def _keep_pip_settings(home: Path) -> None:

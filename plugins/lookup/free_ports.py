@@ -4,12 +4,6 @@
 
 from __future__ import annotations
 
-import socket
-from typing import Any
-
-from ansible.errors import AnsibleLookupError
-from ansible.plugins.lookup import LookupBase
-
 DOCUMENTATION = r"""
 name: free_ports
 short_description: Find free TCP ports on loopback
@@ -39,6 +33,13 @@ _list:
   type: list
   elements: int
 """
+
+
+import socket
+from typing import Any
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]

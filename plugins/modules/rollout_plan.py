@@ -30,6 +30,9 @@ attributes:
     support: none
   idempotent:
     support: full
+  platform:
+    support: full
+    platforms: posix
   action:
     description: Runs on the controller.
     support: full

@@ -19,7 +19,7 @@ def test_a_good_release_rolls_without_losing_a_task(make_fleet):
     assert_nothing_lost(audit)
     verdict = fleet.verdict()
     assert verdict["verdict"] == "completed"
-    assert [wave for wave in verdict["waves"]] == [["w1"], ["w2"], ["w3"], ["w4"]]
+    assert verdict["waves"] == [["w1"], ["w2"], ["w3"], ["w4"]]
     assert all(worker["open_at_drain"] >= 1 for worker in verdict["workers"]), verdict["workers"]
     assert "w3 updated 1.2.0 -> 1.3.0" in done.stdout
     assert "(3/4)" in done.stdout
