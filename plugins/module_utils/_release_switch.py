@@ -214,8 +214,8 @@ class Switch:
         if must_switch:
             self._switch(links, goal)
         # A process of the old release under the same id cannot be: equal ids are equal releases.
-        if must_restart:
-            self._restart(seen)
+        if must_restart and self.service is not None:
+            self._restart(self.service, seen)
         return self.result
 
     def _describe(self, links: Links, name: str, seen: Seen) -> None:
@@ -300,9 +300,7 @@ class Switch:
             previous=release_name(now.previous),
         )
 
-    def _restart(self, before: Seen) -> None:
-        service = self.service
-        assert service is not None
+    def _restart(self, service: Service, before: Seen) -> None:
         pid_before = before.instance("pid") or service.state().pid
         self.result["changed"] = True
         try:

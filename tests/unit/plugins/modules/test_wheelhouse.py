@@ -141,7 +141,7 @@ def test_dependencies_come_from_the_links(wishes: dict[str, Any], project: Path,
 
 
 def test_two_at_once_build_it_once(wishes: dict[str, Any]) -> None:
-    running = [start_module("wheelhouse", wishes) for _ in range(2)]
+    running = [start_module("wheelhouse", wishes) for _number in range(2)]
     results = [end_module(process) for process in running]
     assert sorted(len(r["built"]) for r in results) == [0, 2]
     assert results[0]["wheels"] == results[1]["wheels"]
