@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -34,12 +35,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                  for host, own in facts.items()}
         plan = make_plan(fleet, settings, settings["solver_rollout_id"], int(task_vars.get("ansible_forks") or 5))
         if plan["refused"]:
+            plan["refused"] += _available(rollout["package"], settings)
             return result | _refused(plan, settings["solver_verdict_file"])
         if settings["solver_verdict_file"] and not self._task.check_mode:
             # Replaced at the end; if the controller dies in between, this is what the file says.
             write_json(settings["solver_verdict_file"], document("interrupted", plan))
-        result.update(changed=False, plan=plan, msg=plan_lines(plan), pairs=wave_pairs(plan), ansible_facts={"solver_plan": plan})
+        result.update(changed=False, plan=plan, msg=plan_lines(plan), pairs=wave_pairs(plan))
+        result["ansible_facts"] = {"solver_plan": plan}
         return result
+
+
+def _available(package: str, settings: dict[str, Any]) -> list[str]:
+    """With a fixed set of wheels, say which versions there are: most refusals are a mistyped one."""
+    if not settings["solver_offline"] or "==" not in package:
+        return []
+    name, version = package.split("==", 1)
+    folder = Path(settings["solver_wheelhouse"]).expanduser()
+    found = sorted(path.name.split("-")[1] for path in folder.glob(f"{name.replace('-', '_')}-*.whl"))
+    return [] if version in found else [f"solver_wheelhouse {folder} holds {name} {', '.join(found) or 'not at all'}"]
 
 
 def _refused(plan: dict[str, Any], path: str) -> dict[str, Any]:

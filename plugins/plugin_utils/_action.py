@@ -16,7 +16,9 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 
-def fleet_variables(action: ActionBase, task_vars: Mapping[str, Any], hosts: Iterable[str]) -> dict[str, dict[str, Any]]:
+def fleet_variables(
+    action: ActionBase, task_vars: Mapping[str, Any], hosts: Iterable[str],
+) -> dict[str, dict[str, Any]]:
     """Return each host's solver_ variables, templated for that host.
 
     hostvars lack the variables of the play, which is where ``import_playbook`` puts those that a wrapper sets.

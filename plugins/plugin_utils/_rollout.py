@@ -23,6 +23,32 @@ REVERT_STEPS = ("revert", "revert_verify", "revert_resume")
 BEFORE_SWITCH = frozenset({"not_safe_to_stop", "foreign_drain", "lease_lost", "no_drain", "hung", "denied", "foreign"})
 
 
+# Which settings of the playbooks stand behind the option that a module complained about.
+_PACKAGE = "solver_version, solver_package, solver_wheelhouse"
+_SETTINGS_OF_CODE = {
+    "pip_failed": _PACKAGE, "command_failed": _PACKAGE, "no_version": _PACKAGE, "no_package": _PACKAGE,
+    "bad_requirement": _PACKAGE, "not_a_wheel": _PACKAGE, "ambiguous_package": _PACKAGE, "version_mismatch": _PACKAGE,
+    "download": _PACKAGE, "no_wheelhouse": "solver_wheelhouse", "wrong_digest": "solver_package_sha256, solver_package",
+    "release_invalid": "solver_version", "no_python": "solver_worker_python", "timeout": "solver_deploy_timeout",
+    "no_space": "solver_base_dir, solver_keep_releases", "unwritable": "solver_base_dir",
+}
+_SETTINGS_OF_KEY = {
+    "provider.api_key_file": "solver_api_key_file", "provider.url": "solver_provider_url",
+    "data.host": "solver_data_host", "data.port": "solver_data_port", "data.token_file": "solver_data_token_file",
+    "control.socket": "solver_control_socket", "worker.name": "solver_worker_name",
+}
+
+
+def settings_behind(result: Mapping[str, Any]) -> str:
+    """Return the solver_ settings that mend a module's failure, or nothing."""
+    code = str((result.get("failure") or {}).get("code"))
+    if code != "config_refused":
+        return _SETTINGS_OF_CODE.get(code, "")
+    message = str(result.get("msg"))
+    named = [setting for key, setting in _SETTINGS_OF_KEY.items() if key in message]
+    return ", ".join([*named, "solver_worker_config"])
+
+
 def serving(worker: Mapping[str, Any] | None) -> bool:
     """Whether a status document says that the worker takes users' tasks."""
     return bool(worker) and worker.get("state") == "running" and not worker.get("drain")  # type: ignore[union-attr]
@@ -91,11 +117,16 @@ def _action(
     if plan["finding"] in ("denied", "foreign"):
         return {"action": "refuse", "reason": one_line(census.get("message"))}
     if staged.get("failed") or census.get("failed"):
-        return {"action": "refuse", "reason": one_line(staged.get("msg") or census.get("msg"))}
+        return {"action": "refuse", "reason": _refusal(staged if staged.get("failed") else census)}
     running_it = plan["from_release"] == plan["release"] and staged.get("at_target")
     if running_it and plan["serving"]:
         return {"action": "already", "reason": f"runs {plan['to']}"}
     return {"action": "update", "reason": "not serving, goes first" if not plan["serving"] else ""}
+
+
+def _refusal(result: Mapping[str, Any]) -> str:
+    settings = settings_behind(result)
+    return one_line(result.get("msg")) + (f" [{settings}]" if settings else "")
 
 
 def one_line(text: Any) -> str:

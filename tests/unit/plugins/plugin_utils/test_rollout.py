@@ -71,6 +71,17 @@ def test_a_bad_release_is_refused_once_for_all():
     assert made["refused"] == ["w1, w2: Staging: no such version"]
 
 
+@pytest.mark.parametrize(("code", "message", "settings"), [
+    ("pip_failed", "no such version", "solver_version, solver_package, solver_wheelhouse"),
+    ("wrong_digest", "its sha256 is", "solver_package_sha256, solver_package"),
+    ("config_refused", "reading provider.api_key_file /x: denied", "solver_api_key_file, solver_worker_config"),
+    ("config_refused", "tasks.nonsense is unknown", "solver_worker_config"),
+])
+def test_a_refusal_names_the_setting_that_mends_it(code, message, settings):
+    bad = {"census": census(), "staged": {"failed": True, "msg": message, "failure": {"code": code}}}
+    assert plan({"w1": bad})["refused"] == [f"w1: {message} [{settings}]"]
+
+
 def test_unreachable_is_not_refused_but_spends():
     gone = {"census": {"unreachable": True, "msg": "no route"}, "staged": None}
     made = plan(fleet(4, w4=gone))
