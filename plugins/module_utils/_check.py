@@ -37,7 +37,7 @@ WHOSE = {
     "account": "the fault is the account's: look at the balance and the key",
     "provider": "the fault is the provider's, not the worker's",
     "task": "the fault is the task's: look at probe_task and probe_expect",
-    "network": "the fault is the network's, between the worker and the provider",
+    "network": "the fault is the network's, on the way to the provider",
 }
 MAX_SLICE_S = 25.0
 LOG_LINES = 20
@@ -302,23 +302,17 @@ class CheckFlow:
                 self._judged()
                 return True
             self.pending = pending
-            self._fail_early()
+            self._ask_service()
             if not self._may_wait():
                 return False
             self.span.pause(SHORTEST_ROUND_S)
 
     def _judged(self) -> None:
-        wrong = judge(self.options, self.status) if self.status else None
-        if wrong:
-            raise wrong
         if self.status is None or self.result["finding"] != "answering":
             raise self._exited("it no longer answers")
-
-    def _fail_early(self) -> None:
-        status = self.status
-        if status and status["state"] == "failed" and not still_old(self.options, status):
-            raise judge(self.options, status) or self._exited("it has failed")
-        self._ask_service()
+        wrong = judge(self.options, self.status)
+        if wrong is not None:
+            raise wrong
 
     def _may_wait(self) -> bool:
         if self.span.elapsed() >= self.limit:
