@@ -125,7 +125,7 @@ def test_a_slice_that_ends_is_no_failure(clock: Any, tools: Any) -> None:
 
 def test_the_deadline_counts_over_all_calls(clock: Any, tools: Any) -> None:
     worker = ScriptedWorker(clock, [NoSocket("none")], [])
-    for _ in range(4):
+    for _call in range(4):
         assert flow(worker, since=SINCE, deadline=110).run() is False
     error = failing(flow(worker, since=SINCE, deadline=110))
     assert (error.code, error.details["finding"]) == ("deadline", "stopped")

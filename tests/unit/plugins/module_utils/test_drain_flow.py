@@ -48,7 +48,7 @@ class ModelWorker:
         self.away: list[tuple[float, float, WorkerError]] = []
         self.sent: list[tuple[str, Any]] = []
         self.changes: dict[str, Any] = {}
-        self.on_put: Any = None
+        self.put_errors: list[Exception] = []
 
     def wall(self) -> float:
         return EPOCH + float(self.clock.now())
@@ -76,8 +76,8 @@ class ModelWorker:
     def put_drain(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         self._answer()
         self.sent.append(("PUT", body))
-        if self.on_put:
-            raise self.on_put
+        if self.put_errors:
+            raise self.put_errors[0]
         current = self.drain
         if current and current["owner"] != body["owner"] and not body.get("steal"):
             raise ApiProblem(
@@ -181,7 +181,7 @@ def test_a_repeated_call_never_weakens_what_happens_at_expiry(worker: ModelWorke
 
 def test_a_missed_deadline_fails_and_returns_the_worker(worker: ModelWorker) -> None:
     worker.solved_at = worker.clock.now() + 10_000
-    for _ in range(3):
+    for _call in range(3):
         assert drained(worker, timeout=100)["done"] is False
     one = flow(worker, timeout=100)
     with pytest.raises(WorkerError) as caught:
@@ -228,7 +228,7 @@ def test_a_foreign_drain_is_refused_with_its_holder(worker: ModelWorker) -> None
 
 def test_a_foreign_drain_that_comes_first_is_refused_too(worker: ModelWorker) -> None:
     holder = {"code": "drained_by_another", "owner": "other", "reason": "", "lease_expires_at": "soon"}
-    worker.on_put = ApiProblem(409, holder)
+    worker.put_errors = [ApiProblem(409, holder)]
     with pytest.raises(WorkerError, match="it is drained by 'other' until soon"):
         drained(worker)
 

@@ -90,7 +90,7 @@ def test_a_full_backlog_is_hung(run_dir: Path) -> None:
         listener.bind(path)
         listener.listen(0)
         try:
-            for _ in range(8):
+            for _client_number in range(8):
                 client = socket.socket(socket.AF_UNIX)
                 waiting.append(client)
                 client.setblocking(False)
