@@ -37,7 +37,7 @@ unit: $(VENV)/.dev ## Unit tests of the plugins
 	$(BIN)/pytest tests/unit -n auto --junit-xml=.cache/results/unit.xml
 
 worker-test: $(VENV)/.dev ## The reference worker's own tests
-	cd $(WORKER) && PYTHONPATH=src "$(CURDIR)/$(BIN)/pytest" -c pyproject.toml -n auto --junit-xml="$(CURDIR)/.cache/results/worker.xml"
+	cd $(WORKER) && PYTHONPATH=src "$(CURDIR)/$(BIN)/pytest" -n auto --junit-xml="$(CURDIR)/.cache/results/worker.xml"
 
 integration: $(VENV)/.dev ## Modules and playbooks against real workers, under traffic
 	$(BIN)/pytest tests/integration -n 2 --junit-xml=.cache/results/integration.xml
@@ -52,7 +52,7 @@ sanity: $(VENV)/.dev ## ansible-test sanity
 	$(BIN)/python tools/sanity.py
 
 bench: $(VENV)/.dev ## Measure the worker's sizes and times
-	PYTHONPATH=$(WORKER)/src $(BIN)/python tests/bench/bench_worker.py
+	PYTHONPATH=$(WORKER)/src $(BIN)/python tests/bench/worker_sizes.py
 
 clean: ## Remove what the other targets made (not a running fleet)
 	rm -rf $(VENV) .cache .collections .ansible tests/output

@@ -359,6 +359,9 @@ class DrainFlow:
         if code == 202 or drain is None:
             self.result["open_at_drain"] = (status.get("tasks") or {}).get("open")
             self.result["changed"] = True
+        told = (status.get("drain") or {}).get("open_at_start")
+        if told is not None:  # so that a later call of the same drain can tell as well
+            self.result["open_at_drain"] = told
 
     def _put(self, body: Json) -> tuple[int, Json]:
         while True:

@@ -172,7 +172,7 @@ finding:
   returned: always
   type: str
 open_at_drain:
-  description: Open tasks when the drain began; V(none) in the calls that go on with it.
+  description: Open tasks when the drain began; V(none) in the calls that go on with it at a worker that does not tell.
   returned: always
   type: int
 elapsed_s:

@@ -95,7 +95,7 @@ async def memory(world: World) -> dict[str, Any]:
     body = "A" * 20_000
     for first in range(0, 1000, 50):
         answers = await asyncio.gather(*(worker.post(f"k{n}", task(n, body=body)) for n in range(first, first + 50)))
-        assert {status for status, _ in answers} == {202}
+        assert {status for status, _unused in answers} == {202}
 
     async def all_polled() -> bool:
         document = await worker.status()
@@ -120,7 +120,7 @@ async def hand_over(world: World) -> dict[str, Any]:
 
     await asyncio.gather(*(worker.post(f"l{n}", task(n)) for n in range(20)))
     began = time.monotonic()
-    _, document = await worker.drain(mode="handover")
+    _unused, document = await worker.drain(mode="handover")
     wire = document["tasks"]["submitting"]
     assert document["tasks"]["open"] == 100
     document = await worker.reach("drained")

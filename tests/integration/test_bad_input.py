@@ -58,10 +58,11 @@ def test_bad_input_is_refused_and_nothing_is_touched(fleet, case, tmp_path):
 
 def test_a_release_that_cannot_start_is_refused_before_the_first_drain(fleet, fleet_folder):
     """The staged program is run before anything is switched."""
-    from fleetlib import overlay  # noqa: PLC0415
+    from fleetlib import overlay
 
     folder = overlay(fleet_folder.with_suffix(".dead"), cli=(
-        "from __future__ import annotations\n", "from __future__ import annotations\n\nimport a_module_that_is_not_there\n"))
+        "from __future__ import annotations\n",
+        "from __future__ import annotations\n\nimport a_module_that_is_not_there\n"))
     fleet.up(2, solver_local_fleet_versions=["1.2.0", "1.3.0", "1.5.0"],
              solver_local_fleet_overlays={"1.5.0": folder})
     before = {name: fleet.status(name)["seq"] for name in fleet.hosts()}

@@ -172,7 +172,7 @@ class Worker:
     async def reach(self, *states: str, within: float = PATIENCE_S) -> Any:
         async def reached() -> Any:
             try:
-                _, document = await self.control("GET", f"/v1/status?wait=5&until={','.join(states)}")
+                _unused, document = await self.control("GET", f"/v1/status?wait=5&until={','.join(states)}")
             except (aiohttp.ClientError, OSError):
                 assert self.process is not None
                 assert self.process.alive, self.log

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from harness import Worker, World, balanced, eventually, task
+from solver_worker import codes
 
 FAST = ("--solve", "default=0.2:0.4")
 SLOW = ("--solve", "default=60:60")
@@ -32,7 +33,7 @@ async def test_a_task_is_accepted_solved_read_and_forgotten(world: World) -> Non
     assert solved["state"] == "succeeded"
     assert solved["solution"] == "solved:nonce-00000001"
     assert (await worker.post("k1", task(2)))[0] == 422
-    assert [await worker.delete(accepted["id"]) for _ in range(2)] == [204, 204]
+    assert [await worker.delete(accepted["id"]) for _unused in range(2)] == [204, 204]
     assert (await worker.get(accepted["id"]))[0] == 404
     status, forgotten = await worker.post("k1", task(1))
     assert (status, forgotten["state"], forgotten["solution"]) == (200, "succeeded", None)
@@ -145,7 +146,7 @@ async def test_six_restarts_by_sigterm_lose_and_bill_nothing(world: World) -> No
     worker = await world.worker(provider=settings).start()
     loading = asyncio.create_task(load(worker, 400, rate=25))
     opened = []
-    for _ in range(6):
+    for _unused in range(6):
         before = (await worker.status())["totals"]["succeeded"]
         document = await wait_open(worker, 20)
         opened.append(document["tasks"]["open"])
@@ -174,7 +175,7 @@ async def test_six_kills_leave_every_task_in_one_final_state(world: World, polic
     worker = await world.worker(tasks={"on_uncertain": policy}, provider={"poll_interval_s": 0.3}).start()
     loading = asyncio.create_task(load(worker, 150, rate=14))
     caught = 0
-    for _ in range(6):
+    for _unused in range(6):
         caught += (await wait_open(worker, 2, "submitting"))["tasks"]["submitting"]
         await worker.kill()
         await worker.start()
@@ -257,7 +258,7 @@ async def test_a_submit_that_breaks_off_is_uncertain_and_never_sent_again(world:
     world.sandbox(*FAST)
     await world.faults({"on": "in", "fault": "drop", "times": 1})
     worker = await world.worker().start()
-    _, document = await worker.post("k", task(3), wait=5)
+    _unused, document = await worker.post("k", task(3), wait=5)
     assert document["state"] == "uncertain"
     assert document["error"] == {"code": "SUBMIT_OUTCOME_UNKNOWN", "class": "network"}
     assert await world.submits() == {"nonce-00000003": 1}
@@ -279,7 +280,7 @@ async def test_an_unreachable_provider_costs_nothing_but_time(world: World) -> N
     port = world.url.rsplit(":", 1)[1]
     worker = await world.worker().start()
     sandbox.end()
-    _, accepted = await worker.post("k", task(4))
+    _unused, accepted = await worker.post("k", task(4))
 
     async def noticed() -> Any:
         return (await worker.status())["provider"]["last_error"]
@@ -305,8 +306,62 @@ async def test_a_final_error_code_ends_the_task(world: World, on: str, code: str
     world.sandbox(*FAST)
     await world.faults({"on": on, "fault": code, "times": 1})
     worker = await world.worker().start()
-    _, document = await worker.post("k", task(5), wait=10)
+    _unused, document = await worker.post("k", task(5), wait=10)
     assert (document["state"], document["error"]) == ("failed", {"code": code, "class": error_class})
+
+
+def ends_at_once(verdict: codes.Verdict) -> bool:
+    return verdict.retry_s is None and not verdict.block_s
+
+
+@pytest.mark.parametrize(("on", "table"), [("in", codes.SUBMIT_CODES), ("res", codes.POLL_CODES)])
+async def test_every_final_code_ends_its_task_with_its_class(
+    world: World, on: str, table: dict[str, codes.Verdict]
+) -> None:
+    final = [code for code, verdict in table.items() if ends_at_once(verdict)]
+    assert len(final) >= 8
+    world.sandbox(*FAST, "--dialect", "2captcha")
+    worker = await world.worker(provider={"dialect": "2captcha"}).start()
+    for number, code in enumerate(final, 100):
+        await world.faults({"on": on, "fault": code, "times": 1})
+        _unused, document = await worker.post(f"k{number}", task(number), wait=10)
+        assert document["state"] == "failed", (code, document)
+        assert document["error"] == {"code": code, "class": table[code].error_class}
+    assert set((await world.submits()).values()) <= {1}
+
+
+@pytest.mark.parametrize("code", [code for code, verdict in codes.SUBMIT_CODES.items() if verdict.retry_s is not None])
+async def test_a_transient_code_of_a_submit_keeps_the_task(world: World, code: str) -> None:
+    world.sandbox(*FAST)
+    await world.faults({"on": "in", "fault": code, "times": None})
+    worker = await world.worker().start()
+    _unused, accepted = await worker.post("k", task(6))
+
+    async def seen() -> Any:
+        error = (await worker.status())["provider"]["last_error"]
+        return error if error and error["code"] == code else None
+
+    assert (await eventually(seen))["class"] == codes.SUBMIT_CODES[code].error_class
+    assert (await worker.get(accepted["id"]))[1]["state"] == "accepted"
+
+
+@pytest.mark.parametrize("code", [code for code, verdict in codes.POLL_CODES.items() if verdict.retry_s is not None])
+async def test_a_passing_code_of_a_poll_keeps_the_paid_task(world: World, code: str) -> None:
+    world.sandbox(*FAST)
+    await world.faults({"on": "res", "fault": code, "times": 1})
+    worker = await world.worker().start()
+    _unused, accepted = await worker.post("k", task(7))
+
+    async def seen() -> Any:
+        error = (await worker.status())["provider"]["last_error"]
+        return error if error and error["code"] == code else None
+
+    verdict = codes.POLL_CODES[code]
+    assert (await eventually(seen))["class"] == verdict.error_class
+    if verdict.block_polls:
+        assert (await worker.get(accepted["id"]))[1]["state"] == "polling"
+    else:
+        assert (await worker.final(accepted["id"]))["state"] == "succeeded"
 
 
 async def test_account_errors_while_polling_do_not_end_a_paid_task(world: World) -> None:
@@ -319,14 +374,14 @@ async def test_account_errors_while_polling_do_not_end_a_paid_task(world: World)
 async def test_never_solved_is_a_timeout(world: World) -> None:
     world.sandbox(*SLOW)
     worker = await world.worker(tasks={"time_limit_s": 1.0}).start()
-    _, document = await worker.post("k", task(8), wait=10)
+    _unused, document = await worker.post("k", task(8), wait=10)
     assert (document["state"], document["error"]["code"]) == ("failed", "TIMEOUT")
 
 
 async def test_a_token_that_aged_while_we_were_away_is_expired(world: World) -> None:
     world.sandbox("--solve", "default=0.5:0.5")
     worker = await world.worker(tasks={"token_life_s": 1.0}, provider={"first_poll_s": 30.0}).start()
-    _, accepted = await worker.post("k", task(9))
+    _unused, accepted = await worker.post("k", task(9))
     await wait_open(worker, 1, "polling")
     await worker.term()
     worker.configure(tasks={"token_life_s": 1.0}, provider={"first_poll_s": 1.2})
@@ -359,7 +414,7 @@ async def test_two_owners(world: World) -> None:
 
 async def test_grace_announces_before_it_refuses(world: World) -> None:
     worker = await world.worker().start()
-    _, document = await worker.drain(grace_s=1.0)
+    _unused, document = await worker.drain(grace_s=1.0)
     assert (document["state"], document["accepting"]) == ("draining", True)
     async with world.http.get(worker.url + "/healthz") as reply:
         assert reply.status == 404
@@ -376,10 +431,12 @@ async def test_complete_waits_for_open_tasks_and_handover_does_not(world: World)
     worker = await world.worker().start()
     await worker.post("k", task(1))
     await wait_open(worker, 1, "polling")
-    _, document = await worker.drain()
+    _unused, document = await worker.drain()
     assert (document["state"], document["safe_to_stop"]) == ("draining", False)
-    _, document = await worker.drain(mode="handover")
+    assert document["drain"]["open_at_start"] == 1
+    _unused, document = await worker.drain(mode="handover")
     assert (document["state"], document["safe_to_stop"], document["idle"]) == ("drained", True, False)
+    assert document["drain"]["open_at_start"] == 1  # a renewal is not a new drain
 
 
 async def test_the_deadline_hands_over_only_if_asked(world: World) -> None:
@@ -421,7 +478,7 @@ async def test_a_failed_verification_stays_held(world: World) -> None:
 async def test_a_drain_survives_restarts_and_begins_no_submit(world: World) -> None:
     world.sandbox("--solve", "default=1:1")
     worker = await world.worker().start()
-    _, accepted = await worker.post("k", task(1))
+    _unused, accepted = await worker.post("k", task(1))
     await wait_open(worker, 1, "polling")
     await worker.drain(mode="handover", lease_s=600)
     lease = (await worker.status())["drain"]["lease_expires_at"]
@@ -505,14 +562,14 @@ async def test_a_failed_probe_says_whose_fault_it_is(world: World, fault: dict[s
     world.sandbox(*FAST)
     await world.faults(fault)
     worker = await world.worker().start()
-    _, answer = await worker.control("POST", "/v1/probe", {"request_id": "r", "timeout_s": 2})
+    _unused, answer = await worker.control("POST", "/v1/probe", {"request_id": "r", "timeout_s": 2})
     assert (answer["outcome"], answer["error"]["class"]) == ("failed", error_class)
 
 
 async def test_a_wrong_answer_fails_the_probe(world: World) -> None:
     world.sandbox(*FAST)
     worker = await world.worker().start()
-    _, answer = await worker.control("POST", "/v1/probe", {"request_id": "r", "expect": "other"})
+    _unused, answer = await worker.control("POST", "/v1/probe", {"request_id": "r", "expect": "other"})
     assert answer["error"]["code"] == "WRONG_ANSWER"
 
 
@@ -562,7 +619,7 @@ async def test_a_taken_port_fails_the_worker_that_still_answers(world: World) ->
 async def test_a_waiting_client_is_answered_before_the_process_exits(world: World) -> None:
     world.sandbox(*SLOW)
     worker = await world.worker().start()
-    _, accepted = await worker.post("k", task(1))
+    _unused, accepted = await worker.post("k", task(1))
     status_wait = asyncio.create_task(worker.control("GET", "/v1/status?wait=30&until=drained"))
     read_wait = asyncio.create_task(worker.get(accepted["id"], wait=25))
     await wait_open(worker, 1, "polling")
@@ -586,7 +643,7 @@ async def test_browsers_are_refused_on_the_control_socket(world: World) -> None:
 async def test_no_secret_and_no_payload_in_log_or_journal(world: World) -> None:
     world.sandbox(*FAST)
     worker = await world.worker(log={"level": "debug"}).start()
-    _, accepted = await worker.post("k", task(1, proxy="login:pa55word@10.0.0.1:80"))
+    _unused, accepted = await worker.post("k", task(1, proxy="login:pa55word@10.0.0.1:80"))
     await worker.final(accepted["id"])
     await worker.term()
     kept = worker.log.encode() + (worker.home / "state" / "journal.sqlite3").read_bytes()

@@ -76,7 +76,7 @@ def test_a_bad_configuration_names_its_key(
 def test_a_socket_path_of_107_bytes_is_the_longest() -> None:
     base = {"worker": {"name": "w", "state_dir": "/s"}, "data": {"port": 1}}
     for length, good in ((107, True), (108, False)):
-        parsed, _ = config.parse({**base, "control": {"socket": "/" + "x" * (length - 1)}})
+        parsed, _unused = config.parse({**base, "control": {"socket": "/" + "x" * (length - 1)}})
         assert (parsed is not None) is good
 
 

@@ -123,7 +123,7 @@ def test_the_account_rule_is_met_before_the_provider_counts_it_broken() -> None:
 
 
 def test_resumed_tasks_are_spread_and_never_early() -> None:
-    delays = [pace.resume_delay(3.0, 1000, 5.0) for _ in range(1000)]
+    delays = [pace.resume_delay(3.0, 1000, 5.0) for _unused in range(1000)]
     assert min(delays) >= 3.0
     assert max(delays) - min(delays) > 5.0
     assert pace.resume_delay(-100.0, 1, 5.0) <= 5.0

@@ -89,59 +89,59 @@ def _one_of(*choices: str) -> Check:
     return check
 
 
-def _key(check: Check, default: Any = _REQUIRED) -> Any:
-    return field(default=default, metadata={"check": check})
+def _by(check: Check) -> dict[str, Check]:
+    return {"check": check}
 
 
 @dataclass(frozen=True)
 class WorkerSection:
-    name: str = _key(_name)
-    state_dir: str = _key(_absolute)
+    name: str = field(default=_REQUIRED, metadata=_by(_name))
+    state_dir: str = field(default=_REQUIRED, metadata=_by(_absolute))
 
 
 @dataclass(frozen=True)
 class ControlSection:
-    socket: str = _key(_socket_path)
+    socket: str = field(default=_REQUIRED, metadata=_by(_socket_path))
 
 
 @dataclass(frozen=True)
 class DataSection:
-    port: int = _key(_whole(1, 65535))
-    host: str = _key(_text, "127.0.0.1")
-    token_file: str = _key(_optional_path, "")
-    max_open_tasks: int = _key(_whole(1, 100_000), 2000)
-    max_body_bytes: int = _key(_whole(1024, 64 * 1024 * 1024), 262_144)
+    port: int = field(default=_REQUIRED, metadata=_by(_whole(1, 65535)))
+    host: str = field(default="127.0.0.1", metadata=_by(_text))
+    token_file: str = field(default="", metadata=_by(_optional_path))
+    max_open_tasks: int = field(default=2000, metadata=_by(_whole(1, 100_000)))
+    max_body_bytes: int = field(default=262_144, metadata=_by(_whole(1024, 64 * 1024 * 1024)))
 
 
 @dataclass(frozen=True)
 class ProviderSection:
-    url: str = _key(_url, "https://ocr.captchaai.com")
-    api_key_file: str = _key(_optional_path, "")
-    dialect: str = _key(_one_of("captchaai", "2captcha"), "captchaai")
-    submit_timeout_s: float = _key(_seconds(0.1, 300), 30.0)
-    first_poll_image_s: float = _key(_seconds(0.01, 600), 5.0)
-    first_poll_s: float = _key(_seconds(0.01, 600), 20.0)
-    poll_interval_s: float = _key(_seconds(0.01, 600), 5.0)
-    balance_interval_s: float = _key(_seconds(1, 86_400), 60.0)
+    url: str = field(default="https://ocr.captchaai.com", metadata=_by(_url))
+    api_key_file: str = field(default="", metadata=_by(_optional_path))
+    dialect: str = field(default="captchaai", metadata=_by(_one_of("captchaai", "2captcha")))
+    submit_timeout_s: float = field(default=30.0, metadata=_by(_seconds(0.1, 300)))
+    first_poll_image_s: float = field(default=5.0, metadata=_by(_seconds(0.01, 600)))
+    first_poll_s: float = field(default=20.0, metadata=_by(_seconds(0.01, 600)))
+    poll_interval_s: float = field(default=5.0, metadata=_by(_seconds(0.01, 600)))
+    balance_interval_s: float = field(default=60.0, metadata=_by(_seconds(1, 86_400)))
 
 
 @dataclass(frozen=True)
 class TasksSection:
-    on_uncertain: str = _key(_one_of("park", "resubmit"), "park")
-    time_limit_s: float = _key(_seconds(1, 86_400), 300.0)
-    token_life_s: float = _key(_seconds(1, 86_400), 120.0)
-    result_ttl_s: float = _key(_seconds(1, 30 * 86_400), 3600.0)
-    key_ttl_s: float = _key(_seconds(1, 365 * 86_400), 86_400.0)
+    on_uncertain: str = field(default="park", metadata=_by(_one_of("park", "resubmit")))
+    time_limit_s: float = field(default=300.0, metadata=_by(_seconds(1, 86_400)))
+    token_life_s: float = field(default=120.0, metadata=_by(_seconds(1, 86_400)))
+    result_ttl_s: float = field(default=3600.0, metadata=_by(_seconds(1, 30 * 86_400)))
+    key_ttl_s: float = field(default=86_400.0, metadata=_by(_seconds(1, 365 * 86_400)))
 
 
 @dataclass(frozen=True)
 class LifecycleSection:
-    stop_s: float = _key(_seconds(0.1, 3600), 30.0)
+    stop_s: float = field(default=30.0, metadata=_by(_seconds(0.1, 3600)))
 
 
 @dataclass(frozen=True)
 class LogSection:
-    level: str = _key(_one_of("debug", "info", "warning", "error"), "info")
+    level: str = field(default="info", metadata=_by(_one_of("debug", "info", "warning", "error")))
 
 
 _SECTIONS: dict[str, type[Any]] = {

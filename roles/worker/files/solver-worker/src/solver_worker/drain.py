@@ -39,6 +39,7 @@ class Drain:
     lease_s: float
     renewed: float
     expired: bool = False
+    open_at_start: int | None = None  # tasks open when it began; what a drain is worth telling about
     held: bool = False  # came over a restart: nothing is accepted or submitted, whatever the grace says
 
     @property
@@ -228,5 +229,6 @@ def describe(drain: Drain | None, moment: Moment) -> dict[str, Any] | None:
         "grace_until": date(drain.grace_ends),
         "deadline_at": date(drain.deadline),
         "lease_expires_at": date(drain.lease_ends),
+        "open_at_start": drain.open_at_start,
         "expired": drain.expired,
     }

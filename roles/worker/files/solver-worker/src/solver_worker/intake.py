@@ -174,7 +174,7 @@ class _Intake:
 
     def _own_id(self, request: web.Request) -> str:
         task_id = request.match_info["id"]
-        owner, dash, _ = task_id.rpartition("-")
+        owner, dash, _unused = task_id.rpartition("-")
         name = self._worker.config.worker.name
         if dash and owner != name:
             raise ProblemError(421, "wrong_worker", f"this worker is {name}, the task is {owner}'s", worker=name)

@@ -234,7 +234,11 @@ class Worker:
         if decision.status != 409:
             if decision.taken_from is not None:
                 logs.warning("drain taken over", owner=decision.drain.owner, was=decision.taken_from)
-            self._set_drain(decision.drain)
+            drain = decision.drain
+            if decision.status == 202:
+                drain = replace(drain, open_at_start=self.open_tasks)
+                decision = replace(decision, drain=drain)
+            self._set_drain(drain)
         return decision
 
     def delete_drain(self, owner: str, steal: bool) -> Literal["none", "foreign", "resumed"]:
@@ -254,7 +258,7 @@ class Worker:
             self.engine.wake()
 
     def _persist(self, drain: Drain | None) -> None:
-        journal, _ = self._parts()
+        journal, _unused = self._parts()
         document = None if drain is None else drains.save(drain, self.clock.boot(), kernel_boot_id())
         serving = None
         if drain is None and self._last_served != self.version:

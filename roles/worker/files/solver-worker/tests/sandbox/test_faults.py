@@ -19,7 +19,7 @@ async def script(live: Live, *faults: object) -> None:
 async def test_drop_bills_and_drop_before_does_not(start: Start) -> None:
     live = await start(**NOW)
     await script(live, {"on": "in", "fault": "drop"}, {"on": "in", "fault": "drop_before", "after": 0})
-    for _ in range(2):
+    for _unused in range(2):
         with pytest.raises(aiohttp.ClientConnectionError):
             await live.submit()
     assert (await live.submit()).startswith("OK|")
@@ -29,7 +29,7 @@ async def test_drop_bills_and_drop_before_does_not(start: Start) -> None:
 async def test_after_skips_and_times_ends(start: Start) -> None:
     live = await start(**NOW)
     await script(live, {"on": "in", "after": 1, "times": 2, "fault": "ERROR_NO_SLOT_AVAILABLE"})
-    replies = [(await live.submit())[:5] for _ in range(4)]
+    replies = [(await live.submit())[:5] for _unused in range(4)]
     assert [reply == "ERROR" for reply in replies] == [False, True, True, False]
 
 

@@ -17,7 +17,7 @@ from .conftest import KEY, RECAPTCHA, Start
 
 async def test_plain_submit_poll_and_answer(start: Start) -> None:
     live = await start(solve={"default": (5, 5)})
-    status, _, captcha_id = (await live.submit()).partition("|")
+    status, _unused, captcha_id = (await live.submit()).partition("|")
     assert (status, captcha_id.isdigit()) == ("OK", True)
     assert await live.result(id=captcha_id) == "CAPCHA_NOT_READY"
     live.clock.now += 4.9
@@ -159,7 +159,7 @@ async def test_only_the_configured_key_is_good(start: Start) -> None:
 
 async def test_too_many_submits_are_banned_for_ten_seconds(start: Start) -> None:
     live = await start(limits=Limits(max_submits=2))
-    assert [(await live.submit())[:3] for _ in range(2)] == ["OK|", "OK|"]
+    assert [(await live.submit())[:3] for _unused in range(2)] == ["OK|", "OK|"]
     assert await live.submit() == "MAX_USER_TURN"
     live.clock.now += 9.9
     assert await live.submit() == "MAX_USER_TURN"
@@ -170,7 +170,7 @@ async def test_too_many_submits_are_banned_for_ten_seconds(start: Start) -> None
 async def test_too_many_polls_block_the_account(start: Start) -> None:
     live = await start(limits=Limits(free_polls=2, polls_per_captcha=1), solve={"default": (99, 99)})
     captcha_id = (await live.submit()).partition("|")[2]
-    for _ in range(3):
+    for _unused in range(3):
         assert await live.result(id=captcha_id) == "CAPCHA_NOT_READY"
     assert await live.result(id=captcha_id) == "ERROR: 1005"
     assert await live.submit() == "ERROR: 1005"

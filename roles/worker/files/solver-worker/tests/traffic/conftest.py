@@ -97,7 +97,7 @@ poll_interval_s = 0.2
 
     def traffic(self, *options: str, journals: bool = True) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "solver_worker.traffic", "run", "--book", str(self.path / "book.jsonl")]
-        for name, (_, url) in self.workers.items():
+        for name, (_unused, url) in self.workers.items():
             command += ["--worker", f"{name}={url}"]
             if journals:
                 command += ["--journal", f"{name}={self.path}/{name}/journal.sqlite3"]

@@ -63,7 +63,7 @@ async def main(name: str, port: int, provider: str) -> None:
             tasks.pop(request.match_info["id"], None)
             return web.Response(status=204)
 
-        async def health(_: web.Request) -> web.Response:
+        async def health(_unused: web.Request) -> web.Response:
             return web.Response()
 
         app = web.Application()

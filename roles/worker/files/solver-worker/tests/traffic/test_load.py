@@ -31,7 +31,7 @@ class Scripted:
         app.add_routes([web.get("/v1/tasks/{id}", self._get), web.delete("/v1/tasks/{id}", self._delete)])
         return app
 
-    async def _health(self, _: web.Request) -> web.Response:
+    async def _health(self, _unused: web.Request) -> web.Response:
         return web.Response(status=self.health)
 
     async def _post(self, request: web.Request) -> web.Response:
@@ -56,7 +56,7 @@ class Scripted:
             return web.json_response({}, status=404)
         return web.json_response({"id": request.match_info["id"], "state": "succeeded", "solution": found[0]})
 
-    async def _delete(self, _: web.Request) -> web.Response:
+    async def _delete(self, _unused: web.Request) -> web.Response:
         return web.Response(status=204)
 
 
@@ -126,7 +126,7 @@ async def test_after_a_doubt_not_connected_is_still_a_doubt(scripted: Start, mon
         Outcome("accepted", "known", "w1-1"),
     ]
 
-    async def submit(_: Client, worker: str, *__: object) -> Outcome:
+    async def submit(_unused: Client, worker: str, *__: object) -> Outcome:
         asked.append(worker)
         return outcomes.pop(0)
 
@@ -196,7 +196,7 @@ def test_what_an_answer_means(answer: Answer, kind: str) -> None:
 def test_the_same_seed_makes_the_same_tasks() -> None:
     def first(seed: int) -> list[tuple[str, str | None]]:
         tasks = generate("r", seed, {"userrecaptcha": 0.5, "base64": 0.5}, 0.3)
-        return [(task.method, task.cut) for _, task in zip(range(50), tasks, strict=False)]
+        return [(task.method, task.cut) for _unused, task in zip(range(50), tasks, strict=False)]
 
     assert first(1) == first(1) != first(2)
 

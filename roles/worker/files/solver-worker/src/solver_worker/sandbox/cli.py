@@ -143,8 +143,8 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _solve(text: str) -> tuple[str, tuple[float, float]]:
-    method, _, times = text.partition("=")
-    low, _, high = times.partition(":")
+    method, _unused, times = text.partition("=")
+    low, _unused, high = times.partition(":")
     try:
         bounds = float(low), float(high or low)
     except ValueError:
@@ -155,7 +155,7 @@ def _solve(text: str) -> tuple[str, tuple[float, float]]:
 
 
 def _price(text: str) -> tuple[str, Decimal]:
-    method, _, amount = text.partition("=")
+    method, _unused, amount = text.partition("=")
     return method, _money(f"--price {text}", amount)
 
 

@@ -47,7 +47,7 @@ class Upload:
 
 def required(method: str) -> tuple[str, ...]:
     """The fields that a method needs; KeyError for one that in.php does not know."""
-    return ("body",) if method == "base64" else tuple(name for name, _ in _REQUIRED[method])
+    return ("body",) if method == "base64" else tuple(name for name, _unused in _REQUIRED[method])
 
 
 def check(dialect: str, fields: Mapping[str, str], image: bytes | None, upload: Upload | None = None) -> str | None:

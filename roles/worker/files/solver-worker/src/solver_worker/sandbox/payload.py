@@ -33,7 +33,7 @@ def decode_base64(text: str) -> bytes | None:
 
 def find_nonce(fields: Mapping[str, str], image: bytes | None = None) -> str | None:
     """The first nonce in any field, or in the bytes of the image."""
-    blobs = [value.encode() for _, value in sorted(fields.items())]
+    blobs = [value.encode() for _unused, value in sorted(fields.items())]
     if image is not None:
         blobs += _parts(image)
     for blob in blobs:
@@ -67,7 +67,7 @@ def _parts(image: bytes) -> list[bytes]:
     """
     if not image.startswith(_PNG_MAGIC):
         return [image]
-    parts = [data for _, data in _chunks(image)]
+    parts = [data for _unused, data in _chunks(image)]
     return [*parts, image[len(_PNG_MAGIC) + sum(12 + len(data) for data in parts) :]]
 
 
@@ -76,7 +76,7 @@ def png_text(image: bytes, keyword: str) -> str | None:
     if not image.startswith(_PNG_MAGIC):
         return None
     for kind, data in _chunks(image):
-        name, _, text = data.partition(b"\0")
+        name, _unused, text = data.partition(b"\0")
         if kind == b"tEXt" and name == keyword.encode():
             return text.decode("latin-1")
     return None

@@ -36,7 +36,7 @@ class Reply:
             return json.dumps({"status": int(self.ok), "request": self.text, **dict(self.extra)})
         if not self.ok or self.bare:
             return self.text
-        return "|".join(["OK", self.text, *(value for _, value in self.extra)])
+        return "|".join(["OK", self.text, *(value for _unused, value in self.extra)])
 
 
 def error(code: str) -> Reply:
@@ -169,7 +169,7 @@ class Provider:
         actions: dict[str, Callable[[Mapping[str, str]], Reply]] = {
             "get": self._get,
             "get2": self._get2,
-            "getbalance": lambda _: Reply(True, str(self.balance), bare=True),
+            "getbalance": lambda _unused: Reply(True, str(self.balance), bare=True),
             "reportgood": self._report,
             "reportbad": self._report,
         }

@@ -106,13 +106,13 @@ class Sandbox:
                 request.transport.abort()
             return web.Response(status=500)
 
-    async def _health(self, _: web.Request) -> web.Response:
+    async def _health(self, _unused: web.Request) -> web.Response:
         return web.json_response({"ok": True})
 
-    async def _ledger(self, _: web.Request) -> web.Response:
+    async def _ledger(self, _unused: web.Request) -> web.Response:
         return web.json_response(self.provider.document())
 
-    async def _faults_get(self, _: web.Request) -> web.Response:
+    async def _faults_get(self, _unused: web.Request) -> web.Response:
         return web.json_response([fault.document() for fault in self.plan.faults])
 
     async def _faults_post(self, request: web.Request) -> web.Response:
@@ -128,7 +128,7 @@ class Sandbox:
                 self._go_down(fault)
         return web.json_response([fault.document() for fault in self.plan.faults])
 
-    async def _faults_delete(self, _: web.Request) -> web.Response:
+    async def _faults_delete(self, _unused: web.Request) -> web.Response:
         self.plan.faults.clear()
         return web.json_response([])
 
@@ -146,7 +146,7 @@ class Sandbox:
         return await _after(fault, _answer(reply, fields))
 
     async def _res(self, request: web.Request) -> web.StreamResponse:
-        fields, _ = await _read(request)
+        fields, _unused = await _read(request)
         place = "balance" if fields.get("action") == "getbalance" else "res"
         captcha = self.provider.find(fields.get("id", ""))
         fault = self._pick(place, fields, lambda: _known(captcha))

@@ -272,7 +272,7 @@ def table(report: Mapping[str, Any]) -> str:
     ]
     gap = report["longest_gap_s"]
     rows.append(("longest gap", "-" if gap is None else f"{gap:.2f} s"))
-    width = max(len(name) for name, _ in rows)
+    width = max(len(name) for name, _unused in rows)
     lines = [f"{name:<{width}}  {value:>9}" for name, value in rows]
     for kind, found in report["problems"].items():
         lines += [f"{kind}: {one.get('id') or one.get('key') or one.get('worker')}: {one['why']}" for one in found[:3]]

@@ -96,33 +96,33 @@ def _send(book: ClientBook, task: ClientTask, event: Mapping[str, Any]) -> None:
     book.retried += event.get("attempt", 1) > 1
 
 
-def _accepted(_: ClientBook, task: ClientTask, event: Mapping[str, Any]) -> None:
+def _accepted(_unused: ClientBook, task: ClientTask, event: Mapping[str, Any]) -> None:
     task.id, task.worker, task.accepted_at, task.unsure = event["id"], event["worker"], event["at"], False
 
 
-def _declined(book: ClientBook, task: ClientTask, _: Mapping[str, Any]) -> None:
+def _declined(book: ClientBook, task: ClientTask, _unused: Mapping[str, Any]) -> None:
     book.declined += 1
     task.unsure = False
 
 
-def _rejected(_: ClientBook, task: ClientTask, event: Mapping[str, Any]) -> None:
+def _rejected(_unused: ClientBook, task: ClientTask, event: Mapping[str, Any]) -> None:
     task.unsure, task.rejected = False, event["why"]
 
 
-def _refused(_: ClientBook, task: ClientTask, __: Mapping[str, Any]) -> None:
+def _refused(_unused: ClientBook, task: ClientTask, __: Mapping[str, Any]) -> None:
     task.refused, task.unsure = True, False
 
 
-def _final(_: ClientBook, task: ClientTask, event: Mapping[str, Any]) -> None:
+def _final(_unused: ClientBook, task: ClientTask, event: Mapping[str, Any]) -> None:
     task.state, task.solution, task.error = event["state"], event.get("solution"), event.get("error")
     task.read_at, task.expires_at = event["at"], event.get("expires_at")
 
 
-def _gone(_: ClientBook, task: ClientTask, event: Mapping[str, Any]) -> None:
+def _gone(_unused: ClientBook, task: ClientTask, event: Mapping[str, Any]) -> None:
     task.gone = event["why"]
 
 
-def _fetched(_: ClientBook, task: ClientTask, __: Mapping[str, Any]) -> None:
+def _fetched(_unused: ClientBook, task: ClientTask, __: Mapping[str, Any]) -> None:
     task.fetched = True
 
 

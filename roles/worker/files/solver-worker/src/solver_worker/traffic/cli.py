@@ -206,7 +206,7 @@ def _pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
     for name, sign, value in pairs:
         if not name or not sign or not value:
             raise UsageError(f"{option} {name}{sign}{value}: expected NAME=VALUE")
-    return [(name, value) for name, _, value in pairs]
+    return [(name, value) for name, _unused, value in pairs]
 
 
 def _workers_file(path: Path | None) -> dict[str, dict[str, str]]:

@@ -209,7 +209,7 @@ class Load:
             expires_at=epoch(document.get("expires_at")),
         )
         self.counts[document["state"]] += 1
-        for _ in range(50):
+        for _unused in range(50):
             if (await self._client.delete(worker, task_id)).status in (204, 404):
                 self._book.note("fetched", key=task.key)
                 return

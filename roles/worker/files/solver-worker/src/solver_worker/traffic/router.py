@@ -24,7 +24,7 @@ class Router:
 
     def choose(self) -> str | None:
         """The next serving worker in turn, or None."""
-        for _ in self._order:
+        for _unused in self._order:
             name = self._order[self._next % len(self._order)]
             self._next += 1
             if name in self._serving:
