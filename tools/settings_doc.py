@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write docs/settings.md from the table of the settings; with --check only say whether it is current.
+
+The table, plugins/plugin_utils/_settings.py, is what the playbooks validate against, so the page cannot promise
+anything else. Here stands only what the table does not know: which settings a reader looks for together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "settings.md"
+sys.path.insert(0, str(ROOT / ".collections"))
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (  # noqa: E402
+    LOCAL_FLEET,
+    SETTINGS,
+    Setting,
+)
+
+HEAD = """\
+<!-- SPDX-License-Identifier: GPL-3.0-or-later -->
+<!-- Made by tools/settings_doc.py from plugins/plugin_utils/_settings.py. Change it there, then run the tool. -->
+# Settings
+
+Variables for `rolling_update.yml`, `status.yml` and `local_fleet.yml`. Set them in the inventory, in `group_vars`, with
+`-e`, or as `vars` of an `import_playbook`.
+
+- A misspelt `solver_` variable, a wrong type or a value out of range is refused before any worker is touched. The
+  message names the setting.
+- **fleet** in the last column: one value for all workers. If it differs between two of them, the playbook refuses.
+- **worker** in the last column: each worker may have its own.
+- Unset and `null` mean the default. "none" as a default means empty.
+- `solver_hosts` picks the fleet before anything else is read. Give it with `-e`.
+"""
+
+KINDS = {
+    "text": "text", "path": "path", "count": "whole number", "seconds": "number, seconds", "percent": "number, percent",
+    "window": "whole number, or a percentage such as `20%`", "flag": "`true` or `false`",
+    "names": "list, or names with commas between", "mapping": "mapping",
+}
+
+# Each setting stands under exactly one theme; a new one must be put somewhere.
+THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "The release": (
+        "What is rolled out, and where the wheels come from.",
+        ("solver_version", "solver_package", "solver_package_sha256", "solver_wheelhouse", "solver_offline",
+         "solver_index_url", "solver_keep_releases")),
+    "The rollout": (
+        "Which workers, how many at a time, and when to stop.",
+        ("solver_hosts", "solver_exclude", "solver_reason", "solver_rollout_id", "solver_max_unavailable",
+         "solver_max_fail_percentage", "solver_verdict_file")),
+    "The drain": (
+        "How a worker goes out of service.",
+        ("solver_drain_mode", "solver_drain_timeout", "solver_drain_grace", "solver_drain_lease",
+         "solver_on_drain_timeout", "solver_accept_loss")),
+    "Restart and verification": (
+        "How long a new process may take, and what it has to show.",
+        ("solver_deploy_timeout", "solver_healthy_deadline", "solver_probe_task", "solver_probe_expect",
+         "solver_probe_timeout", "solver_probe_interval", "solver_probe_retries", "solver_min_healthy_time")),
+    "The worker": (
+        "Where a worker lives, and what goes into its configuration.",
+        ("solver_worker_name", "solver_base_dir", "solver_worker_dir", "solver_control_socket",
+         "solver_control_timeout", "solver_data_host", "solver_data_port", "solver_data_token_file",
+         "solver_provider_url", "solver_api_key_file", "solver_worker_config", "solver_worker_python")),
+    "The service": (
+        "What runs the worker's process.",
+        ("solver_service_backend", "solver_service", "solver_supervisor")),
+}
+LOCAL_THEME = ("The embedded local fleet", "For `local_fleet.yml` alone; [local-fleet.md](local-fleet.md) explains it.")
+
+
+class ThemeError(ValueError):
+    """A setting stands under no theme, or under a theme but not in the table."""
+
+
+def check_themes(settings: Mapping[str, Setting]) -> None:
+    """Every setting of the table is on the page once."""
+    named = [name for _intro, names in THEMES.values() for name in names]
+    missing, strange = sorted(set(settings) - set(named)), sorted(set(named) - set(settings))
+    twice = sorted({name for name in named if named.count(name) > 1})
+    for what, names in (("without a theme", missing), ("not in the table", strange), ("named twice", twice)):
+        if names:
+            raise ThemeError(f"{what}: {', '.join(names)}; correct THEMES in tools/settings_doc.py")
+
+
+def type_of(setting: Setting) -> str:
+    if setting.choices:
+        return "one of " + ", ".join(f"`{choice}`" for choice in setting.choices)
+    least = "" if setting.minimum is None else f", at least {setting.minimum:g}"
+    return KINDS[setting.kind] + least
+
+
+def default_of(setting: Setting) -> str:
+    value: Any = setting.default
+    if value is None or value in ("", [], {}):
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, list):
+        return f"`{', '.join(map(str, value))}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def row(name: str, setting: Setting) -> str:
+    scope = "worker" if setting.per_worker else "fleet"
+    cells = (f"`{name}`", type_of(setting), default_of(setting), setting.doc, scope)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def table(settings: Mapping[str, Setting]) -> list[str]:
+    return ["| setting | type | default | meaning | for |", "|---|---|---|---|---|",
+            *(row(name, setting) for name, setting in settings.items())]
+
+
+def page() -> str:
+    """Return the whole page."""
+    check_themes(SETTINGS)
+    lines = [HEAD]
+    for theme, (intro, names) in THEMES.items():
+        lines += [f"## {theme}", "", intro, "", *table({name: SETTINGS[name] for name in names}), ""]
+    title, intro = LOCAL_THEME
+    return "\n".join([*lines, f"## {title}", "", intro, "", *table(LOCAL_FLEET), ""])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page is stale")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page (docs/settings.md)")
+    args = parser.parse_args()
+    try:
+        text = page()
+    except ThemeError as error:
+        print(f"settings_doc: {error}", file=sys.stderr)
+        return 1
+    if not args.check:
+        args.page.write_text(text, encoding="utf-8")
+        return 0
+    if args.page.is_file() and args.page.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{args.page} is stale; run tools/settings_doc.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
