@@ -237,7 +237,9 @@ def next_action(steps: Mapping[str, Mapping[str, Any]]) -> str:
     if result.get("unreachable"):
         return "nothing"
     if step == "drain":
-        return "nothing"  # worker_drain gives back what it took
+        # worker_drain gives back what its own call took; an earlier call may have begun the drain.
+        code = (result.get("failure") or {}).get("code")
+        return "nothing" if result.get("gave_back") or code == "foreign_drain" or not result else "resume"
     if step == "switch" and not result.get("switched"):
         return "resume"
     return "revert"

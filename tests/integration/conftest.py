@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fleetlib import ROOT, Fleet, broken_releases
+from fleetlib import ROOT, Fleet, ansible_bin, broken_releases
 
 VERSIONS = ["1.2.0", "1.3.0", "1.4.0", "1.4.1"]
 
@@ -17,7 +17,9 @@ VERSIONS = ["1.2.0", "1.3.0", "1.4.0", "1.4.1"]
 @pytest.fixture(scope="session")
 def fleet_folder() -> Path:
     """One folder per test process; what is built in it serves all its fleets, one after the other."""
-    folder = ROOT / ".cache" / "fleets" / os.environ.get("PYTEST_XDIST_WORKER", "single")
+    # and per ansible-core, because what is built fits the Python that it was built with.
+    core = ansible_bin().parent.name.strip(".")
+    folder = ROOT / ".cache" / "fleets" / f"{core}-{os.environ.get('PYTEST_XDIST_WORKER', 'single')}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -105,6 +105,8 @@ class Fleet:
         if self.traffic is not None:
             _kill(self.traffic)
             self.traffic = None
+        if not purge and not (self.dir / "ports.json").exists():
+            return subprocess.CompletedProcess([], 0, "there is no fleet", "")
         return self.playbook("local_fleet", inventory=Path(os.devnull), solver_local_fleet_dir=str(self.dir),
                              solver_local_fleet_state="absent", solver_local_fleet_purge=purge)
 

@@ -135,7 +135,10 @@ def test_good_steps_are_an_update():
 
 
 @pytest.mark.parametrize(("steps", "action", "expected"), [
-    ({"drain": FAILED, "switch": {}}, "nothing", ("failed", "drain")),
+    ({"drain": FAILED | {"gave_back": True}, "switch": {}}, "nothing", ("failed", "drain")),
+    ({"drain": FAILED | {"failure": {"code": "foreign_drain"}}, "switch": {}}, "nothing", ("failed", "drain")),
+    ({"drain": FAILED, "switch": {}, "give_back": {"changed": True}}, "resume", ("failed", "drain")),
+    ({"drain": FAILED, "switch": {}, "give_back": FAILED}, "resume", ("quarantined", "drain")),
     ({"drain": GONE, "switch": {}}, "nothing", ("unreachable", "host")),
     ({"switch": FAILED | {"failure": {"code": "lease_lost"}}, "give_back": {"changed": True}}, "resume",
      ("failed", "drain")),

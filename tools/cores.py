@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the playbooks on the oldest supported and on the newest ansible-core that can be installed here.
+
+Each core gets an environment of its own under .cache/cores, made with the newest Python that the core supports among
+those on this machine. A core that no Python here can run is said so; it never counts as passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".cache" / "cores"
+# Controller Pythons of each supported core; source: the support matrix in ansible-core's documentation.
+CORES: dict[str, tuple[str, ...]] = {
+    "2.18": ("3.13", "3.12", "3.11"),
+    "2.19": ("3.13", "3.12", "3.11"),
+    "2.20": ("3.14", "3.13", "3.12"),
+    "2.21": ("3.14", "3.13", "3.12"),
+}
+TESTS = ("tests/integration/test_rolling_update.py",)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="every supported core, not only the oldest and newest")
+    parser.add_argument("--keyword", "-k", default="good or one_failure or unreachable",
+                        help="which of the playbook's tests, as for pytest -k (%(default)s)")
+    args = parser.parse_args()
+    chosen = possible() if args.all else ends(possible())
+    if not chosen:
+        print("no supported ansible-core can run on the Pythons of this machine", file=sys.stderr)
+        return 1
+    print("cores: " + ", ".join(f"{core} on Python {python}" for core, (python, _path) in chosen.items()), flush=True)
+    codes = [run(core, path, args.keyword) for core, (_python, path) in chosen.items()]
+    return max(codes)
+
+
+def possible() -> dict[str, tuple[str, str]]:
+    """Return for each core that can run here its Python: (version, path)."""
+    found: dict[str, tuple[str, str]] = {}
+    for core, pythons in CORES.items():
+        for python in pythons:
+            path = interpreter(python)
+            if path:
+                found[core] = (python, path)
+                break
+    return found
+
+
+def ends(cores: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    names = list(cores)
+    return {name: cores[name] for name in dict.fromkeys((names[0], names[-1]))} if names else {}
+
+
+def interpreter(version: str) -> str | None:
+    """Return a working interpreter of this version; a pyenv shim in the path may not be one."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [shutil.which(f"python{version}"), *(str(path) for path in pyenv.glob(f"{version}.*/bin/python3"))]
+    for candidate in filter(None, candidates):
+        probe = [candidate, "-c", "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"]
+        done = subprocess.run(probe, capture_output=True, text=True, check=False, timeout=30)
+        if done.returncode == 0 and done.stdout.strip() == version:
+            return candidate
+    return None
+
+
+def run(core: str, python: str, keyword: str) -> int:
+    folder = HOME / core
+    if not (folder / "bin" / "ansible-playbook").exists():
+        subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", f"ansible-core~={core}.0"],
+                       check=True)
+    command = [sys.executable, "-m", "pytest", *TESTS, "-n", "2", f"--junit-xml={ROOT}/.cache/results/core-{core}.xml"]
+    if keyword:
+        command += ["-k", keyword]
+    version = subprocess.run([str(folder / "bin/ansible-playbook"), "--version"], capture_output=True, text=True,
+                             check=True).stdout.splitlines()[0]
+    print(f"--- {version}", flush=True)
+    return subprocess.run(command, cwd=ROOT, check=False,
+                          env={**os.environ, "SOLVER_ANSIBLE_BIN": str(folder / "bin")}).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
