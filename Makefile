@@ -19,10 +19,10 @@ demo: $(VENV)/.run ## Update four real workers under traffic, and audit the book
 	@$(BIN)/python tools/demo.py
 
 fleet: $(VENV)/.run ## Start the embedded local fleet
-	@$(BIN)/ansible-playbook playbooks/local_fleet.yml
+	@$(BIN)/ansible-playbook -i localhost, playbooks/local_fleet.yml
 
 fleet-down: $(VENV)/.run ## Stop it and remove it
-	@$(BIN)/ansible-playbook playbooks/local_fleet.yml -e solver_local_fleet_state=absent
+	@$(BIN)/ansible-playbook -i localhost, playbooks/local_fleet.yml -e solver_local_fleet_state=absent
 
 test: lint unit worker-test integration molecule sanity cores ## Run all tests that need no root
 	@$(BIN)/python tools/test_total.py

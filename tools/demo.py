@@ -81,11 +81,12 @@ class Demo:
         say(f"a fleet of {args.size} workers on {args.first}, with a sandbox provider (solves take 3 to 8 s)")
         self.down(quiet=True)
         self.began = True
-        self.playbook("local_fleet", "-e", json.dumps({
+        print("building the two releases, starting supervisor, the provider and the workers ...", flush=True)
+        self.playbook("local_fleet", "-i", "localhost,", "-e", json.dumps({
             "solver_local_fleet_dir": str(self.dir), "solver_local_fleet_size": args.size,
             "solver_local_fleet_version": args.first, "solver_local_fleet_versions": [args.first, args.target],
             "solver_local_fleet_sandbox": ["--solve", "userrecaptcha=3:8", "--solve", "base64=1:2",
-                                           "--submit-latency", "0.15", "--seed", "7"]}))
+                                           "--submit-latency", "0.15", "--seed", "7"]}), changes_only=True)
         say(f"steady traffic: {args.rate:g} tasks a second, some answers lost on purpose")
         traffic = self.start_traffic()
         self.wait_for_open_tasks(traffic)
@@ -100,18 +101,18 @@ class Demo:
         say(f"verdict and audit: {self.dir / 'verdict.json'} ({time.monotonic() - began:.0f} s in all)")
         return rolled or audited
 
-    def playbook(self, name: str, *words: str, check: bool = True) -> int:
+    def playbook(self, name: str, *words: str, check: bool = True, changes_only: bool = False) -> int:
         """Run one of the collection's playbooks by its name; its output is the demo's."""
         command = [str(Path(sys.executable).parent / "ansible-playbook"), f"solver.fleet.{name}", *words]
-        code = self.finish(self.start(command))
+        code = self.finish(self.start(command, ANSIBLE_DISPLAY_OK_HOSTS=str(not changes_only)))
         if check and code:
             raise DemoError(f"{' '.join(command[:2])} ended with exit code {code}")
         return code
 
-    def start(self, command: list[str], **more: Any) -> subprocess.Popen[bytes]:
+    def start(self, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C reaches this script alone, which then ends its children in order.
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL,
-                                   env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}, **more)
+                                   env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), **environment})
         self.running.append(process)
         return process
 
@@ -182,7 +183,7 @@ class Demo:
                 "    look:   ansible-playbook playbooks/status.yml\n"
                 "    remove: make fleet-down")
             return
-        command = [str(Path(sys.executable).parent / "ansible-playbook"), "solver.fleet.local_fleet", "-e",
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "solver.fleet.local_fleet", "-i", "localhost,", "-e",
                    json.dumps({"solver_local_fleet_dir": str(self.dir), "solver_local_fleet_state": "absent"})]
         done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, stdin=subprocess.DEVNULL,
                               env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}, start_new_session=True)
