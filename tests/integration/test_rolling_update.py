@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 
-from fleetlib import Fleet, assert_nothing_lost
+from fleetlib import Fleet, assert_nothing_lost, control, wait_for
 
 
 def test_a_good_release_rolls_without_losing_a_task(make_fleet):
@@ -108,3 +110,61 @@ def test_check_mode_plans_and_changes_nothing(make_fleet):
     after = {name: fleet.status(name) for name in fleet.hosts()}
     assert {name: own["seq"] for name, own in after.items()} == {name: own["seq"] for name, own in before.items()}
     assert not (fleet.dir / "fleet/releases").exists() or not list((fleet.dir / "fleet/releases").glob("1.3.0*"))
+
+
+SLOW = ["--solve", "userrecaptcha=12:14", "--solve", "base64=0.2:0.5", "--submit-latency", "0.05", "--seed", "11"]
+
+
+def test_a_drain_that_is_late_hands_its_tasks_over(make_fleet):
+    fleet: Fleet = make_fleet(2, solver_local_fleet_sandbox=SLOW)
+    fleet.start_traffic(rate=4, at_least_open=5)
+    done = fleet.roll("1.3.0", solver_drain_timeout=2)
+    polling = {name: fleet.status(name)["tasks"]["open"] for name in fleet.hosts()}
+    audit = fleet.end_traffic()
+    assert done.returncode == 0, done.stdout
+    assert set(fleet.versions().values()) == {"1.3.0"}
+    assert all(polling.values()), polling  # the new processes took tasks over that the old ones had begun
+    assert_nothing_lost(audit)
+
+
+def test_a_drain_that_is_late_can_put_the_worker_back_instead(make_fleet):
+    fleet: Fleet = make_fleet(2, solver_local_fleet_sandbox=SLOW)
+    boots = {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()}
+    fleet.start_traffic(rate=4, at_least_open=5)
+    done = fleet.roll("1.3.0", solver_drain_timeout=2, solver_on_drain_timeout="return_to_service")
+    audit = fleet.end_traffic()
+    assert done.returncode != 0, done.stdout
+    assert fleet.outcomes() == {"w1": "failed", "w2": "not_attempted"}
+    first = fleet.verdict()["workers"][0]
+    assert first["cause"] == "drain"
+    assert "solver_drain_timeout" in first["reason"]
+    assert {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()} == boots
+    fleet.assert_all_serve()
+    assert_nothing_lost(audit)
+
+
+def test_another_owners_drain_is_left_to_him(make_fleet):
+    fleet: Fleet = make_fleet(2)
+    code, _document = control(fleet.socket("w2"), "PUT", "/v1/drain", {"owner": "somebody", "reason": "disk swap"})
+    assert code == 202
+    done = fleet.roll("1.3.0")
+    assert done.returncode != 0, done.stdout
+    assert fleet.outcomes()["w2"] == "failed"
+    assert fleet.verdict()["workers"][1]["cause"] == "drain"
+    assert "disk swap" in fleet.verdict()["workers"][1]["reason"]
+    assert fleet.status("w2")["drain"]["owner"] == "somebody"
+
+
+def test_a_worker_killed_while_it_drains_loses_nothing_and_is_updated_or_reverted(make_fleet):
+    fleet: Fleet = make_fleet(2, solver_local_fleet_sandbox=SLOW)
+    fleet.start_traffic(rate=4, at_least_open=5)
+    process = fleet.start_playbook("rolling_update", solver_version="1.3.0")
+    wait_for(lambda: fleet.status("w1")["state"] == "draining", "the drain of w1", timeout=90)
+    os.kill(fleet.status("w1")["instance"]["pid"], signal.SIGKILL)
+    out, _none = process.communicate(timeout=200)
+    audit = fleet.end_traffic()
+    fleet.assert_all_serve()
+    assert audit["lost"] == audit["wrong"] == audit["billed_twice"] == 0, audit
+    assert audit["answered"] + audit["uncertain"] == audit["accepted"], audit
+    assert fleet.outcomes()["w1"] in ("updated", "failed"), out
+    assert (process.returncode == 0) == (set(fleet.outcomes().values()) == {"updated"}), out
