@@ -183,8 +183,9 @@ class Demo:
                 "    look:   ansible-playbook playbooks/status.yml\n"
                 "    remove: make fleet-down")
             return
-        command = [str(Path(sys.executable).parent / "ansible-playbook"), "solver.fleet.local_fleet", "-i", "localhost,", "-e",
-                   json.dumps({"solver_local_fleet_dir": str(self.dir), "solver_local_fleet_state": "absent"})]
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "solver.fleet.local_fleet",
+                   "-i", "localhost,",
+                   "-e", json.dumps({"solver_local_fleet_dir": str(self.dir), "solver_local_fleet_state": "absent"})]
         done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, stdin=subprocess.DEVNULL,
                               env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}, start_new_session=True)
         if done.returncode:
