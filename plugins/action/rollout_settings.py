@@ -35,7 +35,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["ansible_facts"] = {
             "solver_rollout": {
                 "settings": settings, "workers": resolved.workers, "hosts": hosts,
-                "package": resolved.package, "package_on_worker": resolved.package_on_worker}}
+                "package": resolved.package, "package_on_worker": resolved.package_on_worker,
+                "package_name": resolved.package_name.lower().replace("_", "-")}}
         result["warnings"] = resolved.warnings
         result["changed"] = False
         return result

@@ -49,6 +49,25 @@ def settings_behind(result: Mapping[str, Any]) -> str:
     return ", ".join([*named, "solver_worker_config"])
 
 
+# What every worker must offer; the control API names them as mandatory.
+MANDATORY = ("drain.lease", "drain.persist", "probe")
+
+
+def lacking(worker: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> list[str]:
+    """Return the features that this rollout needs of a worker and that it does not have; none of a silent one."""
+    if not worker:
+        return []
+    needed = {*MANDATORY, *(["handover"] if settings.get("solver_drain_mode") == "handover" else [])}
+    return sorted(needed - set((worker.get("api") or {}).get("features") or []))
+
+
+def on_drain_timeout(worker: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> str:
+    """A worker that cannot hand over is put back into service instead."""
+    wanted = str(settings.get("solver_on_drain_timeout", "handover"))
+    features = ((worker or {}).get("api") or {}).get("features") or []
+    return "return_to_service" if wanted == "handover" and worker and "handover" not in features else wanted
+
+
 def serving(worker: Mapping[str, Any] | None) -> bool:
     """Whether a status document says that the worker takes users' tasks."""
     return bool(worker) and worker.get("state") == "running" and not worker.get("drain")  # type: ignore[union-attr]
@@ -59,7 +78,7 @@ def make_plan(
 ) -> dict[str, Any]:
     """Return what the rollout will do. FLEET maps each worker to its ``census`` and ``staged`` results."""
     excluded = set(settings["solver_exclude"])
-    workers = {name: _plan_worker(facts, name in excluded) for name, facts in sorted(fleet.items())}
+    workers = {name: _plan_worker(facts, settings, name in excluded) for name, facts in sorted(fleet.items())}
     todo = sorted(
         (name for name, worker in workers.items() if worker["action"] == "update"),
         key=lambda name: (workers[name]["serving"], name))
@@ -86,7 +105,7 @@ def tolerated(fleet: int, budget_percent: float) -> int:
     return int(fleet * budget_percent / 100 + 1e-9)
 
 
-def _plan_worker(facts: Mapping[str, Any], excluded: bool) -> dict[str, Any]:
+def _plan_worker(facts: Mapping[str, Any], settings: Mapping[str, Any], excluded: bool) -> dict[str, Any]:
     census, staged = facts.get("census") or {}, facts.get("staged") or {}
     worker = census.get("worker") or {}
     release = staged.get("release") or {}
@@ -100,6 +119,8 @@ def _plan_worker(facts: Mapping[str, Any], excluded: bool) -> dict[str, Any]:
         "finding": census.get("finding"),
         "state": worker.get("state"),
         "serving": serving(worker),
+        "lacks": lacking(worker, settings),
+        "on_drain_timeout": on_drain_timeout(worker, settings),
         "action": "update",
         "reason": "",
     }
@@ -114,19 +135,27 @@ def _action(
         return {"action": "excluded", "reason": "named by solver_exclude"}
     if census.get("unreachable") or staged.get("unreachable"):
         return {"action": "unreachable", "reason": one_line(census.get("msg") or staged.get("msg"))}
-    if plan["finding"] in ("denied", "foreign"):
-        return {"action": "refuse", "reason": one_line(census.get("message"))}
-    if staged.get("failed") or census.get("failed"):
-        return {"action": "refuse", "reason": _refusal(staged if staged.get("failed") else census)}
+    refusal = _refusal(census, staged, plan)
+    if refusal:
+        return {"action": "refuse", "reason": refusal}
     running_it = plan["from_release"] == plan["release"] and staged.get("at_target")
     if running_it and plan["serving"]:
         return {"action": "already", "reason": f"runs {plan['to']}"}
     return {"action": "update", "reason": "not serving, goes first" if not plan["serving"] else ""}
 
 
-def _refusal(result: Mapping[str, Any]) -> str:
-    settings = settings_behind(result)
-    return one_line(result.get("msg")) + (f" [{settings}]" if settings else "")
+def _refusal(census: Mapping[str, Any], staged: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """Return why the whole rollout must not begin because of this worker, or nothing."""
+    if plan["finding"] in ("denied", "foreign"):
+        return one_line(census.get("message"))
+    if plan["lacks"]:
+        return (f"the worker lacks {', '.join(plan['lacks'])}, which this update needs; "
+                "update its software, or name it in solver_exclude")
+    for result in (staged, census):
+        if result.get("failed"):
+            settings = settings_behind(result)
+            return one_line(result.get("msg")) + (f" [{settings}]" if settings else "")
+    return ""
 
 
 def one_line(text: Any) -> str:

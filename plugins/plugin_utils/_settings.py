@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,7 +79,7 @@ SETTINGS: dict[str, Setting] = {
     "solver_accept_loss": Setting("flag", False, "Allow what may lose tasks: force."),
     # deploy and verify
     "solver_deploy_timeout": Setting(
-        "seconds", 300.0, "Time for staging and for a restart.", minimum=10),
+        "seconds", 300.0, "Time for staging a release on a worker.", minimum=10),
     "solver_healthy_deadline": Setting(
         "seconds", 300.0, "Time from the restart until the worker is verified.", minimum=5),
     "solver_probe_task": Setting(
@@ -141,8 +142,8 @@ LOCAL_FLEET: dict[str, Setting] = {
 
 # Set by the playbooks themselves.
 INTERNAL = frozenset({
-    "solver_census", "solver_gate", "solver_outcome", "solver_plan", "solver_plan_result", "solver_rollout",
-    "solver_staged", "solver_verdict", "solver_verdict_result", "solver_wheels",
+    "solver_census", "solver_gate", "solver_outcome", "solver_package_digest", "solver_plan", "solver_plan_result",
+    "solver_rollout", "solver_staged", "solver_verdict", "solver_verdict_result", "solver_wheels",
 })
 
 
@@ -160,6 +161,7 @@ class Resolved:
     warnings: list[str] = field(default_factory=list)
     package: str = ""
     package_on_worker: str = ""
+    package_name: str = ""
 
 
 def unknown_names(names: Mapping[str, Any]) -> list[str]:
@@ -398,10 +400,12 @@ def _package(out: Resolved) -> None:
     version = out.settings["solver_version"]
     package = out.settings["solver_package"] or f"solver-worker=={version}"
     out.package = out.package_on_worker = package
+    out.package_name = re.split(r"[\s=<>!~\[]", package, maxsplit=1)[0]
     if package.endswith(".whl"):
         parts = os.path.basename(package).split("-")
         out.package = os.path.abspath(os.path.expanduser(package))
         out.package_on_worker = "==".join(parts[:2])
+        out.package_name = parts[0]
         if version and len(parts) > 1 and parts[1] != version:
             out.errors.append(f"solver_package is {package}, a wheel of version {parts[1]}, but solver_version is "
                               f"{version}; name the same version in both")

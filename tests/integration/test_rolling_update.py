@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 
@@ -110,6 +111,22 @@ def test_check_mode_plans_and_changes_nothing(make_fleet):
     after = {name: fleet.status(name) for name in fleet.hosts()}
     assert {name: own["seq"] for name, own in after.items()} == {name: own["seq"] for name, own in before.items()}
     assert not (fleet.dir / "fleet/releases").exists() or not list((fleet.dir / "fleet/releases").glob("1.3.0*"))
+
+
+def test_hosts_other_than_the_controller_get_the_wheels(make_fleet):
+    """The same machine under another connection name: everything travels as it would to a remote host."""
+    fleet: Fleet = make_fleet(2)
+    remote = {"ansible_connection": "ansible.builtin.local"}
+    inventory = fleet.write_inventory("remote.yml", w1=remote, w2=remote)
+    base = fleet.dir / "fleet"
+    shutil.rmtree(base / "wheelhouse", ignore_errors=True)
+    planned = fleet.playbook("rolling_update", "--check", inventory=inventory, solver_version="1.3.0")
+    assert planned.returncode == 0, planned.stdout
+    assert not (base / "wheelhouse").exists()
+    done = fleet.playbook("rolling_update", inventory=inventory, solver_version="1.3.0")
+    assert done.returncode == 0, done.stdout
+    assert list((base / "wheelhouse").glob("solver_worker-1.3.0-*.whl"))
+    assert set(fleet.versions().values()) == {"1.3.0"}
 
 
 SLOW = ["--solve", "userrecaptcha=12:14", "--solve", "base64=0.2:0.5", "--submit-latency", "0.05", "--seed", "11"]

@@ -27,6 +27,7 @@ PAGES = sorted(path for path in [*DOCS.rglob("*.md"), ROOT / "CONTRIBUTING.md", 
 
 RELEASE = {"id": "1.3.0-aaaaaaaa-bbbbbbbb", "version": "1.3.0"}
 DRAINED = {"done": True, "open_at_drain": 19, "elapsed_s": 6.3}
+FEATURES = [*_rollout.MANDATORY, "handover"]
 SWITCHED = {"switched": True, "restarted": True}
 GOOD = {"drain": DRAINED, "switch": SWITCHED, "verify": {"done": True, "elapsed_s": 2.1}, "resume": {"done": True},
         "soak": {"skipped": True}}
@@ -45,7 +46,7 @@ STEPS = {
 
 def plan_of(size: int, budget: float = 25.0, exclude: tuple[str, ...] = (), there: bool = False) -> dict[str, Any]:
     version, release = ("1.3.0", RELEASE["id"]) if there else ("1.2.0", "1.2.0-aaaaaaaa-bbbbbbbb")
-    census = {"finding": "answering", "worker": {"state": "running", "drain": None,
+    census = {"finding": "answering", "worker": {"state": "running", "drain": None, "api": {"features": FEATURES},
                                                  "instance": {"version": version, "release": release}}}
     fleet = {f"w{number}": {"census": census, "staged": {"release": RELEASE, "at_target": there}}
              for number in range(1, size + 1)}

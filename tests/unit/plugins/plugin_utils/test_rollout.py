@@ -13,7 +13,8 @@ SETTINGS = {"solver_version": "1.3.0", "solver_exclude": [], "solver_max_fail_pe
 
 def census(version="1.2.0", state="running", release=None, **more):
     return {"finding": "answering", "releases": {},
-            "worker": {"state": state, "drain": None, "tasks": {"open": 7},
+            "worker": {"api": {"features": ["drain.lease", "drain.persist", "probe", "handover"]},
+                       "state": state, "drain": None, "tasks": {"open": 7},
                        "instance": {"version": version, "release": release or f"{version}-old"}}, **more}
 
 
@@ -80,6 +81,24 @@ def test_a_bad_release_is_refused_once_for_all():
 def test_a_refusal_names_the_setting_that_mends_it(code, message, settings):
     bad = {"census": census(), "staged": {"failed": True, "msg": message, "failure": {"code": code}}}
     assert plan({"w1": bad})["refused"] == [f"w1: {message} [{settings}]"]
+
+
+def test_a_worker_that_lacks_a_mandatory_feature_is_refused():
+    old = census()
+    old["worker"]["api"]["features"] = ["drain.lease", "probe"]
+    refused = plan({"w1": {"census": old, "staged": staged()}})["refused"]
+    assert refused == ["w1: the worker lacks drain.persist, which this update needs; update its software, "
+                       "or name it in solver_exclude"]
+
+
+def test_a_worker_that_cannot_hand_over_is_put_back_instead():
+    old = census()
+    old["worker"]["api"]["features"].remove("handover")
+    made = plan({"w1": {"census": old, "staged": staged()}, "w2": {"census": census(), "staged": staged()}})
+    assert made["workers"]["w1"]["on_drain_timeout"] == "return_to_service"
+    assert made["workers"]["w2"]["on_drain_timeout"] == "handover"
+    assert "w1: the worker lacks handover" in plan(
+        {"w1": {"census": old, "staged": staged()}}, solver_drain_mode="handover")["refused"][0]
 
 
 def test_unreachable_is_not_refused_but_spends():
