@@ -8,7 +8,7 @@ WORKER := roles/worker/files/solver-worker
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet fleet-down test lint unit worker-test integration cores molecule sanity bench clean
+.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration cores molecule sanity bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -24,8 +24,11 @@ fleet: $(VENV)/.run ## Start the embedded local fleet
 fleet-down: $(VENV)/.run ## Stop it and remove it
 	@$(BIN)/ansible-playbook -i localhost, playbooks/local_fleet.yml -e solver_local_fleet_state=absent
 
-test: lint unit worker-test integration molecule sanity cores ## Run all tests that need no root
+test: fresh lint unit worker-test integration molecule sanity cores ## Run all tests that need no root
 	@$(BIN)/python tools/test_total.py
+
+fresh:
+	@rm -rf .cache/results && mkdir -p .cache/results
 
 lint: $(VENV)/.dev ## ruff, mypy, yamllint, ansible-lint
 	$(BIN)/ruff check .

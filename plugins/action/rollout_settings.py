@@ -27,7 +27,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _unused, args = self.validate_argument_spec(
             {"need_version": {"type": "bool", "default": True}})
         hosts = list(task_vars["ansible_play_hosts_all"])
-        resolved = resolve(fleet_variables(self, task_vars, hosts), need_version=args["need_version"])
+        variables = fleet_variables(self, task_vars, hosts)
+        group = str(variables[hosts[0]].get("solver_hosts", "solver_workers"))
+        left_out = sorted(set(task_vars["groups"].get(group, ())) - set(hosts))
+        resolved = resolve(variables, need_version=args["need_version"], left_out=left_out)
         if resolved.errors:
             return result | _refused(resolved)
         settings = resolved.settings

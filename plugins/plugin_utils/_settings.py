@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,9 @@ SETTINGS: dict[str, Setting] = {
     # the rollout
     "solver_hosts": Setting("text", "solver_workers", "Inventory pattern of the fleet; one host is one worker."),
     "solver_exclude": Setting("names", [], "Workers (inventory names) that this rollout leaves alone."),
+    "solver_allow_partial": Setting(
+        "flag", False, "Allow a run that leaves out a part of the fleet, by a limit or a slice. The window and the "
+        "budget are then those of the part."),
     "solver_reason": Setting("text", "", "Why, shown by every worker while it drains."),
     "solver_rollout_id": Setting("text", "", "Identity of the rollout and owner of its drains. Default: made up."),
     "solver_max_unavailable": Setting(
@@ -283,8 +286,13 @@ def window_size(raw: str | None, fleet: int) -> int:
     return count
 
 
-def resolve(variables: Mapping[str, Mapping[str, Any]], need_version: bool = True) -> Resolved:
-    """Read the settings of a fleet: VARIABLES maps each inventory host to its variables."""
+def resolve(
+    variables: Mapping[str, Mapping[str, Any]], need_version: bool = True, left_out: Sequence[str] = (),
+) -> Resolved:
+    """Read the settings of a fleet: VARIABLES maps each inventory host to its variables.
+
+    LEFT_OUT are the workers of the inventory that the run does not have.
+    """
     out = Resolved()
     first = next(iter(variables.values()), {})
     for host_vars in variables.values():
@@ -300,6 +308,10 @@ def resolve(variables: Mapping[str, Mapping[str, Any]], need_version: bool = Tru
         _extend(out.errors, ["solver_version is not set; name the version to roll out, "
                              "for example -e solver_version=1.3.0"])
     _together(out, len(variables))
+    if need_version and left_out and not out.settings["solver_allow_partial"]:
+        _extend(out.errors, [
+            f"the run is limited and lacks {', '.join(left_out)}; window and budget must be those of the whole fleet. "
+            "Run it without --limit, or set solver_allow_partial: true"])
     return out
 
 

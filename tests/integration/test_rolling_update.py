@@ -88,17 +88,28 @@ def test_an_unreachable_worker_counts(make_fleet):
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": port}
-    inventory = fleet.write_inventory("gone.yml", w3=gone)
+    inventory = fleet.write_inventory("gone.yml", w1=gone)
     done = fleet.playbook("rolling_update", inventory=inventory, solver_version="1.3.0")
     assert done.returncode != 0, done.stdout
-    assert fleet.outcomes() == {"w1": "updated", "w2": "updated", "w3": "unreachable", "w4": "updated"}
+    assert fleet.outcomes() == {"w1": "unreachable", "w2": "updated", "w3": "updated", "w4": "updated"}
     assert fleet.verdict()["verdict"] == "incomplete"
-    assert fleet.versions()["w3"] == "1.2.0"
+    assert fleet.versions()["w1"] == "1.2.0"
 
     done = fleet.playbook("rolling_update", inventory=inventory, solver_version="1.2.0", solver_max_fail_percentage=0)
     assert done.returncode != 0, done.stdout
     assert fleet.verdict()["verdict"] == "aborted"
-    assert fleet.versions() == {"w1": "1.3.0", "w2": "1.3.0", "w3": "1.2.0", "w4": "1.3.0"}
+    assert fleet.versions() == {"w1": "1.2.0", "w2": "1.3.0", "w3": "1.3.0", "w4": "1.3.0"}
+
+
+def test_a_limited_run_is_refused(make_fleet):
+    fleet: Fleet = make_fleet(2)
+    done = fleet.roll("1.3.0", "--limit", "w2")
+    assert done.returncode != 0, done.stdout
+    assert "the run is limited and lacks w1" in " ".join(done.stdout.split())
+    assert set(fleet.versions().values()) == {"1.2.0"}
+    done = fleet.roll("1.3.0", "--limit", "w2", solver_allow_partial=True)
+    assert done.returncode == 0, done.stdout
+    assert fleet.versions() == {"w1": "1.2.0", "w2": "1.3.0"}
 
 
 def test_check_mode_plans_and_changes_nothing(make_fleet):

@@ -112,6 +112,14 @@ def test_bad_value(name, value, part):
     assert part in only_error(**{name: value})
 
 
+def test_a_limited_run_is_refused_unless_it_is_meant():
+    errors = resolve(fleet(2), left_out=["w3", "w4"]).errors
+    assert errors == ["the run is limited and lacks w3, w4; window and budget must be those of the whole fleet. "
+                      "Run it without --limit, or set solver_allow_partial: true"]
+    assert resolve(fleet(2, solver_allow_partial=True), left_out=["w3"]).errors == []
+    assert resolve(fleet(2), need_version=False, left_out=["w3"]).errors == []  # status may look at a part
+
+
 def test_one_mistake_on_all_workers_is_said_once():
     assert len(resolve(fleet(9, solver_drain_mode="x")).errors) == 1
 
