@@ -9,7 +9,12 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain, write_json
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import (
+    fleet_facts,
+    plain,
+    write_json,
+    write_refusal,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import (
     document,
     make_plan,
@@ -57,7 +62,7 @@ def _available(package: str, settings: dict[str, Any]) -> list[str]:
 
 def _refused(plan: dict[str, Any], path: str) -> dict[str, Any]:
     if path:
-        write_json(path, document("refused", plan, reasons=plan["refused"]))
+        write_refusal(path, document("refused", plan, reasons=plan["refused"]))
     return {
         "failed": True,
         "msg": "Refusing to begin, nothing was drained: " + "; ".join(plan["refused"]),

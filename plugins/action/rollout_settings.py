@@ -10,8 +10,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_variables, write_json
-from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import document
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_variables, write_refusal
+from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import document, wave_groups
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import Resolved, resolve
 
 
@@ -25,15 +25,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         task_vars = task_vars or {}
         _unused, args = self.validate_argument_spec(
-            {"need_version": {"type": "bool", "default": True}})
+            {"need_version": {"type": "bool", "default": True}, "fleet": {"type": "list", "elements": "str"}})
         hosts = list(task_vars["ansible_play_hosts_all"])
         variables = fleet_variables(self, task_vars, hosts)
-        group = str(variables[hosts[0]].get("solver_hosts", "solver_workers"))
-        left_out = sorted(set(task_vars["groups"].get(group, ())) - set(hosts))
+        left_out = sorted(set(args["fleet"] or ()) - set(hosts))
         resolved = resolve(variables, need_version=args["need_version"], left_out=left_out)
+        if args["need_version"] and wave_groups(task_vars["groups"]):
+            resolved.errors.append("the inventory has groups named solver_wave_*, which a rollout makes for itself; "
+                                   "rename them, and run one rollout per ansible-playbook")
         if resolved.errors:
             return result | _refused(resolved)
         settings = resolved.settings
+        settings.pop("solver_index_url")  # it may hold a password, and facts are shown with -v
         settings["solver_rollout_id"] = settings["solver_rollout_id"] or _new_id(task_vars)
         result["ansible_facts"] = {
             "solver_rollout": {
@@ -49,7 +52,7 @@ def _refused(resolved: Resolved) -> dict[str, Any]:
     path = resolved.settings.get("solver_verdict_file")
     if path:
         target = {"target": resolved.settings.get("solver_version")}
-        write_json(path, document("refused", target, reasons=resolved.errors))
+        write_refusal(path, document("refused", target, reasons=resolved.errors))
     return {
         "failed": True,
         "msg": "Refusing to begin, nothing was touched: " + "; ".join(resolved.errors),

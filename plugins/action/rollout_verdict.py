@@ -8,7 +8,12 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain, write_json
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import (
+    fleet_facts,
+    plain,
+    write_json,
+    write_refusal,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import not_done, verdict, verdict_lines
 
 
@@ -28,7 +33,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         document = verdict(plan, outcomes, check_mode=bool(self._task.check_mode))
         path = plain(task_vars["solver_rollout"])["settings"]["solver_verdict_file"]
         if path:
-            write_json(path, document)
+            (write_refusal if self._task.check_mode else write_json)(path, document)
         result.update(changed=False, verdict=document, msg=verdict_lines(document), not_done=not_done(document),
                       ansible_facts={"solver_verdict": document})
         return result

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
+
 from ansible_collections.solver.fleet.plugins.plugin_utils import _rollout, _toml
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
 
@@ -47,6 +49,13 @@ def wave_sizes(groups: Mapping[str, Any]) -> list[int]:
     return [len(groups[name]) for name in _rollout.wave_groups(groups)] or [1]
 
 
+def within_limit(pattern: str, fleet: list[str], limited: list[str]) -> str:
+    """Return the pattern, or fail when the limit of the run leaves no worker of the fleet."""
+    if fleet and not set(fleet) & set(limited):
+        raise AnsibleFilterError("the limit of this run leaves no worker of the fleet; run it without --limit")
+    return pattern
+
+
 class FilterModule:
     """The filters that Ansible finds here."""
 
@@ -55,4 +64,5 @@ class FilterModule:
             "fleet_lines": fleet_lines, "progress_line": progress_line, "to_toml": to_toml,
             "update_next": update_next, "update_outcome": update_outcome,
             "wave_hosts": wave_hosts, "wave_sizes": wave_sizes,
+            "within_limit": within_limit,
         }

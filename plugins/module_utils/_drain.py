@@ -438,7 +438,7 @@ class DrainFlow:
         remaining = remaining_of(self.status) or {}
         waited = self.span.elapsed()
         self._give_back()
-        after = "it serves again" if self.result["gave_back"] else "giving it back failed too"
+        after = "it serves again" if self.result["gave_back"] else "it was not given back"
         return WorkerError(
             f"{remaining.get('open')} tasks were still open after {waited:.0f} s; {after}; raise timeout"
             " (solver_drain_timeout), or let on_timeout=handover pass them to the next process",
@@ -452,7 +452,7 @@ class DrainFlow:
 
     def _give_back(self) -> None:
         """Take back what was asked for; the original failure counts, so this only records whether."""
-        if self.result["gave_back"]:
+        if self.result["gave_back"] or self._unverified():
             return
         remaining = self.result["remaining"]
         try:
@@ -461,6 +461,12 @@ class DrainFlow:
             return
         self._see(status)
         self.result.update(gave_back=True, remaining=remaining, changed=not self.result["began"])
+
+    def _unverified(self) -> bool:
+        """Another version than the one that was drained is held until it is verified: left to the lease."""
+        drain = drain_of(self.status, self.options.owner) or {}
+        running = ((self.status or {}).get("instance") or {}).get("version")
+        return bool(drain.get("version")) and drain.get("version") != running
 
     # --- state: active ---
 

@@ -104,7 +104,13 @@ class SupervisorService(Service):
                     "correct service.name, or let supervisord read its configuration again",
                     {"option": "service.name"},
                 ) from fault
-            raise
+            if method in ("stopProcess", "startProcess"):
+                raise  # their callers know what these mean
+            raise ServiceError(
+                "no_supervisor",
+                f"asking supervisord for '{self.name}': {fault.faultString}; look at its log",
+                {"socket": self.socket},
+            ) from fault
         except (OSError, http.client.HTTPException, xmlrpc.client.Error, ValueError) as error:
             raise ServiceError(
                 "no_supervisor",

@@ -54,6 +54,10 @@ open:
   description: Whether the wave may begin.
   type: bool
   returned: success
+within_budget:
+  description: Whether the failures so far are within the budget.
+  type: bool
+  returned: success
 reason:
   description: Why not.
   type: str

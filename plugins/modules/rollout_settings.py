@@ -35,6 +35,10 @@ attributes:
     description: Runs on the controller.
     support: full
 options:
+  fleet:
+    description: All workers of the inventory, so that a run that is limited to a part of them is noticed.
+    type: list
+    elements: str
   need_version:
     description: Whether C(solver_version) must be set.
     type: bool

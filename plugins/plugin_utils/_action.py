@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -56,6 +57,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, str):
         return str(value)
     return value
+
+
+def write_refusal(path: str, document: Mapping[str, Any]) -> None:
+    """Write a verdict that touched nothing, but never over one that was interrupted: its id is needed to go on."""
+    target = Path(os.path.expandvars(path)).expanduser()
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(target.read_text(encoding="utf-8")).get("verdict") == "interrupted":
+            return
+    write_json(path, document)
 
 
 def write_json(path: str, document: Mapping[str, Any]) -> None:

@@ -133,6 +133,8 @@ def _action(
 ) -> dict[str, str]:
     if excluded:
         return {"action": "excluded", "reason": "named by solver_exclude"}
+    if not census:
+        return {"action": "unreachable", "reason": "it was lost before the rollout began"}
     if census.get("unreachable") or staged.get("unreachable"):
         return {"action": "unreachable", "reason": one_line(census.get("msg") or staged.get("msg"))}
     refusal = _refusal(census, staged, plan)
@@ -155,7 +157,7 @@ def _refusal(census: Mapping[str, Any], staged: Mapping[str, Any], plan: Mapping
         if result.get("failed"):
             settings = settings_behind(result)
             return one_line(result.get("msg")) + (f" [{settings}]" if settings else "")
-    return ""
+    return "" if plan["release"] else "no release was staged for it"
 
 
 def one_line(text: Any) -> str:
@@ -218,12 +220,23 @@ def gate(plan: Mapping[str, Any], outcomes: Mapping[str, Mapping[str, Any]]) -> 
     spent = sorted(name for name in plan["workers"] if _outcome_name(plan, outcomes, name) in SPENDS)
     fleet = plan["fleet"]
     share = 100.0 * len(spent) / fleet if fleet else 0.0
-    is_open = len(spent) <= plan["tolerated"]
+    within_budget = len(spent) <= plan["tolerated"]
+    out = sorted(name for name in plan["workers"] if _out_of_service(outcomes.get(name) or {}))
+    is_open = within_budget and len(out) < plan["window"]
     done = sum(1 for name in plan["order"] if _outcome_name(plan, outcomes, name) != "pending")
     reason = "" if is_open else (
+        f"{', '.join(out)} may be out of service because of this rollout, which is the whole window of "
+        f"{plan['window']}; no further worker is touched") if within_budget else (
         f"{len(spent)} of {fleet} workers failed ({share:.0f} %: {', '.join(spent)}), above "
         f"solver_max_fail_percentage {plan['budget_percent']:g}; no further worker is touched")
-    return {"open": is_open, "reason": reason, "spent": spent, "done": done, "todo": len(plan["order"])}
+    return {"open": is_open, "within_budget": within_budget, "reason": reason, "spent": spent, "done": done,
+            "todo": len(plan["order"])}
+
+
+def _out_of_service(outcome: Mapping[str, Any]) -> bool:
+    """Quarantined, or lost in the middle of its update: it may still hold a drain of ours."""
+    word = outcome.get("outcome")
+    return word in ("quarantined", "unknown") or (word == "unreachable" and bool(outcome.get("step")))
 
 
 def _outcome_name(plan: Mapping[str, Any], outcomes: Mapping[str, Mapping[str, Any]], name: str) -> str:
@@ -268,10 +281,25 @@ def next_action(steps: Mapping[str, Mapping[str, Any]]) -> str:
     if step == "drain":
         # worker_drain gives back what its own call took; an earlier call may have begun the drain.
         code = (result.get("failure") or {}).get("code")
-        return "nothing" if result.get("gave_back") or code == "foreign_drain" or not result else "resume"
-    if step == "switch" and not result.get("switched"):
+        left = result.get("gave_back") or code == "foreign_drain" or not result or unverified(result)
+        return "nothing" if left else "resume"
+    if unverified(steps.get("drain") or {}):
+        return "nothing" if step == "switch" and _untouched(result) else "revert"
+    if step == "switch" and _untouched(result):
         return "resume"
-    return "revert"
+    return "revert" if step == "switch" or not _untouched(steps.get("switch") or {}) else "nothing"
+
+
+def _untouched(switch: Mapping[str, Any]) -> bool:
+    """Whether the switch said that it changed nothing; a module that died without a word may have."""
+    return switch.get("switched") is False and not switch.get("restarted")
+
+
+def unverified(drained: Mapping[str, Any]) -> bool:
+    """Whether the drained process is of another version than the one whose drain it is: it must not just resume."""
+    worker = drained.get("worker") or {}
+    drain = worker.get("drain") or {}
+    return bool(drain.get("version")) and drain["version"] != (worker.get("instance") or {}).get("version")
 
 
 def outcome(planned: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -302,6 +330,10 @@ def outcome(planned: Mapping[str, Any], steps: Mapping[str, Mapping[str, Any]]) 
 def _cause(step: str, result: Mapping[str, Any]) -> str:
     if result.get("unreachable"):
         return "host"
+    failure = result.get("failure") or {}
+    fault = (failure.get("details") or {}).get("fault")
+    if failure.get("code") == "bad_option" or fault in ("account", "network"):
+        return "unknown"  # not the release's doing
     if step == "switch" and (result.get("failure") or {}).get("code") in BEFORE_SWITCH:
         return "drain"
     return dict(STEPS)[step] if result else "unknown"
@@ -340,7 +372,7 @@ def verdict(
     at_gate = gate(plan, outcomes)
     if check_mode:
         word = "planned"
-    elif not at_gate["open"]:
+    elif not at_gate["within_budget"] or (not at_gate["open"] and at_gate["done"] < at_gate["todo"]):
         word = "aborted"
     else:
         word = "completed" if all(_done(worker) for worker in workers) else "incomplete"

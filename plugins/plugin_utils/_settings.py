@@ -28,6 +28,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     per_worker: bool = False  # may differ from worker to worker
     minimum: float | None = None
+    maximum: float | None = None  # for text: characters
 
 
 def _choice(default: str, doc: str, *choices: str, per_worker: bool = False) -> Setting:
@@ -55,8 +56,9 @@ SETTINGS: dict[str, Setting] = {
     "solver_allow_partial": Setting(
         "flag", False, "Allow a run that leaves out a part of the fleet, by a limit or a slice. The window and the "
         "budget are then those of the part."),
-    "solver_reason": Setting("text", "", "Why, shown by every worker while it drains."),
-    "solver_rollout_id": Setting("text", "", "Identity of the rollout and owner of its drains. Default: made up."),
+    "solver_reason": Setting("text", "", "Why, shown by every worker while it drains.", maximum=500),
+    "solver_rollout_id": Setting(
+        "text", "", "Identity of the rollout and owner of its drains. Default: made up.", maximum=200),
     "solver_max_unavailable": Setting(
         "window", None, "Workers out of service at once: a count, or a percentage such as 20% (rounded down, at "
         "least 1). Above 50 % is refused. Default: 1 below 10 workers, 10 % from 10 on."),
@@ -74,7 +76,8 @@ SETTINGS: dict[str, Setting] = {
         "seconds", 5.0, "Time in which a draining worker still accepts while it already says so to the router.",
         minimum=0),
     "solver_drain_lease": Setting(
-        "seconds", 900.0, "After so long without a renewal a worker ends the drain by itself.", minimum=60),
+        "seconds", 900.0, "After so long without a renewal a worker ends the drain by itself.", minimum=60,
+        maximum=86_400),
     "solver_on_drain_timeout": _choice(
         "handover", "What happens when a drain is not over in time: hand open tasks over to the next process "
         "(where the worker can), return_to_service (the worker fails and nothing was switched), or force "
@@ -88,11 +91,12 @@ SETTINGS: dict[str, Setting] = {
     "solver_probe_task": Setting(
         "mapping", {}, "Fields of the task that verifies a worker. Default: the worker's own small image."),
     "solver_probe_expect": Setting("text", "", "Answer that solver_probe_task must get."),
-    "solver_probe_timeout": Setting("seconds", 90.0, "Time for one probe solve.", minimum=1),
-    "solver_probe_interval": Setting("seconds", 10.0, "Pause between two probes.", minimum=0),
-    "solver_probe_retries": Setting("count", 3, "Probes tried before a worker counts as failed.", minimum=1),
+    "solver_probe_timeout": Setting("seconds", 90.0, "Time for one probe solve.", minimum=1, maximum=900),
+    "solver_probe_interval": Setting("seconds", 10.0, "Pause between two probes.", minimum=0, maximum=3600),
+    "solver_probe_retries": Setting(
+        "count", 3, "Probes tried before a worker counts as failed.", minimum=1, maximum=100),
     "solver_min_healthy_time": Setting(
-        "seconds", 60.0, "Soak: a resumed worker is watched for so long. 0: not at all.", minimum=0),
+        "seconds", 60.0, "Soak: a resumed worker is watched for so long. 0: not at all.", minimum=0, maximum=86_400),
     # the worker
     "solver_provider_url": Setting(
         "text", "https://ocr.captchaai.com", "The provider's base address.", per_worker=True),
@@ -190,7 +194,19 @@ def read(name: str, raw: Any) -> Any:
         raise SettingError(f"{name} is {raw!r}; choose one of: {', '.join(setting.choices)}")
     if setting.minimum is not None and value < setting.minimum:
         raise SettingError(f"{name} is {raw}; it must be at least {setting.minimum:g}")
+    _check_maximum(name, setting, value)
     return value
+
+
+def _check_maximum(name: str, setting: Setting, value: Any) -> None:
+    """What the modules and the worker would refuse only after the first drain."""
+    if setting.maximum is None:
+        return
+    if isinstance(value, str):
+        if len(value) > setting.maximum or not value.isprintable():
+            raise SettingError(f"{name} must be one line of at most {setting.maximum:g} printable characters")
+    elif value > setting.maximum:
+        raise SettingError(f"{name} is {value:g}; it must be at most {setting.maximum:g}")
 
 
 def _copy(value: Any) -> Any:
@@ -332,8 +348,9 @@ def _same_everywhere(out: Resolved, variables: Mapping[str, Mapping[str, Any]]) 
     for name, setting in SETTINGS.items():
         values = {repr(host_vars.get(name)) for host_vars in variables.values()}
         if not setting.per_worker and len(values) > 1:
-            _extend(out.errors, [f"{name} differs between the workers ({', '.join(sorted(values))}); "
-                                 "it is a setting of the whole fleet, set it in one place"])
+            # Without the values: an index address may hold a password.
+            _extend(out.errors, [f"{name} differs between the workers; it is a setting of the whole fleet, set it in "
+                                 "one place"])
 
 
 def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str, Any]:

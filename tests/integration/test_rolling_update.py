@@ -107,6 +107,11 @@ def test_a_limited_run_is_refused(make_fleet):
     assert done.returncode != 0, done.stdout
     assert "the run is limited and lacks w1" in " ".join(done.stdout.split())
     assert set(fleet.versions().values()) == {"1.2.0"}
+    lines = fleet.inventory.read_text(encoding="utf-8") + "others:\n  hosts:\n    db1:\n"
+    (fleet.dir / "more.yml").write_text(lines, encoding="utf-8")
+    done = fleet.playbook("rolling_update", "--limit", "db1", inventory=fleet.dir / "more.yml", solver_version="1.3.0")
+    assert done.returncode != 0, done.stdout
+    assert "leaves no worker of the fleet" in " ".join(done.stdout.split())
     done = fleet.roll("1.3.0", "--limit", "w2", solver_allow_partial=True)
     assert done.returncode == 0, done.stdout
     assert fleet.versions() == {"w1": "1.2.0", "w2": "1.3.0"}

@@ -65,8 +65,8 @@ def test_the_schema_is_a_schema():
 
 
 @pytest.mark.parametrize(("outcome", "word"), [
-    ("updated", "incomplete"), ("failed", "incomplete"), ("reverted", "incomplete"), ("quarantined", "incomplete"),
-    ("unreachable", "incomplete")])
+    ("updated", "incomplete"), ("failed", "incomplete"), ("reverted", "incomplete"), ("quarantined", "aborted"),
+    ("unreachable", "aborted")])
 def test_a_verdict_with_each_outcome_fits_the_schema(outcome, word):
     plan = plan_of(4)
     made = _rollout.outcome(plan["workers"]["w1"], STEPS[outcome])
