@@ -53,8 +53,12 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
          "solver_index_url", "solver_keep_releases")),
     "The rollout": (
         "Which workers, how many at a time, and when to stop.",
-        ("solver_hosts", "solver_exclude", "solver_allow_partial", "solver_reason", "solver_rollout_id",
-         "solver_max_unavailable", "solver_max_fail_percentage", "solver_verdict_file")),
+        ("solver_hosts", "solver_exclude", "solver_only", "solver_fleet_size", "solver_forget", "solver_allow_partial",
+         "solver_reason", "solver_rollout_id", "solver_max_unavailable", "solver_max_fail_percentage",
+         "solver_on_abort", "solver_progress_deadline", "solver_force", "solver_foreign_drain", "solver_verdict_file")),
+    "The lock": (
+        "So that one rollout at a time touches the fleet.",
+        ("solver_lock_wait", "solver_lock_ttl", "solver_lock_steal")),
     "The drain": (
         "How a worker goes out of service.",
         ("solver_drain_mode", "solver_drain_timeout", "solver_drain_grace", "solver_drain_lease",

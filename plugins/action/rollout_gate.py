@@ -1,15 +1,31 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Decide before a wave whether it may begin: the failure budget of the whole fleet."""
+"""Decide before a wave whether it may begin, on a live census of the whole fleet."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain
-from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import gate
+from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import run_everywhere
+from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
+    Decision,
+    Stall,
+    done_count,
+    gate,
+    healthy_count,
+    spent_by,
+)
+
+# Between two looks at a fleet that is short of serving workers.
+PAUSE_S = 5.0
+# A silent task would be taken for a hung one.
+SAY_EVERY_S = 15.0
+# One look at a worker: the connection, the module and the worker's own answer.
+LOOK_S = 20.0
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -20,11 +36,60 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        task_vars = task_vars or {}
+        self.task_vars = task_vars or {}
         self.validate_argument_spec({})
-        plan = plain(task_vars["solver_plan"])
-        facts = fleet_facts(task_vars, plan["workers"], "solver_outcome")
-        decision = gate(plan, {host: own.get("solver_outcome") or {} for host, own in facts.items()})
-        result.update(changed=False, ansible_facts={"solver_gate": decision}, **decision)
-        result["msg"] = decision["reason"] or f"{decision['done']} of {decision['todo']} done, going on"
+        self.plan = plain(self.task_vars["solver_plan"])
+        self.rollout = plain(self.task_vars["solver_rollout"])
+        facts = fleet_facts(self.task_vars, self.plan["workers"], "solver_outcome", "solver_gate")
+        outcomes = {host: own.get("solver_outcome") or {} for host, own in facts.items()}
+        before = _latest([own.get("solver_gate") or {} for own in facts.values()])
+        state = dict(before) if before.get("cause") and not before.get("open") else self._ask(outcomes, before)
+        state["done"], state["todo"] = done_count(self.plan, outcomes), len(self.plan["order"])
+        state["spent"] = spent_by(self.plan, outcomes)
+        result.update(changed=False, ansible_facts={"solver_gate": state}, **state)
+        result["msg"] = state["reason"] or f"{state['done']} of {state['todo']} done, going on"
         return result
+
+    def _ask(self, outcomes: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+        """Look until the wave may begin, or never will."""
+        healthy = healthy_count(self.plan, outcomes)
+        since = time.monotonic()
+        if before.get("healthy") == healthy:
+            since = float(before["since"])
+        deadline = float(self.rollout["settings"]["solver_progress_deadline"])
+        wave = list(self.task_vars["ansible_play_batch"])
+        said = 0.0
+        while True:
+            live = self._census()
+            decision = gate(self.plan, outcomes, live, wave, Stall(time.monotonic() - since, deadline))
+            if not decision.wait:
+                return {"open": decision.open, "cause": decision.cause, "reason": decision.reason,
+                        "healthy": healthy, "since": since, "looks": int(before.get("looks") or 0) + 1}
+            if time.monotonic() - said >= SAY_EVERY_S:
+                said = time.monotonic()
+                self._say(decision, deadline - (said - since))
+            time.sleep(min(PAUSE_S, max(0.1, deadline - (time.monotonic() - since))))
+
+    def _say(self, decision: Decision, left: float) -> None:
+        self._display.display(f"waiting for workers, {left:.0f} s left: {decision.reason}")
+
+    def _census(self) -> dict[str, dict[str, Any]]:
+        """Ask every worker that could be reached, all at once; renew the lock in the same call."""
+        settings = self.rollout["settings"]
+        args = {
+            name: {
+                "worker_dir": self.rollout["workers"][name]["worker_dir"],
+                "state": "renewed", "rollout_id": self.plan["rollout_id"], "run_id": self.plan["run_id"],
+                "ttl": settings["solver_lock_ttl"],
+                "control_socket": self.rollout["workers"][name]["control_socket"],
+                "control_timeout": settings["solver_control_timeout"]}
+            for name in self.plan["lock"]["workers"]}
+        return run_everywhere(
+            self, self.task_vars, "solver.fleet.rollout_lock", args,
+            timeout=LOOK_S + float(settings["solver_control_timeout"]),
+            parallel=max(1, int(self.task_vars.get("ansible_forks") or 5)))
+
+
+def _latest(states: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the last decision: facts reach the workers of one wave, so each has the one of its own."""
+    return max(states, key=lambda state: int(state.get("looks") or 0), default={})

@@ -9,18 +9,10 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import (
-    fleet_facts,
-    plain,
-    write_json,
-    write_refusal,
-)
-from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import (
-    document,
-    make_plan,
-    plan_lines,
-    wave_pairs,
-)
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain, write_refusal
+from ansible_collections.solver.fleet.plugins.plugin_utils._lock import dead_runs, here
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan import holder_of, make_plan, plan_lines, wave_pairs
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, settings_shown
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -38,14 +30,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         facts = fleet_facts(task_vars, rollout["hosts"], "solver_census", "solver_staged")
         fleet = {host: {"census": own.get("solver_census"), "staged": own.get("solver_staged")}
                  for host, own in facts.items()}
-        plan = make_plan(fleet, settings, settings["solver_rollout_id"], int(task_vars.get("ansible_forks") or 5))
+        holders = [holder for holder in (holder_of(own["census"] or {}) for own in fleet.values()) if holder]
+        plan = make_plan(fleet, settings, {
+            "kind": rollout["kind"], "run_id": rollout["run_id"], "new_id": rollout["new_id"],
+            "forks": int(task_vars.get("ansible_forks") or 5), "dead_runs": dead_runs(holders, here())})
+        plan.update(started_at=rollout["started_at"], settings=settings_shown(settings))
         if plan["refused"]:
-            plan["refused"] += _available(rollout["package"], settings)
+            if rollout["staging"]:
+                plan["refused"] += _available(rollout["package"], settings)
             return result | _refused(plan, settings["solver_verdict_file"])
-        if settings["solver_verdict_file"] and not self._task.check_mode:
-            # Replaced at the end; if the controller dies in between, this is what the file says.
-            write_json(settings["solver_verdict_file"], document("interrupted", plan))
-        result.update(changed=False, plan=plan, msg=plan_lines(plan), pairs=wave_pairs(plan))
+        result.update(changed=False, plan=plan, msg=plan_lines(plan), pairs=wave_pairs(plan["waves"]))
         result["ansible_facts"] = {"solver_plan": plan}
         return result
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import getpass
 import secrets
 from datetime import datetime, UTC
 from typing import Any
@@ -11,8 +12,12 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_variables, write_refusal
-from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import document, wave_groups
+from ansible_collections.solver.fleet.plugins.plugin_utils._lock import here
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan import wave_groups
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import Resolved, resolve
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
+
+KINDS = ("update", "rollback", "recover")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -24,23 +29,29 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        _unused, args = self.validate_argument_spec(
-            {"need_version": {"type": "bool", "default": True}, "fleet": {"type": "list", "elements": "str"}})
+        _unused, args = self.validate_argument_spec({
+            "kind": {"type": "str", "choices": list(KINDS)},
+            "fleet": {"type": "list", "elements": "str"}})
+        kind = args["kind"]
         hosts = list(task_vars["ansible_play_hosts_all"])
         variables = fleet_variables(self, task_vars, hosts)
         left_out = sorted(set(args["fleet"] or ()) - set(hosts))
-        resolved = resolve(variables, need_version=args["need_version"], left_out=left_out)
-        if args["need_version"] and wave_groups(task_vars["groups"]):
+        resolved = resolve(variables, need_version=kind == "update", left_out=left_out, rolls=kind is not None)
+        if kind and wave_groups(task_vars["groups"]):
             resolved.errors.append("the inventory has groups named solver_wave_*, which a rollout makes for itself; "
                                    "rename them, and run one rollout per ansible-playbook")
         if resolved.errors:
             return result | _refused(resolved)
         settings = resolved.settings
         settings.pop("solver_index_url")  # it may hold a password, and facts are shown with -v
-        settings["solver_rollout_id"] = settings["solver_rollout_id"] or _new_id(task_vars)
         result["ansible_facts"] = {
             "solver_rollout": {
-                "settings": settings, "workers": resolved.workers, "hosts": hosts,
+                "kind": kind, "settings": settings, "workers": resolved.workers, "hosts": hosts,
+                "new_id": settings["solver_rollout_id"] or _new_id(task_vars), "run_id": secrets.token_hex(8),
+                "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "who": {"job": _job(task_vars), "user": str(task_vars.get("awx_user_name") or getpass.getuser()),
+                        "controller": here()},
+                "staging": bool(settings["solver_version"]) and kind != "recover",
                 "package": resolved.package, "package_on_worker": resolved.package_on_worker,
                 "package_name": resolved.package_name.lower().replace("_", "-")}}
         result["warnings"] = resolved.warnings
@@ -60,8 +71,13 @@ def _refused(resolved: Resolved) -> dict[str, Any]:
     }
 
 
-def _new_id(task_vars: dict[str, Any]) -> str:
+def _job(task_vars: dict[str, Any]) -> str | None:
     """AWX's job id where there is one: an operator can look it up."""
     job = task_vars.get("awx_job_id") or task_vars.get("tower_job_id")
+    return str(job) if job else None
+
+
+def _new_id(task_vars: dict[str, Any]) -> str:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    job = _job(task_vars)
     return f"awx-{job}-{stamp}" if job else f"rollout-{stamp}-{secrets.token_hex(3)}"

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, UTC
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -14,7 +15,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._action import (
     write_json,
     write_refusal,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils._rollout import not_done, verdict, verdict_lines
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import not_done, verdict, verdict_lines
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -28,12 +29,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         task_vars = task_vars or {}
         self.validate_argument_spec({})
         plan = plain(task_vars["solver_plan"])
-        facts = fleet_facts(task_vars, plan["workers"], "solver_outcome")
-        outcomes = {host: own.get("solver_outcome") or {} for host, own in facts.items()}
-        document = verdict(plan, outcomes, check_mode=bool(self._task.check_mode))
+        plan["ended_at"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        facts = fleet_facts(task_vars, plan["workers"], "solver_outcome", "solver_back_outcome", "solver_gate",
+                            "solver_final")
+
+        def of(name: str) -> dict[str, Any]:
+            return {host: own[name] for host, own in facts.items() if own.get(name)}
+
+        last = max((own.get("solver_gate") or {} for own in facts.values()), key=lambda one: one.get("looks") or 0)
+        document = verdict(plan, of("solver_outcome"), of("solver_final"), gate=last, backs=of("solver_back_outcome"),
+                           check_mode=bool(self._task.check_mode))
         path = plain(task_vars["solver_rollout"])["settings"]["solver_verdict_file"]
         if path:
             (write_refusal if self._task.check_mode else write_json)(path, document)
-        result.update(changed=False, verdict=document, msg=verdict_lines(document), not_done=not_done(document),
-                      ansible_facts={"solver_verdict": document})
+        result.update(changed=False, verdict=document, msg=verdict_lines(document),
+                      not_done=not_done(document, plan), ansible_facts={"solver_verdict": document})
         return result

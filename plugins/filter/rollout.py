@@ -10,28 +10,49 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _rollout, _toml
+from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _gate, _lines, _lock, _plan, _step, _toml
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
 
 
-def update_next(steps: Mapping[str, Any]) -> str:
+def update_next(steps: Mapping[str, Any], revertible: bool = True) -> str:
     """Decide what follows a failed step."""
-    return _rollout.next_action(plain(steps))
+    return _step.next_action(plain(steps), bool(revertible))
 
 
-def update_outcome(steps: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[str, Any]:
+def update_needs_control(steps: Mapping[str, Any]) -> bool:
+    """Say whether a failed probe needs a control before anything is blamed."""
+    return _fault.needs_control(plain(steps))
+
+
+def update_outcome(steps: Mapping[str, Any], planned: Mapping[str, Any], revertible: bool = True) -> dict[str, Any]:
     """Say what became of a worker."""
-    return _rollout.outcome(plain(planned), plain(steps))
+    return _step.outcome(plain(planned), plain(steps), bool(revertible))
+
+
+def control_tried(control: Mapping[str, Any]) -> bool:
+    """Say whether a control solve tells anything."""
+    return _fault.tried(plain(control))
+
+
+def control_workers(plan: Mapping[str, Any], rollout: Mapping[str, Any], batch: list[str]) -> list[dict[str, str]]:
+    """Name the workers that can be asked for a control solve."""
+    return _gate.control_workers(plain(plan), plain(rollout), [str(name) for name in batch])
+
+
+def lock_free(census: Mapping[str, Any]) -> bool:
+    """Say whether no live rollout holds the worker, by all that this machine can know."""
+    holder = _plan.holder_of(plain(census))
+    return holder is None or bool(_lock.dead_runs([holder], _lock.here()))
 
 
 def progress_line(result: Mapping[str, Any], plan: Mapping[str, Any], name: str) -> str:
     """Say it in one line."""
-    return _rollout.progress_line(plain(plan), str(name), plain(result))
+    return _lines.progress_line(plain(plan), str(name), plain(result))
 
 
 def fleet_lines(fleet: Mapping[str, Any]) -> list[str]:
     """Show a fleet's state."""
-    return _rollout.fleet_lines(plain(fleet))
+    return _lines.fleet_lines(plain(fleet))
 
 
 def to_toml(sections: Mapping[str, Any]) -> str:
@@ -39,14 +60,14 @@ def to_toml(sections: Mapping[str, Any]) -> str:
     return _toml.dumps(plain(sections))
 
 
-def wave_hosts(groups: Mapping[str, Any]) -> str:
+def wave_hosts(groups: Mapping[str, Any], prefix: str = _plan.WAVE_GROUP) -> str:
     """Return the play's host pattern: the wave groups, joined in order."""
-    return ":".join(_rollout.wave_groups(groups)) or "localhost:!localhost"
+    return ":".join(_plan.wave_groups(groups, prefix)) or "localhost:!localhost"
 
 
-def wave_sizes(groups: Mapping[str, Any]) -> list[int]:
+def wave_sizes(groups: Mapping[str, Any], prefix: str = _plan.WAVE_GROUP) -> list[int]:
     """Return the play's serial: the size of each wave."""
-    return [len(groups[name]) for name in _rollout.wave_groups(groups)] or [1]
+    return [len(groups[name]) for name in _plan.wave_groups(groups, prefix)] or [1]
 
 
 def within_limit(pattern: str, fleet: list[str], limited: list[str]) -> str:
@@ -61,8 +82,11 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "fleet_lines": fleet_lines, "progress_line": progress_line, "to_toml": to_toml,
-            "update_next": update_next, "update_outcome": update_outcome,
+            "control_tried": control_tried, "control_workers": control_workers,
+            "fleet_lines": fleet_lines, "lock_free": lock_free,
+            "progress_line": progress_line, "to_toml": to_toml,
+            "update_needs_control": update_needs_control, "update_next": update_next,
+            "update_outcome": update_outcome,
             "wave_hosts": wave_hosts, "wave_sizes": wave_sizes,
             "within_limit": within_limit,
         }

@@ -10,6 +10,7 @@ import os
 from typing import Any, Dict
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import Finding, WorkerClient
+from ansible_collections.solver.fleet.plugins.module_utils._record import look
 from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock
 
 Json = Dict[str, Any]
@@ -52,5 +53,6 @@ def census(control_socket: str, control_timeout: float, worker_dir: str | None =
     except Finding as error:
         result.update(finding=finding_of(error), message=error.message)
     if worker_dir:
+        result.update(look(worker_dir))
         result["releases"] = {link: linked_release(worker_dir, link) for link in ("current", "previous")}
     return result

@@ -39,11 +39,11 @@ def failure(code: str, message: str, details: dict[str, Any] | None = None) -> d
     return {"code": code, "message": message, "details": details or {}}
 
 
-def failure_of(error: WorkerError) -> dict[str, Any]:
+def failure_of(error: Any) -> dict[str, Any]:
     return failure(error.code, error.message, error.details)
 
 
-def exit_failed(module: Any, doing: str, error: WorkerError, result: dict[str, Any]) -> None:
+def exit_failed(module: Any, doing: str, error: Any, result: dict[str, Any]) -> None:
     """End a module with what it knows: progress is returned on failure as on success."""
     result = dict(result, failure=failure_of(error))
     module.fail_json(msg=f"{doing}: {error.message}", **result)

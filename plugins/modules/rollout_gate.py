@@ -15,8 +15,13 @@ author:
   - solver.fleet contributors (@solver-fleet)
 description:
   - >-
-    Counts failed, reverted, quarantined, unreachable and unknown workers over the whole fleet, and closes when
-    they are more than C(solver_max_fail_percentage) allows.
+    Asks every worker of the fleet at once how it is, and renews the rollout's lock in the same call.
+  - >-
+    Closes when the lock was lost, somebody asked for a pause or an abort, the last wave was inconclusive, failed,
+    reverted, quarantined, unreachable and unknown workers of the whole fleet are more than
+    C(solver_max_fail_percentage) allows, or no worker became healthy for C(solver_progress_deadline).
+  - >-
+    Waits, and says so, while fewer workers would serve than the fleet minus the window.
   - >-
     Never fails. A closed gate is for C(meta: end_host), so that the verdict is still given.
   - >-
@@ -54,9 +59,10 @@ open:
   description: Whether the wave may begin.
   type: bool
   returned: success
-within_budget:
-  description: Whether the failures so far are within the budget.
-  type: bool
+cause:
+  description: >-
+    Why not, in one word: V(lock), V(paused), V(operator), V(inconclusive), V(budget), V(floor) or V(progress).
+  type: str
   returned: success
 reason:
   description: Why not.

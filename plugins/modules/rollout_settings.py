@@ -39,10 +39,12 @@ options:
     description: All workers of the inventory, so that a run that is limited to a part of them is noticed.
     type: list
     elements: str
-  need_version:
-    description: Whether C(solver_version) must be set.
-    type: bool
-    default: true
+  kind:
+    description:
+      - What the settings are for. With it, also what only a rollout needs is checked.
+      - V(update) needs C(solver_version), V(rollback) may have it, V(recover) does not use it.
+    type: str
+    choices: [update, rollback, recover]
 """
 
 EXAMPLES = r"""

@@ -108,6 +108,15 @@ options:
     description: Take over, or end, the live drain of another owner.
     type: bool
     default: false
+  worker_dir:
+    description: Directory of the worker, where the rollout's record lies. Needed with O(run_id).
+    type: path
+  run_id:
+    description:
+      - The run that must hold the rollout's lock of this worker, see M(solver.fleet.rollout_lock).
+      - When another run holds it, or nobody, the module changes nothing and fails with the code C(fenced).
+      - Without it the lock is not looked at.
+    type: str
   wait_slice:
     description:
       - Seconds that one call waits at most, 0 to 25, and never more than half of O(lease).
@@ -236,6 +245,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._drain import (
     DrainOptions,
     option_defect,
 )
+from ansible_collections.solver.fleet.plugins.module_utils._files import StepError
+from ansible_collections.solver.fleet.plugins.module_utils._record import RecordFile
 from ansible_collections.solver.fleet.plugins.module_utils._result import (
     control_argument_spec,
     exit_failed,
@@ -261,6 +272,8 @@ def argument_spec() -> dict[str, dict[str, object]]:
         },
         accept_loss={"type": "bool", "default": False},
         steal={"type": "bool", "default": False},
+        worker_dir={"type": "path"},
+        run_id={"type": "str"},
         wait_slice={"type": "float", "default": 25.0},
         absent_ok={"type": "bool", "default": False},
     )
@@ -277,13 +290,16 @@ def flow_of(module: AnsibleModule) -> DrainFlow:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=argument_spec(), supports_check_mode=True, required_by={"run_id": ["worker_dir"]}
+    )
     flow = None
     active = module.params["state"] == "active"
     try:
         flow = flow_of(module)
-        (flow.resume if active else flow.drain)()
-    except WorkerError as error:
+        with RecordFile(module.params["worker_dir"] or "").fence(module.params["run_id"]):
+            (flow.resume if active else flow.drain)()
+    except (WorkerError, StepError) as error:
         doing = "Putting back into service" if active else "Draining"
         name = flow.name() if flow else "the worker"
         exit_failed(module, f"{doing} {name}", error, flow.finish() if flow else {})

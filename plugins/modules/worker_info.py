@@ -95,6 +95,22 @@ releases:
       description: The C(release.json) of the release before that, V(none) without one.
       type: dict
       returned: always
+rollout:
+  description:
+    - The rollout's record of this worker, V(none) if there was no rollout yet.
+    - It names the last rollout with what the worker came from, the lock and its holder, and the fleet's roster.
+  returned: when O(worker_dir) is given
+  type: dict
+lock_state:
+  description:
+    - Whether a rollout holds the worker, V(free), V(held) or V(expired), by the clocks of the target.
+    - V(unknown) where the record cannot be read, as RV(record_problem) says.
+  returned: when O(worker_dir) is given
+  type: str
+record_problem:
+  description: Why the record cannot be read.
+  returned: when the record cannot be read
+  type: str
 host_clock:
   description: A reading of the target's clock that is never stepped, for
     O(solver.fleet.solve_check#module:since).

@@ -148,6 +148,13 @@ options:
   rollout_id:
     description: Which rollout staged the release, for its metadata.
     type: str
+  run_id:
+    description:
+      - For O(state=active), the run that must hold the rollout's lock of this worker, see
+        M(solver.fleet.rollout_lock).
+      - When another run holds it, or nobody, the module changes nothing and fails with the code C(fenced).
+      - Without it the lock is not looked at.
+    type: str
   lease:
     description: Lease in seconds that the drain is renewed with before the switch.
     type: float
@@ -370,7 +377,8 @@ failure:
           V(version_mismatch), V(no_space), V(no_python), V(pip_failed), V(release_invalid), V(config_refused),
           V(locked), V(timeout), V(unwritable).
         - V(active) knows V(no_release), V(no_previous), V(lease_lost), V(foreign_drain), V(not_safe_to_stop), the
-          findings V(hung), V(denied) and V(foreign), V(service_failed), V(restart_timeout), V(stop_timeout).
+          findings V(hung), V(denied) and V(foreign), V(fenced), V(bad_record),
+          V(service_failed), V(restart_timeout), V(stop_timeout).
         - V(absent) knows V(release_linked).
       type: str
     message:
@@ -388,6 +396,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient, WorkerError
 from ansible_collections.solver.fleet.plugins.module_utils._files import Json, StepError, hide_credentials
+from ansible_collections.solver.fleet.plugins.module_utils._record import RecordFile
 from ansible_collections.solver.fleet.plugins.module_utils._release_stage import (
     Stage,
     Target,
@@ -423,6 +432,7 @@ def argument_spec() -> dict[str, object]:
         service=SERVICE_SPEC,
         owner={"type": "str"},
         rollout_id={"type": "str"},
+        run_id={"type": "str"},
         lease={"type": "float", "default": 900.0},
         keep={"type": "int", "default": 5},
         min_free_mb={"type": "int", "default": 200},
@@ -497,6 +507,10 @@ class Run:
         self.result["diff"] = diff_of(self.given, self.result["release"]["version"])
 
     def active(self) -> None:
+        with RecordFile(os.path.abspath(self.given["worker_dir"])).fence(self.given["run_id"]):
+            self._switch()
+
+    def _switch(self) -> None:
         service = self.given["service"]
         switch = Switch(move_of(self.given), self.client(), open_service(service) if service else None)
         self.result = switch.result

@@ -56,7 +56,32 @@ SETTINGS: dict[str, Setting] = {
     "solver_allow_partial": Setting(
         "flag", False, "Allow a run that leaves out a part of the fleet, by a limit or a slice. The window and the "
         "budget are then those of the part."),
+    "solver_only": Setting(
+        "names", [], "Only these workers (inventory names), for rollback.yml and recover.yml. Default: all."),
+    "solver_fleet_size": Setting(
+        "count", 0, "How many workers the fleet has; a run with another number is refused. 0: as many as there are. "
+        "After its first rollout the fleet knows its members by itself.", minimum=0),
+    "solver_forget": Setting(
+        "names", [], "Workers (inventory names) that are gone for good: later runs no longer miss them."),
+    "solver_force": Setting(
+        "flag", False, "Try a release again on workers on which that very release failed before."),
+    "solver_foreign_drain": _choice(
+        "refuse", "What happens when somebody else drains a worker: refuse the rollout, or exclude that worker.",
+        "refuse", "exclude"),
+    "solver_on_abort": _choice(
+        "rollback", "What happens to the updated workers when a bad release exceeds the budget: rollback brings each "
+        "back to where it came from; stop leaves them.", "rollback", "stop"),
+    "solver_progress_deadline": Setting(
+        "seconds", 900.0, "Without a worker that becomes healthy for so long, the rollout is aborted. Must be longer "
+        "than solver_drain_timeout, solver_deploy_timeout and solver_healthy_deadline together.", minimum=5),
     "solver_reason": Setting("text", "", "Why, shown by every worker while it drains.", maximum=500),
+    "solver_lock_wait": Setting(
+        "seconds", 0.0, "How long to wait for another rollout to end. 0: refuse at once.", minimum=0, maximum=86_400),
+    "solver_lock_ttl": Setting(
+        "seconds", 1800.0, "After so long without a sign of life the lock of a rollout is free.", minimum=60,
+        maximum=86_400),
+    "solver_lock_steal": Setting(
+        "flag", False, "Take the lock of another rollout that is known to be dead; needs solver_reason."),
     "solver_rollout_id": Setting(
         "text", "", "Identity of the rollout and owner of its drains. Default: made up.", maximum=200),
     "solver_max_unavailable": Setting(
@@ -149,8 +174,10 @@ LOCAL_FLEET: dict[str, Setting] = {
 
 # Set by the playbooks themselves.
 INTERNAL = frozenset({
-    "solver_census", "solver_gate", "solver_outcome", "solver_package_digest", "solver_plan", "solver_plan_result",
-    "solver_rollout", "solver_staged", "solver_verdict", "solver_verdict_result", "solver_wheels",
+    "solver_back", "solver_back_outcome", "solver_back_result", "solver_begin", "solver_census", "solver_final",
+    "solver_gate", "solver_lock", "solver_operation", "solver_outcome", "solver_package_digest", "solver_plan",
+    "solver_plan_result", "solver_request", "solver_requested", "solver_rollout", "solver_staged", "solver_step",
+    "solver_unlocked", "solver_verdict", "solver_verdict_result", "solver_waited", "solver_wheels",
 })
 
 
@@ -304,10 +331,12 @@ def window_size(raw: str | None, fleet: int) -> int:
 
 def resolve(
     variables: Mapping[str, Mapping[str, Any]], need_version: bool = True, left_out: Sequence[str] = (),
+    rolls: bool = True,
 ) -> Resolved:
     """Read the settings of a fleet: VARIABLES maps each inventory host to its variables.
 
-    LEFT_OUT are the workers of the inventory that the run does not have.
+    LEFT_OUT are the workers of the inventory that the run does not have. ROLLS says that workers will be touched,
+    NEED_VERSION that it is to a version which somebody must name.
     """
     out = Resolved()
     first = next(iter(variables.values()), {})
@@ -324,7 +353,9 @@ def resolve(
         _extend(out.errors, ["solver_version is not set; name the version to roll out, "
                              "for example -e solver_version=1.3.0"])
     _together(out, len(variables))
-    if need_version and left_out and not out.settings["solver_allow_partial"]:
+    if rolls:
+        _rollout_rules(out)
+    if rolls and left_out and not out.settings["solver_allow_partial"]:
         _extend(out.errors, [
             f"the run is limited and lacks {', '.join(left_out)}; window and budget must be those of the whole fleet. "
             "Run it without --limit, or set solver_allow_partial: true"])
@@ -415,7 +446,7 @@ def _together(out: Resolved, fleet: int) -> None:
         _extend(out.errors, [f"solver_drain_lease is {settings['solver_drain_lease']:g} s, shorter than a phase of "
                              f"the update ({longest:g} s); make it longer than solver_drain_timeout, "
                              "solver_deploy_timeout and solver_healthy_deadline"])
-    _unknown_excludes(out)
+    _unknown_names_of_workers(out)
     sockets = [worker["control_socket"] for worker in out.workers.values()]
     if fleet == 1:
         out.warnings.append("the fleet has one worker: while it is updated nothing takes tasks")
@@ -440,10 +471,32 @@ def _package(out: Resolved) -> None:
                               f"{version}; name the same version in both")
 
 
-def _unknown_excludes(out: Resolved) -> None:
-    strangers = sorted(set(out.settings["solver_exclude"]) - set(out.workers))
-    if strangers:
-        _extend(out.errors, [f"solver_exclude names {', '.join(strangers)}, which the fleet does not have"])
+def _rollout_rules(out: Resolved) -> None:
+    """What would let a rollout hang, abort by itself, or never abort."""
+    settings = out.settings
+    phases = settings["solver_drain_timeout"] + settings["solver_deploy_timeout"] + settings["solver_healthy_deadline"]
+    if settings["solver_progress_deadline"] <= phases:
+        _extend(out.errors, [f"solver_progress_deadline is {settings['solver_progress_deadline']:g} s, but one worker "
+                             f"may take {phases:g} s (solver_drain_timeout + solver_deploy_timeout + "
+                             "solver_healthy_deadline); make it longer"])
+    soak = settings["solver_min_healthy_time"]
+    wave = settings["solver_drain_timeout"] + 2 * settings["solver_healthy_deadline"] + soak
+    if settings["solver_lock_ttl"] <= wave:
+        _extend(out.errors, [f"solver_lock_ttl is {settings['solver_lock_ttl']:g} s, but a wave may take {wave:g} s "
+                             "(solver_drain_timeout + twice solver_healthy_deadline + solver_min_healthy_time); "
+                             "make it longer"])
+    if settings["solver_max_fail_percentage"] >= 100:
+        _extend(out.errors, ["solver_max_fail_percentage is 100, a budget that can never be exceeded: the rollout "
+                             "would go through the whole fleet whatever fails; use less"])
+    if settings["solver_lock_steal"] and not settings["solver_reason"]:
+        _extend(out.errors, ["solver_lock_steal needs a solver_reason, which is kept with the lock"])
+
+
+def _unknown_names_of_workers(out: Resolved) -> None:
+    for name in ("solver_exclude", "solver_only"):
+        strangers = sorted(set(out.settings[name]) - set(out.workers))
+        if strangers:
+            _extend(out.errors, [f"{name} names {', '.join(strangers)}, which the fleet does not have"])
 
 
 def _one_machine(out: Resolved) -> bool:

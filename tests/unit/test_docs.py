@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(ROOT / ".collections"))
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _rollout, _settings  # noqa: E402
+from ansible_collections.solver.fleet.plugins.plugin_utils import _converge, _plan, _settings, _step, _verdict  # noqa: E402
 
 SCHEMA = json.loads((DOCS / "schemas" / "verdict-1.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -27,7 +27,7 @@ PAGES = sorted(path for path in [*DOCS.rglob("*.md"), ROOT / "CONTRIBUTING.md", 
 
 RELEASE = {"id": "1.3.0-aaaaaaaa-bbbbbbbb", "version": "1.3.0"}
 DRAINED = {"done": True, "open_at_drain": 19, "elapsed_s": 6.3}
-FEATURES = [*_rollout.MANDATORY, "handover"]
+FEATURES = [*_converge.MANDATORY, "handover"]
 SWITCHED = {"switched": True, "restarted": True}
 GOOD = {"drain": DRAINED, "switch": SWITCHED, "verify": {"done": True, "elapsed_s": 2.1}, "resume": {"done": True},
         "soak": {"skipped": True}}
@@ -50,9 +50,16 @@ def plan_of(size: int, budget: float = 25.0, exclude: tuple[str, ...] = (), ther
                                                  "instance": {"version": version, "release": release}}}
     fleet = {f"w{number}": {"census": census, "staged": {"release": RELEASE, "at_target": there}}
              for number in range(1, size + 1)}
-    settings = {"solver_exclude": list(exclude), "solver_version": "1.3.0", "window": 1,
-                "solver_max_fail_percentage": budget}
-    return _rollout.make_plan(fleet, settings, "rollout-1", forks=5)
+    settings = {**{name: own.default for name, own in _settings.SETTINGS.items()}, "solver_exclude": list(exclude),
+                "solver_version": "1.3.0", "window": 1, "solver_max_fail_percentage": budget}
+    run = {"kind": "update", "run_id": "run-1", "new_id": "rollout-1", "forks": 5, "dead_runs": []}
+    return _plan.make_plan(fleet, settings, run)
+
+
+def verdict(plan: dict[str, Any], outcomes: dict[str, Any], **more: Any) -> dict[str, Any]:
+    there = {"finding": "answering", "worker": {"state": "running", "drain": None, "instance": {
+        "version": "1.3.0", "release": RELEASE["id"]}}}
+    return _verdict.verdict(plan, outcomes, dict.fromkeys(plan["workers"], there), **more)
 
 
 def defects(document: Any) -> list[str]:
@@ -65,32 +72,36 @@ def test_the_schema_is_a_schema():
 
 
 @pytest.mark.parametrize(("outcome", "word"), [
-    ("updated", "incomplete"), ("failed", "incomplete"), ("reverted", "incomplete"), ("quarantined", "aborted"),
-    ("unreachable", "aborted")])
+    ("updated", "incomplete"), ("failed", "incomplete"), ("reverted", "incomplete"), ("quarantined", "incomplete"),
+    ("unreachable", "incomplete")])
 def test_a_verdict_with_each_outcome_fits_the_schema(outcome, word):
     plan = plan_of(4)
-    made = _rollout.outcome(plan["workers"]["w1"], STEPS[outcome])
+    made = _step.outcome(plan["workers"]["w1"], STEPS[outcome])
     assert made["outcome"] == outcome
-    document = _rollout.verdict(plan, {"w1": made})
+    document = verdict(plan, {"w1": made})
     assert document["verdict"] == word
     assert defects(document) == []
 
 
 def test_each_verdict_word_fits_the_schema():
     plan = plan_of(4)
-    good = _rollout.outcome(plan["workers"]["w1"], GOOD)
-    bad = _rollout.outcome(plan["workers"]["w1"], STEPS["reverted"])
+    good = _step.outcome(plan["workers"]["w1"], GOOD)
+    bad = _step.outcome(plan["workers"]["w1"], STEPS["reverted"])
     names = list(plan["workers"])
     documents = [
-        _rollout.verdict(plan, dict.fromkeys(names, good)),
-        _rollout.verdict(plan_of(4, there=True), {}),
-        _rollout.verdict(plan_of(4, exclude=("w1",)), {}),
-        _rollout.verdict(plan, {"w1": bad, "w2": bad}),
-        _rollout.verdict(plan, {"w1": {"outcome": "unknown", "cause": "unknown", "reason": "interrupted"}}),
-        _rollout.verdict(plan, {}, check_mode=True),
-        _rollout.document("refused", {"target": ""}, reasons=["solver_version is not set"]),
-        _rollout.document("refused", plan, reasons=["w1: it is not a wheel"]),
-        _rollout.document("interrupted", plan),
+        verdict(plan, dict.fromkeys(names, good)),
+        verdict(plan_of(4, there=True), {}),
+        verdict(plan_of(4, exclude=("w1",)), {}),
+        verdict(plan, {"w1": bad, "w2": bad}),
+        verdict(plan, {"w1": {"outcome": "unknown", "cause": "unknown", "reason": "interrupted"}}),
+        verdict(plan, {}, check_mode=True),
+        verdict(plan, {"w1": good}, gate={"open": False, "cause": "paused", "reason": "lunch"}),
+        verdict(plan, {"w1": {"outcome": "returned", "cause": "unknown", "reason": "the provider"}}),
+        verdict(plan, {"w1": bad, "w2": bad, "w3": good}, backs={"w3": good}),
+        verdict(plan, {"w1": bad, "w2": bad, "w3": good}, backs={"w3": bad}),
+        _verdict.document("refused", {"target": ""}, reasons=["solver_version is not set"]),
+        _verdict.document("refused", plan, reasons=["w1: it is not a wheel"]),
+        _verdict.document("interrupted", plan),
     ]
     assert [defects(document) for document in documents] == [[]] * len(documents)
     words = {document["verdict"] for document in documents}
@@ -103,13 +114,13 @@ def test_each_verdict_word_fits_the_schema():
     {"rollout_id": None}, {"reasons": [1]}, {"audit": {"accepted": 1}}])
 def test_the_schema_refuses_what_is_wrong(change):
     plan = plan_of(2)
-    document = _rollout.verdict(plan, {})
+    document = verdict(plan, {})
     assert defects({**document, **change}) != []
 
 
 def test_a_completed_verdict_has_no_failed_worker():
     plan = plan_of(2)
-    document = _rollout.verdict(plan, dict.fromkeys(plan["workers"], _rollout.outcome(plan["workers"]["w1"], GOOD)))
+    document = verdict(plan, dict.fromkeys(plan["workers"], _step.outcome(plan["workers"]["w1"], GOOD)))
     assert defects(document) == []
     broken = copy.deepcopy(document)
     broken["workers"][1].update(outcome="reverted", cause="release")
@@ -161,7 +172,7 @@ def test_the_numbers_of_the_guide_are_the_codes(name):
     budgets = re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
     assert len(rows) >= 4
     assert [size for size, *_unused in budgets] == ["3", "4", "10"]
-    assert all(_rollout.tolerated(int(size), 25) == int(bears) == int(stops) - 1 for size, bears, stops in budgets)
+    assert all(_plan.tolerated(int(size), 25) == int(bears) == int(stops) - 1 for size, bears, stops in budgets)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Decide after the waves which workers go back to where they came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain
+from ansible_collections.solver.fleet.plugins.plugin_utils._gate import roll_back
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan import BACK_GROUP, wave_pairs
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import closed_by
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """An abort for the release's sake returns all that this rollout updated; everything else leaves them."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        self.validate_argument_spec({})
+        plan = plain(task_vars["solver_plan"])
+        settings = plain(task_vars["solver_rollout"])["settings"]
+        facts = fleet_facts(task_vars, plan["workers"], "solver_outcome", "solver_gate")
+        outcomes = {host: own.get("solver_outcome") or {} for host, own in facts.items()}
+        last = max((own.get("solver_gate") or {} for own in facts.values()), key=lambda one: one.get("looks") or 0)
+        closed = closed_by(plan, outcomes, last) or {}
+        waves = roll_back(plan, outcomes, str(closed.get("cause") or ""), settings["solver_on_abort"])
+        names = [name for wave in waves for name in wave]
+        result.update(changed=False, pairs=wave_pairs(waves, BACK_GROUP), waves=waves)
+        result["msg"] = f"rolling back {', '.join(names)}: {closed['reason']}" if names else "nothing to roll back"
+        # The same shape as a plan's, so that one role does both.
+        workers = {name: _swapped(plan["workers"][name]) for name in names}
+        result["ansible_facts"] = {"solver_back": {**plan, "workers": workers, "order": names, "waves": waves}}
+        return result
+
+
+def _swapped(worker: dict[str, Any]) -> dict[str, Any]:
+    return {**worker, "from": worker["to"], "from_release": worker["release"], "to": worker["back_version"],
+            "release": worker["back_to"], "back_to": None, "back_version": None, "serving": True, "steal": False}

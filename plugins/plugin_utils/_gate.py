@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""Whether a further wave may begin, and who is rolled back when not. Pure functions of plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
+
+Plan = Mapping[str, Any]
+Outcomes = Mapping[str, Mapping[str, Any]]
+
+# What a worker may end as. Everything in SPENDS counts against the failure budget.
+GOOD = frozenset({"updated", "already"})
+SPENDS = frozenset({"failed", "reverted", "quarantined", "unreachable", "unknown"})
+# These come back by themselves, when their lease ends or when they can be reached again.
+MAY_RETURN = frozenset({"unknown", "unreachable"})
+
+
+class Decision(NamedTuple):
+    """What the gate says: open, or why not; C(wait) when looking again may help."""
+
+    open: bool
+    cause: str = ""
+    reason: str = ""
+    wait: bool = False
+
+
+class Stall(NamedTuple):
+    """How long no worker has become healthy, and how long that may last."""
+
+    seconds: float
+    deadline_s: float
+
+
+def gate(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str], stall: Stall) -> Decision:
+    """Decide whether WAVE may begin.
+
+    OUTCOMES holds what became of each worker so far, LIVE what each says now (``census``, ``record`` and ``failure``
+    of rollout_lock).
+    """
+    checks = (_lock(live), _request(live), _inconclusive(outcomes), _budget(plan, outcomes),
+              _quarantined(plan, outcomes), _progress(stall))
+    closed = next((decision for decision in checks if decision is not None), None)
+    return closed or _floor(plan, outcomes, live, wave, stall)
+
+
+def _lock(live: Outcomes) -> Decision | None:
+    lost = sorted(name for name, seen in live.items() if (seen.get("failure") or {}).get("code") == "lock_lost")
+    if not lost:
+        return None
+    message = one_line((live[lost[0]].get("failure") or {}).get("message"))
+    return Decision(False, "lock", f"the rollout's lock on {', '.join(lost)} is lost: {message}; "
+                                   "no further worker is touched")
+
+
+def _request(live: Outcomes) -> Decision | None:
+    for seen in live.values():
+        request = (seen.get("record") or {}).get("request")
+        if request:
+            why = f" ({one_line(request['reason'])})" if request.get("reason") else ""
+            cause = "paused" if request["what"] == "pause" else "operator"
+            return Decision(False, cause, f"{request['what']} asked for by {request.get('by') or '?'}{why}; "
+                                          "run the same command again to go on")
+    return None
+
+
+def _inconclusive(outcomes: Outcomes) -> Decision | None:
+    names = sorted(name for name, own in outcomes.items() if own.get("outcome") == "returned")
+    if not names:
+        return None
+    return Decision(False, "inconclusive", f"{outcomes[names[0]].get('reason')}; {', '.join(names)} went back and "
+                                           "serve; run the same command again when the provider solves")
+
+
+def _budget(plan: Plan, outcomes: Outcomes) -> Decision | None:
+    spent = spent_by(plan, outcomes)
+    if len(spent) <= plan["tolerated"]:
+        return None
+    share = 100.0 * len(spent) / plan["fleet"]
+    return Decision(False, "budget", f"{len(spent)} of {plan['fleet']} workers failed ({share:.0f} %: "
+                    f"{', '.join(spent)}), above solver_max_fail_percentage {plan['budget_percent']:g}; "
+                    "no further worker is touched")
+
+
+def spent_by(plan: Plan, outcomes: Outcomes) -> list[str]:
+    """Return the workers that count against the budget."""
+    return sorted(name for name in plan["workers"] if word_of(plan, outcomes, name) in SPENDS)
+
+
+def _quarantined(plan: Plan, outcomes: Outcomes) -> Decision | None:
+    """Those that no lease brings back: as many as the window, and nobody else may leave service."""
+    out = sorted(name for name, own in outcomes.items() if own.get("outcome") == "quarantined")
+    if len(out) < plan["window"]:
+        return None
+    return Decision(False, "floor", f"{', '.join(out)} are out of service because of this rollout, which is the whole "
+                                    f"window of {plan['window']}; no further worker is touched")
+
+
+def _progress(stall: Stall) -> Decision | None:
+    if stall.seconds <= stall.deadline_s:
+        return None
+    return Decision(False, "progress", f"no worker became healthy for {stall.seconds:.0f} s, longer than "
+                                       f"solver_progress_deadline {stall.deadline_s:g}; no further worker is touched")
+
+
+def _floor(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str], stall: Stall) -> Decision:
+    """The serving workers may never be fewer than the fleet minus the window. Others may always be updated."""
+    leaving = [name for name in wave if serves_now(live.get(name) or {})]
+    if not leaving:
+        return Decision(True)
+    out = out_of_service(plan, outcomes, live, wave)
+    if len(out) + len(wave) <= plan["window"]:
+        return Decision(True)
+    text = (f"{', '.join(out)} {'is' if len(out) == 1 else 'are'} out of service; with {', '.join(leaving)} fewer "
+            f"than {plan['floor']} of {plan['fleet']} workers would serve")
+    if stall.seconds < stall.deadline_s:
+        return Decision(False, "floor", text, wait=True)
+    return Decision(False, "floor", f"{text}, for longer than solver_progress_deadline {stall.deadline_s:g}; bring "
+                                    "them back, or raise solver_max_unavailable")
+
+
+def serves_now(seen: Mapping[str, Any]) -> bool:
+    """Whether the live census says that the worker takes tasks."""
+    return serving((seen.get("census") or {}).get("worker"))
+
+
+def out_of_service(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str]) -> list[str]:
+    """Return the workers outside of WAVE that are known not to serve.
+
+    A lost line is no proof that a worker is out: one that could not be reached from the beginning counts against the
+    budget alone. One that was lost in the middle of its update may still hold our drain, so it counts here as well.
+    """
+    out = []
+    for name in sorted(plan["workers"]):
+        if name in wave:
+            continue
+        seen = live.get(name)
+        if seen is None or seen.get("unreachable"):
+            own = outcomes.get(name) or {}
+            if own.get("outcome") in MAY_RETURN and own.get("step"):
+                out.append(name)
+        elif not serves_now(seen):
+            out.append(name)
+    return out
+
+
+def word_of(plan: Plan, outcomes: Outcomes, name: str) -> str:
+    """Return what became of a worker, or what the plan says of it, or ``pending``."""
+    known = (outcomes.get(name) or {}).get("outcome")
+    if known:
+        return str(known)
+    action = plan["workers"][name]["action"]
+    return "pending" if action == "update" else str(action)
+
+
+def done_count(plan: Plan, outcomes: Outcomes) -> int:
+    """Return how many of the workers to update have an outcome."""
+    return sum(1 for name in plan["order"] if word_of(plan, outcomes, name) != "pending")
+
+
+def healthy_count(plan: Plan, outcomes: Outcomes) -> int:
+    """Return how many workers became healthy: what resets the progress deadline."""
+    return sum(1 for name in plan["order"] if word_of(plan, outcomes, name) == "updated")
+
+
+def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> list[list[str]]:
+    """Return the waves of workers to roll back: all that this rollout updated, after an abort for its release's sake.
+
+    Also those that an earlier, interrupted run of the same rollout updated. Never of a rollback or a recovery.
+    """
+    if on_abort != "rollback" or plan["kind"] != "update" or gate_cause != "budget":
+        return []
+    if not any(cause_of(plan, outcomes, name) == "release" for name in spent_by(plan, outcomes)):
+        return []
+    names = [name for name in sorted(plan["workers"], reverse=True)
+             if word_of(plan, outcomes, name) in GOOD and moved(plan["workers"][name])]
+    window = plan["window"]
+    return [names[start:start + window] for start in range(0, len(names), window)]
+
+
+def moved(worker: Mapping[str, Any]) -> bool:
+    """Whether this rollout brought the worker to another release than it came from."""
+    return bool(worker["back_to"]) and worker["back_to"] != worker["release"]
+
+
+def cause_of(plan: Plan, outcomes: Outcomes, name: str) -> str | None:
+    """Return the cause of a worker's failure; one that failed in an earlier run failed by its release."""
+    known = (outcomes.get(name) or {}).get("cause")
+    if known:
+        return str(known)
+    return {"unreachable": "host", "failed": "release", "unknown": "unknown"}.get(word_of(plan, outcomes, name))
+
+
+def control_workers(plan: Plan, rollout: Mapping[str, Any], batch: Collection[str]) -> list[dict[str, str]]:
+    """Return the workers that can be asked for a control solve: they served at the census, and are no part of BATCH.
+
+    Those that still are where they came from are named first: they are not what is being tried.
+    """
+    last = {name: place for place, name in enumerate(plan["order"])}
+    names = [name for name, worker in plan["workers"].items() if worker["serving"] and name not in batch]
+    names.sort(key=lambda name: (-last.get(name, -1), name))
+    return [{"host": name, "control_socket": str(rollout["workers"][name]["control_socket"])} for name in names]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""Lines for people: the progress of a rollout, and the state of a fleet. Pure functions of plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan import holder_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
+
+
+def progress_line(plan: Mapping[str, Any], name: str, result: Mapping[str, Any]) -> str:
+    """Return the one line that says what became of a worker, with its place in the rollout."""
+    place = f"({plan['order'].index(name) + 1}/{len(plan['order'])})" if name in plan["order"] else ""
+    good = result["outcome"] == "updated"
+    seconds = sum(value for value in result.get("timings", {}).values() if isinstance(value, (int, float)))
+    if good:
+        open_tasks = result.get("open_at_drain")
+        drained = "" if open_tasks is None else f", {open_tasks} tasks open when its drain began"
+        return f"{name} updated {result['from'] or '?'} -> {result['to']} in {seconds:.1f} s{drained} {place}".rstrip()
+    return f"{name} {result['outcome'].upper()} [{result['cause']}] {result['reason']} {place}".rstrip()
+
+
+def fleet_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the state of the fleet for people: a line a worker, then what is wrong, in words."""
+    lines = [f"{'worker':<12} {'version':<10} {'state':<11} {'open':>5}  note"]
+    versions: dict[str, list[str]] = {}
+    for name, census in sorted(fleet.items()):
+        worker = census.get("worker") or {}
+        version = str((worker.get("instance") or {}).get("version") or "-")
+        if worker:
+            versions.setdefault(version, []).append(name)
+        state = worker.get("state") or ("unreachable" if census.get("unreachable") else census.get("finding") or "?")
+        tasks = (worker.get("tasks") or {}).get("open")
+        lines.append(f"{name:<12} {version:<10} {state:<11} {'-' if tasks is None else tasks:>5}  "
+                     f"{_note(census, worker)}".rstrip())
+    if len(versions) > 1:
+        parts = (f"{len(names)} on {version} ({', '.join(names)})" for version, names in sorted(versions.items()))
+        lines.append(f"Mixed versions: {'; '.join(parts)}. Run rolling_update.yml again to converge.")
+    elif versions:
+        lines.append(f"All answering workers run {next(iter(versions))}.")
+    silent = sorted(name for name, census in fleet.items() if not census.get("worker"))
+    lines += [f"No answer from: {', '.join(silent)}."] if silent else []
+    return lines + lock_lines(fleet) + history_lines(fleet)
+
+
+def lock_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return who holds the rollout's lock on which workers."""
+    held: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
+    for name, census in sorted(fleet.items()):
+        holder = holder_of(census)
+        if holder:
+            held.setdefault(str(holder.get("run_id")), (holder, []))[1].append(name)
+    return [_lock_line(holder, names) for holder, names in held.values()] or ["No rollout holds the lock."]
+
+
+def _lock_line(holder: Mapping[str, Any], names: list[str]) -> str:
+    who = f"AWX job {holder['job']}" if holder.get("job") else \
+        f"{holder.get('user') or '?'} on {(holder.get('controller') or {}).get('host')}"
+    why = f", {one_line(holder['reason'])}" if holder.get("reason") else ""
+    return (f"Rollout {holder.get('rollout_id')} ({who}{why}) holds {', '.join(names)} since "
+            f"{holder.get('acquired_at')}, last seen {holder.get('renewed_at')}.")
+
+
+def history_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the last rollouts that the workers' records know, newest first."""
+    known: dict[str, Mapping[str, Any]] = {}
+    for census in fleet.values():
+        own = (census.get("rollout") or {}).get("rollout") or {}
+        if own.get("id"):
+            known[str(own["id"])] = own
+    newest = sorted(known.values(), key=lambda own: str(own.get("started_at") or ""), reverse=True)[:5]
+    return [f"Rollout {own['id']}: {own.get('kind')} to {own.get('target')}, begun {own.get('started_at')}, "
+            f"{own.get('verdict') or 'not ended'}." for own in newest]
+
+
+def _note(census: Mapping[str, Any], worker: Mapping[str, Any]) -> str:
+    drain = worker.get("drain")
+    pending = _pending(census, worker)
+    if pending and not drain:
+        return pending
+    if drain:
+        return f"drained by {drain.get('owner')}: {drain.get('reason') or 'no reason given'}"
+    failure = worker.get("failure") or {}
+    return one_line(failure.get("message") or ("" if worker else census.get("message") or census.get("msg")))
+
+
+def _pending(census: Mapping[str, Any], worker: Mapping[str, Any]) -> str:
+    """Say that the next start would run something else than what runs now."""
+    linked = ((census.get("releases") or {}).get("current") or {}).get("id")
+    running = (worker.get("instance") or {}).get("release")
+    return f"its next start runs {linked}" if linked and running and linked != running else ""

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""Who this controller is, and whether another one is proven dead."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+# The namespace of process ids that a machine starts with; a container has another (PROC_PID_INIT_INO in Linux).
+INITIAL_PID_NS = 4026531836
+
+Alive = Callable[[int], int | None]
+
+
+def here(pid: int | None = None) -> dict[str, Any]:
+    """Describe this controller: the machine, its boot, and the main process of ansible-playbook.
+
+    An action runs in a child of that process. Where there is no /proc the fields are null, and nothing is provable.
+    """
+    main = pid if pid is not None else os.getppid()
+    return {
+        "host": socket.gethostname(),
+        "machine_id": _text("/etc/machine-id"),
+        "boot_id": _text("/proc/sys/kernel/random/boot_id"),
+        "pid": main,
+        "pid_started": started(main),
+        "pid_ns": _inode("/proc/self/ns/pid"),
+    }
+
+
+def started(pid: int) -> int | None:
+    """Return when a process began, in ticks since the boot; nothing if there is no such process."""
+    try:
+        # The name in the second field may hold spaces and brackets.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
+        return int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def provably_dead(controller: Mapping[str, Any], own: Mapping[str, Any], alive: Alive = started) -> bool:
+    """Say whether the recorded CONTROLLER certainly no longer runs.
+
+    Containers on one machine share its boot id, so another namespace of process ids proves nothing.
+    """
+    if controller.get("pid_ns") is None or controller.get("pid") is None or controller.get("pid_started") is None:
+        return False
+    if controller["pid_ns"] != own.get("pid_ns"):
+        return False
+    if controller.get("boot_id") and controller.get("boot_id") == own.get("boot_id"):
+        return bool(alive(int(controller["pid"])) != controller["pid_started"])
+    same_machine = bool(own.get("machine_id")) and controller.get("machine_id") == own.get("machine_id")
+    booted_since = bool(controller.get("boot_id")) and bool(own.get("boot_id"))
+    return same_machine and booted_since and bool(controller["pid_ns"] == INITIAL_PID_NS)
+
+
+def dead_runs(holders: Iterable[Mapping[str, Any]], own: Mapping[str, Any], alive: Alive = started) -> list[str]:
+    """Return the runs among the HOLDERS of locks whose controller is proven dead."""
+    return sorted({str(holder["run_id"]) for holder in holders
+                   if provably_dead(holder.get("controller") or {}, own, alive)})
+
+
+def _text(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_ino
+    except OSError:
+        return None

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""One worker's update: what follows a failed step, and what became of the worker. Pure functions of plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._fault import is_at_probe, verdict_of_probe
+
+# The registered results by the name of the step; C(wave) is a list, of the verify results of the whole wave.
+Steps = Mapping[str, Any]
+
+# The forward steps of one worker's update, in order, and what a failure of each is blamed on.
+STEPS: tuple[tuple[str, str], ...] = (
+    ("drain", "drain"), ("switch", "release"), ("verify", "release"), ("resume", "release"), ("soak", "release"))
+REVERT_STEPS = ("revert", "revert_verify", "revert_resume")
+
+# The switch failed before it touched anything: the drain is to blame, not the release.
+BEFORE_SWITCH = frozenset({"not_safe_to_stop", "foreign_drain", "lease_lost", "no_drain", "hung", "denied", "foreign"})
+# Another run holds the rollout's lock: this one has no business here any more, and must touch nothing.
+FENCED = "fenced"
+
+
+def one_line(text: Any) -> str:
+    """Return the message without line breaks, for tables and reasons."""
+    return " ".join(str(text or "").split())
+
+
+def code_of(result: Mapping[str, Any] | None) -> str:
+    """Return the stable code of a module's failure, or nothing."""
+    return str(((result or {}).get("failure") or {}).get("code") or "")
+
+
+def step_ok(result: Mapping[str, Any] | None) -> bool:
+    """Whether a registered result of a step says that the step is done."""
+    if not result or result.get("skipped"):
+        return False
+    return not (result.get("failed") or result.get("unreachable")) and result.get("done", True) is True
+
+
+def failed_step(steps: Steps) -> str | None:
+    """Return the first forward step that ran and did not succeed."""
+    for name, _cause in STEPS:
+        result = steps.get(name)
+        if not result:
+            return name if name != "soak" else None
+        if result.get("skipped") and name == "soak":
+            continue
+        if not step_ok(result):
+            return name
+    return None
+
+
+def next_action(steps: Steps, revertible: bool = True) -> str:
+    """Decide what follows a failed step: ``revert``, ``resume`` or ``nothing`` more for this worker.
+
+    An unreachable worker is left alone: its lease brings it back, and the operator hears its name. Where nothing is
+    left to go back to (not REVERTIBLE), a worker that was switched stays held, which is quarantine.
+    """
+    step = failed_step(steps)
+    if step is None:
+        return "nothing"
+    result = steps.get(step) or {}
+    if result.get("unreachable") or code_of(result) == FENCED:
+        return "nothing"
+    action = _after_drain(result) if step == "drain" else _after_switch(steps, step, result)
+    return "nothing" if action == "revert" and not revertible else action
+
+
+def _after_drain(result: Mapping[str, Any]) -> str:
+    # worker_drain gives back what its own call took; an earlier call may have begun the drain.
+    left = result.get("gave_back") or code_of(result) == "foreign_drain" or not result or unverified(result)
+    return "nothing" if left else "resume"
+
+
+def _after_switch(steps: Steps, step: str, result: Mapping[str, Any]) -> str:
+    if unverified(steps.get("drain") or {}):
+        return "nothing" if step == "switch" and untouched(result) else "revert"
+    if step == "switch" and untouched(result):
+        return "resume"
+    return "revert" if step == "switch" or not untouched(steps.get("switch") or {}) else "nothing"
+
+
+def untouched(switch: Mapping[str, Any]) -> bool:
+    """Whether the switch said that it changed nothing; a module that died without a word may have."""
+    return switch.get("switched") is False and not switch.get("restarted")
+
+
+def unverified(drained: Mapping[str, Any]) -> bool:
+    """Whether the drained process is of another version than the one whose drain it is: it must not just resume."""
+    worker = drained.get("worker") or {}
+    drain = worker.get("drain") or {}
+    return bool(drain.get("version")) and drain["version"] != (worker.get("instance") or {}).get("version")
+
+
+def fault_of(steps: Steps) -> dict[str, Any] | None:
+    """Return whose fault a failed probe is, or nothing where no probe failed."""
+    return verdict_of_probe(steps) if is_at_probe(steps) else None
+
+
+def outcome(planned: Mapping[str, Any], steps: Steps, revertible: bool = True) -> dict[str, Any]:
+    """Return what became of one worker, from the registered results of its steps."""
+    step = failed_step(steps)
+    drain, switch = steps.get("drain") or {}, steps.get("switch") or {}
+    out: dict[str, Any] = {
+        "outcome": "updated", "cause": None, "reason": "", "step": step,
+        "from": planned.get("from"), "to": planned.get("to"),
+        "open_at_drain": drain.get("open_at_drain"),
+        "timings": {name: result.get("elapsed_s") for name, result in steps.items()
+                    if isinstance(result, Mapping) and result.get("elapsed_s") is not None},
+        "totals_before": switch.get("totals_before"),
+        "log": [],
+    }
+    if step is None:
+        return out
+    result = steps.get(step) or {}
+    fault = fault_of(steps) or {}
+    out["reason"] = f"{step}: {one_line(result.get('msg')) or 'not finished in time'}"
+    if fault:
+        out["reason"] += f"; {one_line(fault['reason'])}"
+    out["log"] = _log_lines(result)
+    out["cause"] = _cause(step, result, fault)
+    out["outcome"] = _failed_outcome(result, steps, fault, revertible)
+    if out["outcome"] == "quarantined":
+        out["reason"] += "; " + _revert_reason(steps, revertible)
+    return out
+
+
+def _cause(step: str, result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
+    if result.get("unreachable"):
+        return "host"
+    if fault:
+        return "release" if fault["fault"] == "release" else "unknown"
+    details = (result.get("failure") or {}).get("details") or {}
+    if code_of(result) in ("bad_option", FENCED) or details.get("fault") in ("account", "network"):
+        return "unknown"  # not the release's doing
+    if step == "switch" and code_of(result) in BEFORE_SWITCH:
+        return "drain"
+    return dict(STEPS)[step] if result else "unknown"
+
+
+def _failed_outcome(result: Mapping[str, Any], steps: Steps, fault: Mapping[str, Any], revertible: bool) -> str:
+    if result.get("unreachable"):
+        return "unreachable"
+    action = next_action(steps, revertible)
+    if action == "nothing":
+        return "failed" if revertible or failed_step(steps) == "drain" else "quarantined"
+    if action == "resume":
+        return "failed" if step_ok(steps.get("give_back")) else "quarantined"
+    if not all(step_ok(steps.get(name)) for name in REVERT_STEPS):
+        return "quarantined"
+    return "returned" if fault.get("inconclusive") else "reverted"
+
+
+def _revert_reason(steps: Steps, revertible: bool) -> str:
+    for name in (*REVERT_STEPS, "give_back"):
+        result = steps.get(name)
+        if result and not step_ok(result):
+            return f"{name.replace('_', ' ')} failed: {one_line(result.get('msg'))}"
+    return "it could not be brought back" if revertible else "it is held; a rollback has nothing to go back to"
+
+
+def _log_lines(result: Mapping[str, Any]) -> list[str]:
+    details = (result.get("failure") or {}).get("details") or {}
+    log = details.get("log") or []
+    return [str(line) for line in log][-20:] if isinstance(log, Sequence) and not isinstance(log, str) else []

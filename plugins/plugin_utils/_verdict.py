@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""The verdict: one document for every outcome, the exit code that follows, and lines for people. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
+from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
+    GOOD,
+    Outcomes,
+    Plan,
+    cause_of,
+    done_count,
+    spent_by,
+    word_of,
+)
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
+
+VERDICT_SCHEMA = "solver.verdict/1"
+# What the gate closed for, and the verdict that it leads to.
+_WORD_OF_CAUSE = {"paused": "paused", "inconclusive": "inconclusive"}
+# Part of the document, so that a reader need not look for the inventory. None of them is a secret.
+_SETTINGS = (
+    "solver_max_unavailable", "solver_max_fail_percentage", "solver_on_abort", "solver_drain_mode",
+    "solver_drain_timeout", "solver_on_drain_timeout", "solver_drain_lease", "solver_healthy_deadline",
+    "solver_min_healthy_time", "solver_progress_deadline", "solver_reason", "solver_exclude", "solver_allow_partial")
+
+
+def verdict(
+    plan: Plan, outcomes: Outcomes, final: Outcomes, *, gate: Mapping[str, Any] | None = None,
+    backs: Outcomes | None = None, check_mode: bool = False,
+) -> dict[str, Any]:
+    """Return the verdict document: one shape, whatever happened.
+
+    FINAL is the census after everything, GATE the last decision of the gate, BACKS what became of each worker that
+    was rolled back after an abort.
+    """
+    seen = {} if check_mode else judged(plan, outcomes, final, backs or {})
+    workers = [_worker(plan, seen, final, name) for name in plan["workers"]]
+    closed = closed_by(plan, seen, gate or {})
+    if check_mode:
+        word = "planned"
+    elif closed:
+        word = _closed_word(closed, backs or {})
+    else:
+        word = "completed" if all(_done(worker, plan["kind"]) for worker in workers) else "incomplete"
+    return document(word, plan, workers, [closed["reason"]] if closed and not check_mode else [])
+
+
+def judged(plan: Plan, outcomes: Outcomes, final: Outcomes, backs: Outcomes) -> dict[str, dict[str, Any]]:
+    """Return the outcomes as they stand at the end: rolled back, or gone bad after their turn."""
+    out = {}
+    for name, planned in plan["workers"].items():
+        own = dict(outcomes.get(name) or {})
+        back = backs.get(name)
+        if back:
+            own = _rolled_back(own, back, planned)
+        elif word_of(plan, outcomes, name) in GOOD:
+            own = {**own, **_late_loss(planned, final.get(name) or {})}
+        out[name] = own
+    return out
+
+
+def _rolled_back(own: Mapping[str, Any], back: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[str, Any]:
+    good = back.get("outcome") == "updated"
+    reason = f"returned to {planned['back_version']}" if good else \
+        f"could not be returned to {planned['back_version']}: {back.get('reason')}"
+    word = "rolled_back" if good else {"failed": "rollback_failed"}.get(str(back.get("outcome")), "quarantined")
+    timings = {**own.get("timings", {}), **{f"back_{key}": value for key, value in back.get("timings", {}).items()}}
+    return {**own, "outcome": word, "cause": None if good else back.get("cause") or "unknown", "reason": reason,
+            "timings": timings, "log": back.get("log") or own.get("log", [])}
+
+
+def _late_loss(planned: Mapping[str, Any], census: Mapping[str, Any]) -> dict[str, Any]:
+    """A worker that was fine at its turn must still be fine when the verdict is given."""
+    if not census:
+        return {}
+    if census.get("unreachable"):
+        return {"outcome": "unreachable", "cause": "host",
+                "reason": f"lost after its update: {one_line(census.get('msg'))}"}
+    worker = census.get("worker") or {}
+    release = (worker.get("instance") or {}).get("release")
+    if serving(worker) and release == planned["release"]:
+        return {}
+    state = worker.get("state") or census.get("finding")
+    return {"outcome": "failed", "cause": "unknown",
+            "reason": f"after its update it is {state}, release {release or 'unknown'}"}
+
+
+def closed_by(plan: Plan, outcomes: Outcomes, gate: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the gate's last word if it closed, or the budget once more: it holds to the last worker."""
+    if gate.get("cause") and not gate.get("open") and (done_count(plan, outcomes) < len(plan["order"])
+                                                       or gate["cause"] == "budget"):
+        return {"cause": gate["cause"], "reason": gate["reason"]}
+    spent = spent_by(plan, outcomes)
+    if len(spent) > plan["tolerated"]:
+        return {"cause": "budget", "reason": f"{len(spent)} of {plan['fleet']} workers failed ({', '.join(spent)}), "
+                                             f"above solver_max_fail_percentage {plan['budget_percent']:g}"}
+    returned = [name for name in plan["order"] if (outcomes.get(name) or {}).get("outcome") == "returned"]
+    if returned:
+        return {"cause": "inconclusive", "reason": str(outcomes[returned[0]].get("reason"))}
+    return None
+
+
+def _closed_word(closed: Mapping[str, Any], backs: Outcomes) -> str:
+    if closed["cause"] in _WORD_OF_CAUSE:
+        return _WORD_OF_CAUSE[closed["cause"]]
+    if not backs:
+        return "aborted"
+    return "rolled_back" if all(back.get("outcome") == "updated" for back in backs.values()) else "rollback_failed"
+
+
+def document(
+    word: str, plan: Mapping[str, Any], workers: Iterable[Mapping[str, Any]] = (), reasons: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Return a verdict document with the given word."""
+    return {
+        "schema": VERDICT_SCHEMA,
+        "verdict": word,
+        "kind": plan.get("kind", "update"),
+        "rollout_id": plan.get("rollout_id"),
+        "run_id": plan.get("run_id"),
+        "target": plan.get("target"),
+        "started_at": plan.get("started_at"),
+        "ended_at": plan.get("ended_at"),
+        "reasons": list(reasons),
+        "warnings": list(plan.get("warnings", [])),
+        "window": plan.get("window"),
+        "budget_percent": plan.get("budget_percent"),
+        "estimate_s": plan.get("estimate_s"),
+        "waves": plan.get("waves", []),
+        "settings": plan.get("settings", {}),
+        "workers": list(workers),
+    }
+
+
+def settings_shown(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that belong into the document."""
+    return {name: settings.get(name) for name in _SETTINGS}
+
+
+def _worker(plan: Plan, outcomes: Outcomes, final: Outcomes, name: str) -> dict[str, Any]:
+    planned = plan["workers"][name]
+    known = outcomes.get(name) or {}
+    word = word_of(plan, outcomes, name)
+    now = (final.get(name) or {}).get("worker") or {}
+    same_books = (now.get("journal") or {}).get("id") == planned["journal"]
+    return {
+        "name": name,
+        "from": planned["back_version"] or planned["from"],
+        "to": planned["to"] or plan["target"],
+        "release": planned["release"],
+        "outcome": "not_attempted" if word == "pending" else word,
+        "cause": None if word in ("pending", "rolled_back", *GOOD) else cause_of(plan, outcomes, name),
+        "reason": known.get("reason") or planned["reason"],
+        "open_at_drain": known.get("open_at_drain"),
+        "timings": known.get("timings", {}),
+        "totals": {"before": planned["totals"], "after": now.get("totals") if same_books else None},
+        "runs": (now.get("instance") or {}).get("version"),
+        "log": known.get("log", []),
+    }
+
+
+def _done(worker: Mapping[str, Any], kind: str) -> bool:
+    """An update is for the whole fleet; a rollback or a recovery for those that need it."""
+    return worker["outcome"] in GOOD or (kind != "update" and worker["outcome"] == "excluded")
+
+
+def not_done(doc: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, str]:
+    """Return, for each worker that keeps the exit code from being 0, why."""
+    if doc["verdict"] in ("planned", "completed"):
+        return {}
+    out = {worker["name"]: f"{worker['name']} is not at {worker['to']}: {worker['outcome']}"
+           + (f" ({worker['reason']})" if worker["reason"] else "")
+           for worker in doc["workers"] if not _done(worker, doc["kind"])}
+    first = next(iter(plan["workers"]), "the fleet")
+    return out or {first: f"{doc['verdict']}: {'; '.join(doc['reasons'])}"}
+
+
+def lost_tasks(doc: Mapping[str, Any]) -> dict[str, int]:
+    """Return what the journals say was added to ``uncertain`` and ``expired`` while the rollout ran."""
+    out = {"uncertain": 0, "expired": 0}
+    for worker in doc["workers"]:
+        before, after = worker["totals"]["before"] or {}, worker["totals"]["after"] or {}
+        for name in out:
+            if name in before and name in after:
+                out[name] += after[name] - before[name]
+    return out
+
+
+def verdict_lines(doc: Mapping[str, Any]) -> list[str]:
+    """Return the verdict as lines for people: the verdict, a line a worker, the reasons."""
+    workers = doc["workers"]
+    good = sum(1 for worker in workers if worker["outcome"] in GOOD)
+    lines = [f"{doc['verdict']}: {good} of {len(workers)} workers run {doc['target']} (rollout {doc['rollout_id']})"]
+    for worker in workers:
+        change = f"{worker['from'] or '?'} -> {worker['to']}"
+        drained = "" if worker["open_at_drain"] is None else f", {worker['open_at_drain']} open at drain"
+        blame = f" [{worker['cause']}]" if worker["cause"] else ""
+        reason = f": {worker['reason']}" if worker["reason"] else ""
+        lines.append(f"{worker['name']:<12} {worker['outcome']:<13} {change}{drained}{blame}{reason}")
+    if doc["verdict"] not in ("planned", "refused"):
+        lost = lost_tasks(doc)
+        lines.append(f"books: {lost['uncertain']} tasks uncertain, {lost['expired']} expired since the rollout began")
+    return lines + [f"why: {reason}" for reason in doc["reasons"]]

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gate: budget, floor, requests, lock; and who is rolled back."""
+
+from __future__ import annotations
+
+from ansible_collections.solver.fleet.plugins.plugin_utils import _gate
+from hypothesis import given
+from hypothesis import strategies as st
+from rollout_kit import census, fleet, plan, record, staged, updated
+
+GONE = {"census": {"unreachable": True, "msg": "no route"}, "staged": None}
+HELD = census(state="drained", drain={"owner": "r1"})
+
+
+def live(made, **special):
+    return {name: {"census": special.get(name, census())} for name in made["lock"]["workers"]}
+
+
+def ask(made, outcomes=None, seen=None, wave=("w1",), stalled=0.0):
+    return _gate.gate(made, outcomes or {}, live(made) if seen is None else seen, wave, _gate.Stall(stalled, 900.0))
+
+
+def test_a_healthy_fleet_is_let_through():
+    assert ask(plan()) == (True, "", "", False)
+
+
+def test_unreachable_spends_but_is_not_known_to_be_out():
+    made = plan(fleet(4, w4=GONE))
+    assert made["refused"] == []
+    assert ask(made).open  # one of four is 25 %, not above 25 %
+    assert ask(plan(fleet(4, w4=GONE), solver_max_fail_percentage=0.0)).cause == "budget"
+
+
+def test_zero_means_zero():
+    made = plan(solver_max_fail_percentage=0.0)
+    assert ask(made).open
+    assert ask(made, {"w1": {"outcome": "reverted"}}, wave=["w2"]).cause == "budget"
+
+
+@given(st.integers(1, 60), st.integers(0, 99), st.data())
+def test_the_budget_is_strictly_above_over_the_whole_fleet(size, budget, data):
+    made = plan(fleet(size), solver_max_fail_percentage=float(budget))
+    bad = data.draw(st.lists(st.sampled_from(made["order"]), unique=True))
+    words = st.sampled_from(["failed", "reverted", "unreachable"])
+    decision = ask(made, {name: {"outcome": data.draw(words)} for name in bad}, wave=[])
+    assert decision.open == (len(bad) * 100 <= budget * size)
+
+
+def test_the_floor_waits_and_then_aborts_with_the_remedy():
+    made = plan(fleet(4))
+    seen = live(made, w3=HELD)
+    waiting = ask(made, seen=seen)
+    assert (waiting.open, waiting.wait, waiting.cause) == (False, True, "floor")
+    assert waiting.reason == "w3 is out of service; with w1 fewer than 3 of 4 workers would serve"
+    over = ask(made, seen=seen, stalled=900.0)
+    assert (over.open, over.wait) == (False, False)
+    assert "raise solver_max_unavailable" in over.reason
+
+
+def test_a_worker_that_does_not_serve_may_always_be_updated():
+    made = plan(fleet(4))
+    assert ask(made, seen=live(made, w1=HELD, w2=HELD, w3=HELD), wave=["w1"]).open
+
+
+def test_a_wider_window_bears_a_sick_worker():
+    made = plan(fleet(4), window=2)
+    assert ask(made, seen=live(made, w3=HELD)).open
+    assert not ask(made, seen=live(made, w3=HELD), wave=["w1", "w2"]).open
+
+
+@given(st.integers(1, 12), st.integers(1, 6), st.data())
+def test_no_wave_takes_the_fleet_below_its_floor(size, window, data):
+    """Whatever is out already: when the gate opens for serving workers, enough others serve."""
+    made = plan(fleet(size), window=window)
+    out = set(data.draw(st.lists(st.sampled_from(made["order"]), unique=True)))
+    wave = data.draw(st.sampled_from(made["waves"]))
+    seen = live(made, **dict.fromkeys(out, HELD))
+    decision = ask(made, seen=seen, wave=wave)
+    leaving = set(wave) - out
+    serving_then = size - len(out - set(wave)) - len(wave)
+    if decision.open and leaving:
+        assert serving_then >= size - window
+    if not leaving:
+        assert decision.open
+
+
+def test_a_worker_lost_in_the_middle_of_its_update_counts_as_out():
+    made = plan(fleet(10))
+    seen = live(made)
+    seen["w1"] = {"unreachable": True, "msg": "gone"}
+    assert ask(made, {"w1": {"outcome": "unreachable", "step": "verify"}}, seen, ["w2"]).wait
+    assert ask(made, {"w1": {"outcome": "unreachable"}}, seen, ["w2"]).open  # it was never touched
+    assert ask(made, {"w1": {"outcome": "unreachable", "step": "verify"}}, wave=["w2"]).open  # it came back, serving
+
+
+def test_quarantined_workers_use_the_window_up_for_good():
+    made = plan(fleet(10))
+    decision = ask(made, {"w1": {"outcome": "quarantined"}}, wave=["w2"])
+    assert (decision.open, decision.wait, decision.cause) == (False, False, "floor")
+    assert ask(plan(fleet(10), window=2), {"w1": {"outcome": "quarantined"}}, wave=["w2"]).open
+
+
+def test_requests_are_seen():
+    made = plan()
+    asked = record()
+    asked["request"] = {"what": "pause", "by": "ada", "reason": "lunch"}
+    seen = live(made)
+    seen["w3"]["record"] = asked
+    assert ask(made, seen=seen).cause == "paused"
+    assert "pause asked for by ada (lunch)" in ask(made, seen=seen).reason
+    asked["request"]["what"] = "abort"
+    assert ask(made, seen=seen).cause == "operator"
+
+
+def test_a_lost_lock_ends_it():
+    made = plan()
+    seen = live(made)
+    seen["w2"] = {"failed": True, "failure": {"code": "lock_lost", "message": "run x holds it"}}
+    assert ask(made, seen=seen).cause == "lock"
+
+
+def test_no_progress_ends_it():
+    assert ask(plan(), stalled=901.0).cause == "progress"
+    assert ask(plan(), stalled=899.0).open
+
+
+def test_an_inconclusive_wave_ends_it_and_spends_nothing():
+    made = plan(solver_max_fail_percentage=0.0)
+    decision = ask(made, {"w1": {"outcome": "returned", "reason": "the provider solves nothing"}}, wave=["w2"])
+    assert decision.cause == "inconclusive"
+    assert _gate.spent_by(made, {"w1": {"outcome": "returned"}}) == []
+
+
+BAD = {"outcome": "reverted", "cause": "release"}
+UPDATED = {"outcome": "updated"}
+
+
+def test_all_updated_workers_go_back_last_first_and_by_window():
+    made = plan(fleet(6), window=2)
+    outcomes = {"w1": UPDATED, "w2": UPDATED, "w3": UPDATED, "w4": BAD, "w5": BAD}
+    assert _gate.roll_back(made, outcomes, "budget", "rollback") == [["w3", "w2"], ["w1"]]
+
+
+def test_workers_that_an_earlier_run_of_the_rollout_updated_go_back_too():
+    early = {"census": census("1.3.0", release="1.3.0-new", record=record("r0")), "staged": staged(at_target=True)}
+    never = updated()  # it has been there all along
+    made = plan(fleet(4, w1=early, w4=never), solver_max_fail_percentage=0.0)
+    assert _gate.roll_back(made, {"w2": BAD}, "budget", "rollback") == [["w1"]]
+
+
+def test_nobody_goes_back_for_another_cause_or_when_it_is_not_wanted():
+    made = plan(fleet(6))
+    lost = {"w1": UPDATED, "w2": {"outcome": "unreachable", "cause": "host"},
+            "w3": {"outcome": "failed", "cause": "drain"}}
+    assert _gate.roll_back(made, lost, "budget", "rollback") == []
+    bad = {"w1": UPDATED, "w2": BAD, "w3": BAD}
+    assert _gate.roll_back(made, bad, "budget", "stop") == []
+    assert _gate.roll_back(made, bad, "operator", "rollback") == []
+    assert _gate.roll_back({**made, "kind": "rollback"}, bad, "budget", "rollback") == []
+
+
+def test_control_workers_are_outside_the_wave_and_not_yet_updated_first():
+    made = plan(fleet(4))
+    rollout = {"workers": {name: {"control_socket": f"/{name}"} for name in made["workers"]}}
+    assert [own["host"] for own in _gate.control_workers(made, rollout, ["w2"])] == ["w4", "w3", "w1"]

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan: order, waves, what is refused and why, whose rollout it is."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.solver.fleet.plugins.plugin_utils import _plan
+from hypothesis import given
+from hypothesis import strategies as st
+from rollout_kit import census, fleet, lock, plan, record, staged, updated
+
+
+def test_waves_go_by_name_and_window():
+    made = plan(fleet(5), window=2)
+    assert made["waves"] == [["w1", "w2"], ["w3", "w4"], ["w5"]]
+    assert made["floor"] == 3
+    assert made["workers"]["w1"]["from"] == "1.2.0"
+    assert made["workers"]["w1"]["to"] == "1.3.0"
+
+
+def test_workers_that_do_not_serve_go_first():
+    made = plan(fleet(4, w3={"census": {"finding": "stopped", "worker": None}, "staged": staged()}))
+    assert made["order"] == ["w3", "w1", "w2", "w4"]
+
+
+def test_what_runs_the_release_already_is_left_alone():
+    done = {"census": census("1.3.0", release="1.3.0-new"), "staged": staged(at_target=True)}
+    made = plan(fleet(4, w2=done))
+    assert made["workers"]["w2"]["action"] == "already"
+    assert made["order"] == ["w1", "w3", "w4"]
+
+
+@pytest.mark.parametrize("held", [
+    {"census": census("1.3.0", state="drained", release="1.3.0-new"), "staged": staged(at_target=True)},
+    {"census": census("1.2.0"), "staged": staged(at_target=True)},  # link moved, not restarted
+])
+def test_the_right_version_alone_is_not_enough(held):
+    assert "w2" in plan(fleet(4, w2=held))["order"]
+
+
+def test_a_window_beyond_the_forks_is_cut_and_said():
+    made = plan(fleet(8), forks=2, window=4)
+    assert made["window"] == 2
+    assert "use --forks 4" in made["warnings"][0]
+
+
+def test_a_bad_release_is_refused_once_for_all():
+    bad = {"census": census(), "staged": {"failed": True, "msg": "Staging: no\nsuch version"}}
+    made = plan({"w1": bad, "w2": dict(bad)})
+    assert made["refused"] == ["w1, w2: Staging: no such version"]
+
+
+@pytest.mark.parametrize(("code", "message", "settings"), [
+    ("pip_failed", "no such version", "solver_version, solver_package, solver_wheelhouse"),
+    ("wrong_digest", "its sha256 is", "solver_package_sha256, solver_package"),
+    ("config_refused", "reading provider.api_key_file /x: denied", "solver_api_key_file, solver_worker_config"),
+    ("config_refused", "tasks.nonsense is unknown", "solver_worker_config"),
+])
+def test_a_refusal_names_the_setting_that_mends_it(code, message, settings):
+    bad = {"census": census(), "staged": {"failed": True, "msg": message, "failure": {"code": code}}}
+    assert plan({"w1": bad})["refused"] == [f"w1: {message} [{settings}]"]
+
+
+def test_a_worker_that_lacks_a_mandatory_feature_is_refused():
+    old = census()
+    old["worker"]["api"]["features"] = ["drain.lease", "probe"]
+    refused = plan({"w1": {"census": old, "staged": staged()}})["refused"]
+    assert refused == ["w1: the worker lacks drain.persist, which this update needs; update its software, "
+                       "or name it in solver_exclude"]
+
+
+def test_a_worker_that_cannot_hand_over_is_put_back_instead():
+    old = census()
+    old["worker"]["api"]["features"].remove("handover")
+    made = plan({"w1": {"census": old, "staged": staged()}, "w2": {"census": census(), "staged": staged()}})
+    assert made["workers"]["w1"]["on_drain_timeout"] == "return_to_service"
+    assert made["workers"]["w2"]["on_drain_timeout"] == "handover"
+    assert "w1: the worker lacks handover" in plan(
+        {"w1": {"census": old, "staged": staged()}}, solver_drain_mode="handover")["refused"][0]
+
+
+@given(st.integers(1, 40), st.integers(1, 20))
+def test_every_worker_is_in_exactly_one_wave_of_at_most_the_window(size, window):
+    made = plan(fleet(size), window=window)
+    assert sorted(name for wave in made["waves"] for name in wave) == sorted(made["workers"])
+    assert all(len(wave) <= window for wave in made["waves"])
+
+
+def test_a_worker_without_a_census_spends_and_one_without_a_release_is_refused():
+    made = plan(fleet(4, w4={"census": None, "staged": None}))
+    assert made["workers"]["w4"]["action"] == "unreachable"
+    assert plan(fleet(4, w4={"census": census(), "staged": None}))["refused"] == ["w4: no release was staged for it"]
+
+
+def test_a_rerun_with_the_same_target_continues_and_keeps_where_each_came_from():
+    begun = {"census": census("1.3.0", release="1.3.0-new", record=record()), "staged": staged(at_target=True)}
+    made = plan(fleet(4, w1=begun))
+    assert (made["rollout_id"], made["continued"]) == ("r0", True)
+    assert made["workers"]["w1"]["action"] == "already"
+    assert made["workers"]["w1"]["back_to"] == "1.2.0-old"
+    assert made["workers"]["w2"]["back_to"] == "1.2.0-old"
+    assert "continues rollout r0" in _plan.plan_lines(made)
+
+
+@pytest.mark.parametrize("old", [record(target="1.4.0"), record(verdict="rolled_back"), record(kind="rollback")])
+def test_another_target_or_one_that_is_over_is_a_new_rollout(old):
+    made = plan(fleet(2, w1={"census": census(record=old), "staged": staged()}))
+    assert (made["rollout_id"], made["continued"]) == ("r1", False)
+
+
+def test_what_was_replaced_meanwhile_is_not_continued():
+    older, newer = record("r0"), record("r9", target="1.4.0")
+    newer["rollout"]["started_at"] = "2026-11-24T02:00:00Z"
+    made = plan({"w1": {"census": census(record=older), "staged": staged()},
+                 "w2": {"census": census(record=newer), "staged": staged()}})
+    assert made["rollout_id"] == "r1"
+
+
+def test_a_named_rollout_is_that_one():
+    assert plan(solver_rollout_id="mine")["rollout_id"] == "mine"
+
+
+def test_a_fleet_that_lacks_part_of_its_roster_is_refused_with_the_remedies():
+    known = record()
+    known["roster"] = ["w1", "w2", "w3"]
+    seen = {"census": census(record=known), "staged": staged()}
+    refused = plan({"w1": seen, "w2": dict(seen)})["refused"]
+    assert len(refused) == 1
+    assert "lacks w3" in refused[0]
+    assert "solver_forget" in refused[0]
+    assert "solver_allow_partial" in refused[0]
+    assert plan({"w1": seen, "w2": dict(seen)}, solver_forget=["w3"])["refused"] == []
+    assert plan({"w1": seen, "w2": dict(seen)}, solver_allow_partial=True)["refused"] == []
+    assert plan({"w1": seen, "w2": dict(seen)}, solver_forget=["w3"])["lock"]["roster"] == ["w1", "w2"]
+
+
+def test_the_expected_size_guards_the_first_rollout():
+    assert "solver_fleet_size is 5" in plan(fleet(4), solver_fleet_size=5)["refused"][0]
+    assert plan(fleet(4), solver_fleet_size=4)["refused"] == []
+
+
+def test_a_live_lock_refuses_and_names_its_holder():
+    held = record()
+    held["lock"] = lock()
+    workers = fleet(2, w1={"census": census(record=held, lock_state="held"), "staged": staged()})
+    refused = plan(workers)["refused"]
+    assert "ada on deck (night shift) holds w1 since then, last seen later" in refused[0]
+    assert "solver_lock_steal: true" in refused[0]
+    assert plan(workers, dead=["run0"])["refused"] == []
+    assert plan(workers, solver_lock_steal=True)["refused"] == []
+    workers["w1"]["census"]["lock_state"] = "expired"
+    assert plan(workers)["refused"] == []
+
+
+def test_the_lock_needs_more_than_half_and_the_first_by_name_leads():
+    gone = {"census": {"unreachable": True, "msg": "no route"}, "staged": None}
+    made = plan(fleet(4, w1=gone))
+    assert made["lock"]["leader"] == "w2"
+    assert made["lock"]["needed"] == 3
+    ours = {"ours": True}
+    assert _plan.lock_refusals(made, {"w2": ours, "w3": ours, "w4": ours}) == []
+    assert "only 2 of the fleet" in _plan.lock_refusals(made, {"w2": ours, "w3": ours, "w4": {"unreachable": True}})[0]
+    bad = {"failed": True, "msg": "held by ada", "ours": False}
+    assert _plan.lock_refusals(made, {"w2": bad}) == ["w2: held by ada"]
+
+
+def test_the_estimate_follows_the_workers_own_solve_times():
+    slow = census()
+    slow["worker"]["solve_times"] = {"count": 500, "p50_s": 30.0, "p99_s": 80.0}
+    made = plan({"w1": {"census": slow, "staged": staged()}, "w2": updated()}, solver_drain_grace=5.0,
+                solver_min_healthy_time=60.0)
+    assert made["estimate_s"] == 5 + 80 + 5 + 30 + 60
+    assert made["probes"] == 1
+    assert "99 % of the solves take up to 80 s" not in str(made["warnings"])
+    assert "solver_drain_timeout 60" in str(plan({"w1": {"census": slow, "staged": staged()}},
+                                                 solver_drain_timeout=60.0)["warnings"])
+
+
+def test_a_rollback_returns_each_to_its_own_release_and_again_changes_nothing():
+    def at_new(own):
+        return {"census": census("1.3.0", release="1.3.0-new", record=own), "staged": None}
+
+    first = record(verdict="completed")
+    second = record(verdict="completed")
+    second["rollout"]["from"] = {"version": "1.1.0", "release": "1.1.0-old"}
+    made = plan({"w1": at_new(first), "w2": at_new(second)}, kind="rollback", solver_version="")
+    assert [made["workers"][name]["release"] for name in ("w1", "w2")] == ["1.2.0-old", "1.1.0-old"]
+    back = record("r5", kind="rollback", target="previous", verdict="completed")
+    back["rollout"].update({"to": {"version": "1.2.0", "release": "1.2.0-old"},
+                            "from": {"version": "1.3.0", "release": "1.3.0-new"}})
+    again = plan({"w1": {"census": census(record=back), "staged": None}}, kind="rollback", solver_version="")
+    assert again["order"] == []
+    assert again["workers"]["w1"]["action"] == "already"
+
+
+def test_a_rollback_without_a_release_to_return_to_is_refused():
+    made = plan({"w1": {"census": census(), "staged": None}}, kind="rollback", solver_version="")
+    assert "name one with solver_version" in made["refused"][0]
+
+
+def test_only_some_workers():
+    made = plan(fleet(3), solver_only=["w2"])
+    assert made["order"] == ["w2"]
+    assert made["workers"]["w1"]["reason"] == "not named by solver_only"
+
+
+@given(st.integers(1, 30), st.integers(1, 10), st.randoms())
+def test_the_plan_does_not_depend_on_the_order_of_the_inventory(size, window, random):
+    workers = fleet(size)
+    shuffled = list(workers.items())
+    random.shuffle(shuffled)
+    assert plan(dict(shuffled), window=window) == plan(workers, window=window)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What follows a failed step, and what became of the worker."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.solver.fleet.plugins.plugin_utils import _step
+from hypothesis import given
+from hypothesis import strategies as st
+from rollout_kit import FAILED, GONE, GOOD, HELD, PLANNED, REVERTED
+
+
+def outcome(**steps):
+    made = _step.outcome(PLANNED, {**GOOD, **steps})
+    return made["outcome"], made["cause"]
+
+
+def test_good_steps_are_an_update():
+    assert outcome() == ("updated", None)
+    assert outcome(soak={"skipped": True}) == ("updated", None)
+    assert _step.outcome(PLANNED, GOOD)["open_at_drain"] == 12
+
+
+@pytest.mark.parametrize(("steps", "action", "expected"), [
+    ({"drain": FAILED | {"gave_back": True}, "switch": {}}, "nothing", ("failed", "drain")),
+    ({"drain": FAILED | {"failure": {"code": "foreign_drain"}}, "switch": {}}, "nothing", ("failed", "drain")),
+    ({"drain": FAILED, "switch": {}, "give_back": {"changed": True}}, "resume", ("failed", "drain")),
+    ({"drain": FAILED, "switch": {}, "give_back": FAILED}, "resume", ("quarantined", "drain")),
+    ({"drain": GONE, "switch": {}}, "nothing", ("unreachable", "host")),
+    ({"switch": FAILED | {"switched": False, "failure": {"code": "lease_lost"}}, "give_back": {"changed": True}},
+     "resume",
+     ("failed", "drain")),
+    ({"switch": FAILED | {"switched": False}, "give_back": {"changed": True}}, "resume", ("failed", "release")),
+    ({"switch": FAILED | {"switched": False}, "give_back": FAILED}, "resume", ("quarantined", "release")),
+    # a module that died without a word, or one that only restarted, may have changed what runs
+    ({"switch": FAILED, **REVERTED}, "revert", ("reverted", "release")),
+    ({"switch": FAILED | {"switched": False, "restarted": True}, **REVERTED}, "revert", ("reverted", "release")),
+    # nothing was switched: what is held there is not reverted for it
+    ({"switch": {"switched": False, "restarted": False}, "verify": FAILED}, "nothing", ("failed", "release")),
+    # the drained process is of another version than the drain's: it must not just resume
+    ({"drain": FAILED | {"worker": HELD}, "switch": {}}, "nothing", ("failed", "drain")),
+    ({"drain": {"done": True, "worker": HELD}, "switch": FAILED | {"switched": False}}, "nothing",
+     ("failed", "release")),
+    ({"verify": FAILED | {"failure": {"code": "probe_failed", "details": {"fault": "account"}}}, **REVERTED},
+     "revert", ("returned", "unknown")),
+    ({"verify": FAILED | {"failure": {"code": "bad_option"}}, **REVERTED}, "revert", ("reverted", "unknown")),
+    ({"switch": FAILED | {"switched": True}, **REVERTED}, "revert", ("reverted", "release")),
+    ({"switch": GONE, "verify": {}}, "nothing", ("unreachable", "host")),
+    ({"verify": FAILED, **REVERTED}, "revert", ("reverted", "release")),
+    ({"verify": {"done": False}, **REVERTED}, "revert", ("reverted", "release")),
+    ({"verify": FAILED, "revert": FAILED}, "revert", ("quarantined", "release")),
+    ({"verify": FAILED, "revert": {"changed": True}, "revert_verify": FAILED}, "revert", ("quarantined", "release")),
+    ({"verify": GONE, "resume": {}}, "nothing", ("unreachable", "host")),
+    ({"resume": FAILED, **REVERTED}, "revert", ("reverted", "release")),
+    ({"soak": FAILED, **REVERTED}, "revert", ("reverted", "release")),
+    ({"drain": {}, "switch": {}}, "nothing", ("failed", "unknown")),
+])
+def test_failures(steps, action, expected):
+    assert _step.next_action({**GOOD, **steps}) == action
+    assert outcome(**steps) == expected
+
+
+STEP = st.sampled_from([{}, {"done": True}, {"done": False}, FAILED, GONE, {"skipped": True}, {"switched": True}])
+
+
+@given(st.dictionaries(st.sampled_from(["drain", "switch", "verify", "resume", "soak", *_step.REVERT_STEPS]), STEP))
+def test_updated_needs_a_successful_verify_whatever_happened(steps):
+    if _step.outcome(PLANNED, steps)["outcome"] == "updated":
+        assert all(_step.step_ok(steps.get(name)) for name in ("drain", "switch", "verify", "resume"))
+
+
+def test_a_fenced_run_touches_nothing_more():
+    fenced = FAILED | {"failure": {"code": "fenced"}}
+    for name in ("drain", "switch", "resume"):
+        assert _step.next_action({**GOOD, name: fenced}) == "nothing"
+        assert outcome(**{name: fenced}) == ("failed", "unknown")
+
+
+def test_a_rollback_never_leads_to_another():
+    assert _step.next_action({**GOOD, "verify": FAILED}, revertible=False) == "nothing"
+    made = _step.outcome(PLANNED, {**GOOD, "verify": FAILED}, revertible=False)
+    assert made["outcome"] == "quarantined"
+    assert "nothing to go back to" in made["reason"]
+    given_back = {**GOOD, "drain": FAILED, "give_back": {"changed": True}}
+    assert _step.next_action(given_back, revertible=False) == "resume"
+    assert _step.outcome(PLANNED, given_back, revertible=False)["outcome"] == "failed"

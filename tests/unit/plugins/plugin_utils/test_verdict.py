@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The verdict: the words, the exit code behind them, and lines for people."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.solver.fleet.plugins.plugin_utils import _gate, _lines, _step, _verdict
+from hypothesis import given
+from hypothesis import strategies as st
+from rollout_kit import FAILED, GOOD, PLANNED, REVERTED, census, fleet, lock, plan, record, staged, updated
+
+AT_TARGET = census("1.3.0", release="1.3.0-new")
+
+
+def judge(made, outcomes, final=None, **more):
+    seen = dict.fromkeys(made["workers"], AT_TARGET) if final is None else final
+    return _verdict.verdict(made, outcomes, seen, **more)
+
+
+def test_excluded_workers_keep_the_verdict_from_completed():
+    made = plan(solver_exclude=["w1"])
+    outcomes = {name: {"outcome": "updated"} for name in ("w2", "w3", "w4")}
+    assert made["order"] == ["w2", "w3", "w4"]
+    assert judge(made, outcomes)["verdict"] == "incomplete"
+    assert list(_verdict.not_done(judge(made, outcomes), made)) == ["w1"]
+
+
+WORDS = st.sampled_from(sorted(_gate.SPENDS | {"updated", "returned"})).map(lambda word: {"outcome": word})
+
+
+@given(st.dictionaries(st.sampled_from(["w1", "w2", "w3", "w4"]), WORDS))
+def test_completed_only_when_every_worker_is_at_the_target(outcomes):
+    made = plan()
+    doc = judge(made, outcomes)
+    all_good = len(outcomes) == 4 and all(own["outcome"] == "updated" for own in outcomes.values())
+    assert (doc["verdict"] == "completed") == all_good
+    assert (not _verdict.not_done(doc, made)) == all_good
+
+
+def test_a_worker_that_went_bad_after_its_turn_is_not_completed():
+    made = plan(fleet(4))
+    outcomes = {name: {"outcome": "updated"} for name in made["workers"]}
+    final = dict.fromkeys(made["workers"], AT_TARGET)
+    assert judge(made, outcomes, final)["verdict"] == "completed"
+    doc = judge(made, outcomes, {**final, "w1": {"finding": "dead", "worker": None}})
+    assert doc["verdict"] == "incomplete"
+    assert "after its update it is dead" in doc["workers"][0]["reason"]
+    doc = judge(made, outcomes, {**final, "w1": {"unreachable": True, "msg": "no route"}})
+    assert doc["workers"][0]["outcome"] == "unreachable"
+    assert judge(made, outcomes, {**final, "w2": census()})["workers"][1]["outcome"] == "failed"
+
+
+def test_the_last_worker_is_judged_too():
+    outcomes = {f"w{n}": {"outcome": "updated"} for n in (1, 2, 3)} | {"w4": {"outcome": "reverted"}}
+    assert judge(plan(solver_max_fail_percentage=0.0), outcomes)["verdict"] == "aborted"
+    assert judge(plan(), outcomes)["verdict"] == "incomplete"
+
+
+def test_nothing_to_do_is_completed():
+    made = plan({"w1": updated(), "w2": updated()})
+    assert made["waves"] == []
+    assert judge(made, {})["verdict"] == "completed"
+
+
+def test_check_mode_is_planned_and_fails_nobody():
+    made = plan()
+    doc = judge(made, {}, check_mode=True)
+    assert doc["verdict"] == "planned"
+    assert _verdict.not_done(doc, made) == {}
+
+
+@pytest.mark.parametrize(("cause", "word"), [
+    ("paused", "paused"), ("inconclusive", "inconclusive"), ("operator", "aborted"), ("floor", "aborted"),
+    ("progress", "aborted"), ("lock", "aborted"), ("budget", "aborted")])
+def test_what_the_gate_closed_for_becomes_the_verdict(cause, word):
+    made = plan()
+    doc = judge(made, {"w1": {"outcome": "updated"}}, gate={"open": False, "cause": cause, "reason": "because"})
+    assert doc["verdict"] == word
+    assert doc["reasons"] == ["because"]
+    assert _verdict.not_done(doc, made)
+
+
+def test_a_request_that_came_too_late_changes_nothing():
+    made = plan()
+    outcomes = {name: {"outcome": "updated"} for name in made["workers"]}
+    assert judge(made, outcomes, gate={"open": False, "cause": "paused", "reason": "x"})["verdict"] == "completed"
+
+
+def test_rolled_back_only_when_all_are_back():
+    made = plan(solver_max_fail_percentage=0.0)
+    bad = {"outcome": "reverted", "cause": "release", "reason": "verify: no"}
+    outcomes = {"w1": {"outcome": "updated"}, "w2": {"outcome": "updated"}, "w3": bad}
+    good = {"outcome": "updated", "timings": {"drain": 1.0}}
+    doc = judge(made, outcomes, backs={"w1": good, "w2": good})
+    assert doc["verdict"] == "rolled_back"
+    assert [own["outcome"] for own in doc["workers"]] == ["rolled_back", "rolled_back", "reverted", "not_attempted"]
+    assert set(_verdict.not_done(doc, made)) == {"w1", "w2", "w3", "w4"}
+    doc = judge(made, outcomes, backs={"w1": good, "w2": {"outcome": "quarantined", "cause": "release", "reason": "x"}})
+    assert doc["verdict"] == "rollback_failed"
+    assert doc["workers"][1]["outcome"] == "quarantined"
+
+
+def test_failed_in_an_earlier_run_spends_and_is_blamed_on_the_release():
+    old = record(outcome="reverted", cause="release", outcome_reason="probe", verdict="aborted")
+    made = plan(fleet(2, w1={"census": census(record=old), "staged": staged()}), solver_max_fail_percentage=0.0)
+    doc = judge(made, {})
+    assert doc["verdict"] == "aborted"
+    assert doc["workers"][0]["cause"] == "release"
+
+
+def test_the_books_are_compared_on_the_same_journal_only():
+    made = plan(fleet(1))
+    after = census("1.3.0", release="1.3.0-new")
+    after["worker"]["totals"] = {"accepted": 30, "uncertain": 2, "expired": 1}
+    doc = judge(made, {"w1": {"outcome": "updated"}}, {"w1": after})
+    assert _verdict.lost_tasks(doc) == {"uncertain": 2, "expired": 1}
+    after["worker"]["journal"] = {"id": "other"}
+    assert judge(made, {"w1": {"outcome": "updated"}}, {"w1": after})["workers"][0]["totals"]["after"] is None
+
+
+def test_a_rollback_of_named_workers_is_completed_when_these_are_back():
+    there = census("1.3.0", release="1.3.0-new", record=record(verdict="completed"))
+    workers = {"w1": {"census": there, "staged": None}, "w2": {"census": there, "staged": None}}
+    made = plan(workers, kind="rollback", solver_version="", solver_only=["w1"])
+    assert judge(made, {"w1": {"outcome": "updated"}}, {"w1": census(), "w2": there})["verdict"] == "completed"
+
+
+def test_progress_line_says_the_place():
+    made = plan(fleet(8))
+    line = _lines.progress_line(made, "w3", _step.outcome(PLANNED, GOOD))
+    assert line == "w3 updated 1.2.0 -> 1.3.0 in 1.5 s, 12 tasks open when its drain began (3/8)"
+    bad = _step.outcome(PLANNED, {**GOOD, "verify": FAILED, **REVERTED})
+    assert _lines.progress_line(made, "w4", bad) == "w4 REVERTED [release] verify: it broke (4/8)"
+
+
+def test_status_says_mixed_versions_in_words():
+    lines = _lines.fleet_lines({"w1": census(), "w2": census("1.3.0"), "w3": {"finding": "dead", "message": "gone"}})
+    assert "Mixed versions: 1 on 1.2.0 (w1); 1 on 1.3.0 (w2). Run rolling_update.yml again to converge." in lines
+    assert "No answer from: w3." in lines
+    assert lines[-1] == "No rollout holds the lock."
+
+
+def test_status_shows_the_lock_and_the_history():
+    held = record(verdict=None)
+    held["lock"] = lock()
+    seen = census(record=held, lock_state="held")
+    lines = _lines.fleet_lines({"w1": seen, "w2": seen})
+    assert "Rollout r0 (ada on deck, night shift) holds w1, w2 since then, last seen later." in lines
+    assert lines[-1] == "Rollout r0: update to 1.3.0, begun 2026-11-24T01:00:00Z, not ended."
+
+
+def test_status_says_what_the_next_start_would_run():
+    seen = census()
+    seen["releases"]["current"] = {"id": "1.3.0-new"}
+    assert "its next start runs 1.3.0-new" in _lines.fleet_lines({"w1": seen})[1]
