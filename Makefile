@@ -8,7 +8,7 @@ WORKER := roles/worker/files/solver-worker
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration cores molecule sanity bench clean
+.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration faults faults-quick cores molecule sanity bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -24,7 +24,7 @@ fleet: $(VENV)/.run ## Start the embedded local fleet
 fleet-down: $(VENV)/.run ## Stop it and remove it
 	@$(BIN)/ansible-playbook -i localhost, playbooks/local_fleet.yml -e solver_local_fleet_state=absent
 
-test: fresh lint unit worker-test integration molecule sanity cores ## Run all tests that need no root
+test: fresh lint unit worker-test integration faults-quick molecule sanity cores ## Run all tests that need no root
 	@$(BIN)/python tools/test_total.py
 
 fresh:
@@ -44,6 +44,12 @@ worker-test: $(VENV)/.dev ## The reference worker's own tests
 
 integration: $(VENV)/.dev ## Modules and playbooks against real workers, under traffic
 	$(BIN)/pytest tests/integration -n 2 --junit-xml=.cache/results/integration.xml
+
+faults: $(VENV)/.dev ## Inject every fault into real fleets under traffic; prints a table
+	$(BIN)/pytest tests/faults -n 2 --junit-xml=.cache/results/faults.xml
+
+faults-quick: $(VENV)/.dev
+	$(BIN)/pytest tests/faults -n 2 -m quick --junit-xml=.cache/results/faults.xml
 
 cores: $(VENV)/.dev ## The playbooks on the oldest and the newest ansible-core that can be installed here
 	$(BIN)/python tools/cores.py

@@ -182,9 +182,10 @@ def test_another_owners_drain_is_left_to_him(make_fleet):
     assert code == 202
     done = fleet.roll("1.3.0")
     assert done.returncode != 0, done.stdout
-    assert fleet.outcomes()["w2"] == "failed"
-    assert fleet.verdict()["workers"][1]["cause"] == "drain"
-    assert "disk swap" in fleet.verdict()["workers"][1]["reason"]
+    assert fleet.verdict()["verdict"] == "refused"
+    assert "disk swap" in fleet.verdict()["reasons"][0]
+    assert "solver_foreign_drain: exclude" in fleet.verdict()["reasons"][0]
+    assert set(fleet.versions().values()) == {"1.2.0"}
     assert fleet.status("w2")["drain"]["owner"] == "somebody"
 
 

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fleets for the fault suite, and its table of what happened, with durations."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
+sys.path.insert(0, str(Path(__file__).parent))
+from faultlib import VERSIONS, all_broken_releases
+from fleetlib import ROOT, Fleet, ansible_bin
+
+
+@pytest.fixture(scope="session")
+def fault_folder() -> Path:
+    """One folder per test process: what is built in it serves all its fleets, one after the other."""
+    core = ansible_bin().parent.name.strip(".")
+    folder = ROOT / ".cache" / "faults" / f"{core}-{os.environ.get('PYTEST_XDIST_WORKER', 'single')}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def make_fleet(fault_folder: Path) -> Iterator:
+    fleet = Fleet(fault_folder)
+    fleet.down()
+
+    def make(size: int = 2, **variables):
+        variables.setdefault("solver_local_fleet_versions", VERSIONS)
+        variables.setdefault("solver_local_fleet_overlays", all_broken_releases(fault_folder.with_suffix(".overlays")))
+        return fleet.up(size, **variables)
+
+    yield make
+    done = fleet.down()
+    assert done.returncode == 0, done.stdout
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """The table of the scenarios: what was tried, how it ended, how long it took."""
+    reports = [report for outcome in ("passed", "failed", "xfailed", "skipped")
+               for report in terminalreporter.stats.get(outcome, []) if report.when == "call" or outcome == "skipped"]
+    rows = sorted(({"scenario": report.nodeid.split("::", 1)[1], "result": report.outcome,
+                    "seconds": round(report.duration, 1)} for report in reports), key=lambda row: row["scenario"])
+    if not rows:
+        return
+    for row in rows:
+        terminalreporter.write_line(f"{row['result']:<8} {row['seconds']:>7.1f} s  {row['scenario']}")
+    terminalreporter.write_line(f"{len(rows)} scenarios, {sum(row['seconds'] for row in rows):.0f} s of work")
+    path = ROOT / ".cache" / "results" / "faults.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

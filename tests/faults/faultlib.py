@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the fault suite shares: broken releases, a sampler of the workers' states, and the invariants."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fleetlib import Fleet, broken_releases, control, overlay
+
+CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER = "1.4.0", "1.4.1", "1.4.2", "1.4.3", "1.4.4", "1.4.5"
+VERSIONS = ["1.2.0", "1.3.0", CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER]
+_TRY = "    try:\n        held = take_locks"
+
+
+def all_broken_releases(folder: Path) -> dict[str, str]:
+    """Return version -> overlay: the reference worker's own source with one thing broken."""
+    made = broken_releases(folder)
+    wait = "    import time\n    time.sleep({})\n" + _TRY
+    made[HANGS] = overlay(folder / "hangs", serve=(_TRY, wait.format(600)))
+    made[STARTS_SLOWLY] = overlay(folder / "slow", serve=(_TRY, wait.format(5)))
+    made[LIES] = overlay(folder / "lies", status=('"version": worker.version,', '"version": "9.9.9",'))
+    made[DIES_LATER] = overlay(folder / "later", serve=(
+        _TRY, "    import threading\n    threading.Timer(10, os._exit, (3,)).start()\n" + _TRY))
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+    return made
+
+
+@dataclass
+class Sample:
+    """One look at all workers."""
+
+    at: float
+    workers: dict[str, dict[str, Any] | None]
+
+    def out(self) -> list[str]:
+        return [name for name, status in self.workers.items() if not status or not status["accepting"]]
+
+
+@dataclass
+class Sampler:
+    """Asks every worker every 50 ms how it is, all the time that a scenario runs."""
+
+    fleet: Fleet
+    samples: list[Sample] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        sockets = {name: self.fleet.socket(name) for name in self.fleet.hosts()}
+        while not self.stop.is_set():
+            self.samples.append(Sample(time.monotonic(), {name: ask(path) for name, path in sockets.items()}))
+            self.stop.wait(0.05)
+
+    def last(self, name: str) -> dict[str, Any]:
+        return (self.samples[-1].workers.get(name) or {}) if self.samples else {}
+
+
+def ask(path: str) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError, Exception):
+        code, status = control(path)
+        return dict(status) if code == 200 else None
+    return None
+
+
+@contextlib.contextmanager
+def watched(fleet: Fleet, window: int = 1, never_accepts: tuple[str, ...] = (), killed: int = 0) -> Iterator[Sampler]:
+    """Sample the workers during a scenario, then check the invariants by what they said.
+
+    KILLED workers may be out beside the window: the scenario killed them itself.
+    """
+    sampler = Sampler(fleet)
+    thread = threading.Thread(target=sampler.run, daemon=True)
+    thread.start()
+    try:
+        yield sampler
+    finally:
+        sampler.stop.set()
+        thread.join(10)
+    assert len(sampler.samples) > 5
+    worst = max(sampler.samples, key=lambda sample: len(sample.out()))
+    assert len(worst.out()) <= window + killed, (worst.out(), "out of service at once, the window is", window)
+    for sample in sampler.samples:
+        for name, status in sample.workers.items():
+            if status and status["accepting"]:
+                assert status["instance"]["release"].split("-")[0] not in never_accepts, (name, status["instance"])
+    assert_totals_never_fall(sampler.samples)
+
+
+def assert_totals_never_fall(samples: list[Sample]) -> None:
+    last: dict[str, dict[str, int]] = {}
+    for sample in samples:
+        for name, status in sample.workers.items():
+            totals = (status or {}).get("totals")
+            if not totals:
+                continue
+            for key, value in last.get(name, {}).items():
+                assert totals[key] >= value, (name, key, value, totals[key])
+            last[name] = totals
+
+
+def journal_states(fleet: Fleet, name: str) -> dict[str, int]:
+    """Count the tasks of a worker by state, from its journal itself."""
+    host = fleet.hosts()[name]
+    path = f"{host['solver_base_dir']}/workers/{name}/state/journal.sqlite3"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return dict(db.execute("SELECT state, count(*) FROM tasks GROUP BY state").fetchall())
+
+
+def record_of(fleet: Fleet, name: str) -> dict[str, Any]:
+    host = fleet.hosts()[name]
+    return dict(json.loads(Path(host["solver_base_dir"], "workers", name, "rollout/record.json").read_text("utf-8")))
+
+
+def provider_faults(fleet: Fleet, faults: list[dict[str, Any]] | None) -> None:
+    """Switch the sandbox's faults at run time; None clears them."""
+    url = next(iter(fleet.hosts().values()))["solver_provider_url"] + "/__faults"
+    data = json.dumps(faults).encode() if faults is not None else None
+    request = urllib.request.Request(url, data=data, method="POST" if faults is not None else "DELETE",
+                                     headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status in (200, 201, 204), answer.status
+
+
+def until(sampler: Sampler, what: str, condition: Callable[[], Any], process: Any, timeout: float = 120) -> None:
+    """Wait until the sampled states show what the scenario waits for; the run must still be going."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process is None or process.poll() is None, f"the run ended before {what}:\n{process.stdout.read()}"
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}; last {sampler.samples[-1:]}"
+        time.sleep(0.02)

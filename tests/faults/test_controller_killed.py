@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller is killed in each phase; then the same command again, only the leases, or recover.yml."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from faultlib import Sampler, record_of, until, watched
+from fleetlib import Fleet, assert_nothing_lost, wait_for
+
+PHASES: dict[str, Callable[[Sampler], Any]] = {
+    "before the first drain": lambda _seen: True,
+    "draining": lambda seen: seen.last("w1").get("state") in ("draining", "drained"),
+    "switched": lambda seen: seen.last("w1").get("instance", {}).get("version") == "1.3.0",
+    "soaking": lambda seen: seen.last("w1").get("accepting") and seen.last("w1")["instance"]["version"] == "1.3.0",
+    "second wave": lambda seen: seen.last("w2").get("state") in ("draining", "drained"),
+}
+SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
+
+
+def kill_in(fleet: Fleet, seen: Sampler, phase: str, how: signal.Signals, **variables: Any) -> None:
+    """Begin a rollout, and kill its controller, with all its processes as a terminal or AWX does, in a phase."""
+    variables.setdefault("solver_min_healthy_time", 4)
+    process = fleet.start_playbook("rolling_update", solver_version="1.3.0", **variables)
+    wait_for(lambda: (fleet.dir / "fleet/workers/w1/rollout/record.json").exists() or process.poll() is not None,
+             "the lock", 120)
+    until(seen, phase, lambda: PHASES[phase](seen), process)
+    os.killpg(process.pid, how)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+
+
+def ids(fleet: Fleet) -> set[str]:
+    return {record_of(fleet, name)["rollout"]["id"] for name in fleet.hosts()}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("how", [pytest.param(name, marks=pytest.mark.quick) if name == "SIGKILL" else name
+                                 for name in SIGNALS])
+def test_run_again_converges_and_continues(make_fleet, phase, how):
+    if how != "SIGKILL" and phase in ("before the first drain", "second wave"):
+        pytest.skip("shown with SIGKILL; the gentler signals differ only in the middle of a worker's update")
+    fleet: Fleet = make_fleet(2)
+    fleet.start_traffic(rate=6)
+    with watched(fleet) as seen:
+        kill_in(fleet, seen, phase, SIGNALS[how])
+        first = ids(fleet)
+        done = fleet.roll("1.3.0")
+    audit = fleet.end_traffic()
+    assert done.returncode == 0, done.stdout
+    assert set(fleet.versions().values()) == {"1.3.0"}
+    fleet.assert_all_serve()
+    assert ids(fleet) == first
+    assert fleet.verdict()["verdict"] == "completed"
+    assert fleet.verdict()["rollout_id"] in first
+    assert_nothing_lost(audit)
+
+
+LEASES = {"solver_drain_lease": 60, "solver_drain_timeout": 30, "solver_deploy_timeout": 60,
+          "solver_healthy_deadline": 60}
+
+
+@pytest.mark.parametrize(("phase", "version"), [("draining", "1.2.0"), ("switched", "1.3.0")])
+def test_the_leases_alone_bring_every_worker_back(make_fleet, phase, version):
+    """Expiry before the switch resumes; after it the worker verifies itself and then serves."""
+    fleet: Fleet = make_fleet(2)
+    with watched(fleet) as seen:
+        kill_in(fleet, seen, phase, signal.SIGKILL, **LEASES)
+        wait_for(lambda: seen.last("w1").get("accepting"), "w1 in service again by its lease", 100)
+    fleet.assert_all_serve()
+    assert fleet.versions() == {"w1": version, "w2": "1.2.0"}
+
+
+@pytest.mark.parametrize(("phase", "version"), [
+    ("draining", "1.2.0"), pytest.param("switched", "1.3.0", marks=pytest.mark.quick), ("second wave", "1.3.0")])
+def test_recover_brings_back_what_was_left(make_fleet, phase, version):
+    fleet: Fleet = make_fleet(2)
+    with watched(fleet) as seen:
+        kill_in(fleet, seen, phase, signal.SIGKILL)
+        done = fleet.playbook("recover")
+        assert done.returncode == 0, done.stdout
+        fleet.assert_all_serve()
+        assert fleet.versions() == {"w1": version, "w2": "1.2.0"}
+        boots = {name: fleet.status(name)["seq"] for name in fleet.hosts()}
+        again = fleet.playbook("recover")
+        assert again.returncode == 0, again.stdout
+        assert {name: fleet.status(name)["seq"] for name in fleet.hosts()} == boots
+        assert record_of(fleet, "w1")["lock"] is None
+        # the rollout goes on, and still knows where each worker came from
+        done = fleet.roll("1.3.0")
+    assert done.returncode == 0, done.stdout
+    assert record_of(fleet, "w1")["rollout"]["from"]["version"] == "1.2.0"
+    assert set(fleet.versions().values()) == {"1.3.0"}
+
+
+def test_a_controller_that_comes_back_is_fenced(make_fleet):
+    """Stopped in the middle of a drain and taken for dead; when it wakes up another run has the lock."""
+    fleet: Fleet = make_fleet(2)
+    with watched(fleet) as seen:
+        process = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_min_healthy_time=8)
+        until(seen, "the soak of w1", lambda: PHASES["soaking"](seen), process)
+        os.killpg(process.pid, signal.SIGSTOP)
+        try:
+            refused = fleet.roll("1.3.0")
+            assert "solver_lock_steal: true" in refused.stdout
+            assert refused.returncode != 0
+            done = fleet.roll("1.3.0", solver_lock_steal=True, solver_reason="its laptop is shut")
+            assert done.returncode == 0, done.stdout
+            boots = {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()}
+        finally:
+            os.killpg(process.pid, signal.SIGCONT)
+        out, _none = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "lock" in out
+    assert {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()} == boots
+    fleet.assert_all_serve()

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The rollout as a whole: lock, requests, budget, floor, provider, workers killed under it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+import pytest
+from faultlib import FAILS_ITS_PROBE, provider_faults, record_of, until, watched
+from fleetlib import Fleet, assert_nothing_lost, control, wait_for
+
+
+def closed_port() -> int:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return int(closed.getsockname()[1])
+
+
+def unreachable() -> dict[str, object]:
+    return {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": closed_port()}
+
+
+@pytest.mark.quick
+def test_two_operators_at_once(make_fleet):
+    """The second is refused and told who is at work; or it waits, finds its work done, and is content."""
+    fleet: Fleet = make_fleet(2)
+    with watched(fleet) as seen:
+        first = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_min_healthy_time=6,
+                                     solver_reason="the night shift")
+        until(seen, "the first drain", lambda: seen.last("w1").get("drain"), first)
+        second = fleet.roll("1.2.0")
+        assert second.returncode != 0
+        assert "the night shift" in " ".join(second.stdout.split())
+        assert "solver_lock_wait" in second.stdout
+        waiting = fleet.roll("1.3.0", solver_lock_wait=120)
+        out, _none = first.communicate(timeout=120)
+    assert first.returncode == 0, out
+    assert waiting.returncode == 0, waiting.stdout
+    assert set(fleet.versions().values()) == {"1.3.0"}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(("request_name", "verdict"), [("pause", "paused"), ("abort", "aborted")])
+def test_a_request_ends_the_rollout_before_its_next_wave(make_fleet, request_name, verdict):
+    fleet: Fleet = make_fleet(3)
+    with watched(fleet) as seen:
+        running = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_min_healthy_time=6)
+        until(seen, "the soak of w1", lambda: seen.last("w1").get("accepting")
+              and seen.last("w1")["instance"]["version"] == "1.3.0", running)
+        asked = fleet.playbook(request_name, solver_reason="on the phone")
+        assert asked.returncode == 0, asked.stdout
+        out, _none = running.communicate(timeout=120)
+        assert running.returncode != 0, out
+        assert fleet.verdict()["verdict"] == verdict
+        assert "on the phone" in fleet.verdict()["reasons"][0]
+        assert fleet.versions() == {"w1": "1.3.0", "w2": "1.2.0", "w3": "1.2.0"}
+        fleet.assert_all_serve()
+        assert record_of(fleet, "w1")["lock"] is None
+        rollout = fleet.verdict()["rollout_id"]
+        done = fleet.roll("1.3.0")
+    assert done.returncode == 0, done.stdout
+    assert fleet.verdict()["rollout_id"] == rollout
+
+
+def test_a_request_without_a_rollout_says_so(make_fleet):
+    fleet: Fleet = make_fleet(1)
+    done = fleet.playbook("pause")
+    assert done.returncode != 0
+    assert "No rollout is running" in done.stdout
+
+
+def test_an_inventory_that_lacks_a_worker_is_refused(make_fleet):
+    """As a sliced job or a shortened inventory would look; two slices would drain twice the window."""
+    fleet: Fleet = make_fleet(3)
+    assert fleet.roll("1.3.0").returncode == 0
+    text = fleet.inventory.read_text(encoding="utf-8")
+    slice_ = fleet.dir / "slice.yml"
+    slice_.write_text("".join(line for line in text.splitlines(keepends=True) if not line.strip().startswith("w3:")))
+    done = fleet.playbook("rolling_update", inventory=slice_, solver_version="1.2.0")
+    assert done.returncode != 0
+    assert "lacks w3" in " ".join(done.stdout.split())
+    done = fleet.playbook("rolling_update", inventory=slice_, solver_version="1.2.0", solver_forget=["w3"])
+    assert done.returncode == 0, done.stdout
+    assert record_of(fleet, "w1")["roster"] == ["w1", "w2"]
+
+
+def test_a_foreign_drain_refuses_or_is_left_out(make_fleet):
+    fleet: Fleet = make_fleet(2)
+    code, _document = control(fleet.socket("w2"), "PUT", "/v1/drain", {"owner": "somebody", "reason": "disk swap"})
+    assert code == 202
+    done = fleet.roll("1.3.0")
+    assert done.returncode != 0
+    assert "disk swap" in " ".join(done.stdout.split())
+    assert set(fleet.versions().values()) == {"1.2.0"}
+    done = fleet.roll("1.3.0", solver_foreign_drain="exclude", solver_max_unavailable=1, solver_progress_deadline=721)
+    # w2 is out already, which is the whole window: nobody else may leave service, and it is said at once
+    assert fleet.status("w2")["drain"]["owner"] == "somebody"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_failed_and_unreachable_in_one_wave_stop_the_rollout(make_fleet, where):
+    """Ansible loses the stop when one host fails and another is lost in the same task of the same batch."""
+    fleet: Fleet = make_fleet(6)
+    pair = ("w1", "w2") if where == "first" else ("w5", "w6")
+    taken = fleet.hosts()["w3" if where == "first" else "w1"]["solver_data_port"]
+    inventory = fleet.write_inventory("bad.yml", **{pair[0]: {"solver_data_port": taken}, pair[1]: unreachable()})
+    with watched(fleet, window=2):
+        done = fleet.playbook("rolling_update", "--forks", "6", inventory=inventory, solver_version="1.3.0",
+                              solver_max_unavailable=2, solver_max_fail_percentage=17, solver_on_abort="stop")
+    assert done.returncode != 0
+    outcomes = fleet.outcomes()
+    assert outcomes[pair[0]] == "reverted"
+    assert outcomes[pair[1]] == "unreachable"
+    assert fleet.verdict()["verdict"] == "aborted"
+    fleet.assert_all_serve()
+
+
+def test_every_worker_of_a_wave_fails_and_the_verdict_is_still_given(make_fleet):
+    fleet: Fleet = make_fleet(4)
+    with watched(fleet, window=2, never_accepts=(FAILS_ITS_PROBE,)):
+        done = fleet.roll(FAILS_ITS_PROBE, "--forks", "4", solver_max_unavailable=2, solver_probe_retries=1)
+    assert done.returncode != 0
+    assert fleet.verdict()["verdict"] == "aborted"
+    assert set(fleet.versions().values()) == {"1.2.0"}
+    fleet.assert_all_serve()
+
+
+@pytest.mark.quick
+def test_a_provider_without_money_is_nobodys_fault(make_fleet):
+    """Two workers updated, then the account runs dry: nothing is blamed, nothing rolled back, a later run goes on."""
+    fleet: Fleet = make_fleet(3)
+    with watched(fleet) as seen:
+        running = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_probe_retries=2,
+                                       solver_min_healthy_time=4)
+        until(seen, "the soak of w1", lambda: seen.last("w1").get("accepting")
+              and seen.last("w1")["instance"]["version"] == "1.3.0", running)
+        provider_faults(fleet, [{"on": "in", "fault": "no_balance", "times": None},
+                                {"on": "balance", "fault": "no_balance", "times": None}])
+        out, _none = running.communicate(timeout=200)
+        assert running.returncode != 0, out
+        verdict = fleet.verdict()
+        assert verdict["verdict"] == "inconclusive", out
+        assert fleet.outcomes() == {"w1": "updated", "w2": "returned", "w3": "not_attempted"}
+        fleet.assert_all_serve()
+        assert fleet.versions() == {"w1": "1.3.0", "w2": "1.2.0", "w3": "1.2.0"}
+        provider_faults(fleet, None)
+        done = fleet.roll("1.3.0")
+    assert done.returncode == 0, done.stdout
+    assert fleet.verdict()["rollout_id"] == verdict["rollout_id"]
+
+
+def test_a_provider_that_is_down_is_nobodys_fault_and_slow_is_waited_for(make_fleet):
+    fleet: Fleet = make_fleet(2)
+    provider_faults(fleet, [{"on": "in", "fault": "ERROR_NO_SLOT_AVAILABLE", "times": None}])
+    with watched(fleet):
+        done = fleet.roll("1.3.0", solver_probe_retries=1, solver_probe_timeout=5)
+    assert done.returncode != 0
+    assert fleet.verdict()["verdict"] == "inconclusive", done.stdout
+    assert set(fleet.versions().values()) == {"1.2.0"}
+    fleet.assert_all_serve()
+    provider_faults(fleet, None)
+    provider_faults(fleet, [{"on": "in", "fault": "slow", "seconds": 4, "times": None}])
+    with watched(fleet):
+        done = fleet.roll("1.3.0")
+    assert done.returncode == 0, done.stdout
+
+
+PHASES = {
+    "draining": lambda status: status.get("state") == "draining",
+    "verifying": lambda status: (status.get("instance") or {}).get("version") == "1.3.0",
+    "soaking": lambda status: status.get("accepting") and status["instance"]["version"] == "1.3.0",
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_worker_killed_in_its_update_serves_in_the_end(make_fleet, phase):
+    fleet: Fleet = make_fleet(2)
+    fleet.start_traffic(rate=6)
+    with watched(fleet, killed=1) as seen:
+        running = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_min_healthy_time=5)
+        until(seen, phase, lambda: PHASES[phase](seen.last("w1")), running)
+        os.kill(fleet.status("w1")["instance"]["pid"], signal.SIGKILL)
+        out, _none = running.communicate(timeout=200)
+    audit = fleet.end_traffic()
+    wait_for(lambda: fleet.status("w1")["state"] == "running", "w1 in service", 60)
+    fleet.assert_all_serve()
+    assert audit["lost"] == audit["wrong"] == audit["billed_twice"] == 0, audit
+    good = set(fleet.outcomes().values()) <= {"updated", "already"}
+    assert (running.returncode == 0) == good, out
+    if phase != "draining":
+        assert fleet.outcomes()["w1"] == "reverted", out
+
+
+def test_a_hung_worker_is_restarted_or_left_but_never_taken_for_drained(make_fleet):
+    """SIGSTOP: its socket takes connections and never answers."""
+    fleet: Fleet = make_fleet(3)
+    pid = fleet.status("w2")["instance"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = fleet.roll("1.3.0", solver_control_timeout=1)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert done.returncode != 0
+    assert fleet.verdict()["workers"][1]["outcome"] in ("failed", "not_attempted", "quarantined")
+    wait_for(lambda: fleet.status("w2")["state"] == "running", "w2 in service", 30)
+    fleet.assert_all_serve()
+
+
+def test_something_else_on_the_socket_refuses_the_rollout(make_fleet):
+    fleet: Fleet = make_fleet(2)
+    garbage = fleet.dir / "g.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        garbage.unlink(missing_ok=True)
+        server.bind(str(garbage))
+        server.listen()
+        inventory = fleet.write_inventory("garbage.yml", w2={"solver_control_socket": str(garbage)})
+        done = fleet.playbook("rolling_update", inventory=inventory, solver_version="1.3.0", solver_control_timeout=1)
+    garbage.unlink()
+    assert done.returncode != 0
+    assert set(fleet.versions().values()) == {"1.2.0"}
+
+
+@pytest.mark.parametrize("size", [1, 9, 10])
+def test_the_window_of_other_sizes_of_fleet(make_fleet, size):
+    fleet: Fleet = make_fleet(size)
+    fleet.start_traffic(rate=4, at_least_open=0)
+    with watched(fleet, window=1):
+        done = fleet.roll("1.3.0", "--forks", "10")
+    audit = fleet.end_traffic()
+    assert done.returncode == 0, done.stdout
+    assert len(fleet.verdict()["waves"]) == size
+    assert_nothing_lost(audit, at_least=10) if size > 1 else None
+    assert audit["lost"] == audit["wrong"] == audit["billed_twice"] == 0

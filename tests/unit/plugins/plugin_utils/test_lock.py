@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether another controller is proven dead, and whose fault a failed probe is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _lock
+from hypothesis import given
+from hypothesis import strategies as st
+
+OWN = {"host": "deck", "machine_id": "m", "boot_id": "b", "pid": 10, "pid_started": 100, "pid_ns": _lock.INITIAL_PID_NS}
+
+
+def dead(alive=None, **change):
+    return _lock.provably_dead({**OWN, "pid": 7, "pid_started": 70, **change}, OWN, lambda _pid: alive)
+
+
+@pytest.mark.parametrize(("change", "alive", "expected"), [
+    ({}, None, True),  # no such process
+    ({}, 70, False),  # it lives
+    ({}, 99, True),  # its number was given to another process
+    ({"pid_ns": 1}, None, False),  # in a container, whose numbers mean nothing here
+    ({"boot_id": "before"}, None, True),  # the machine was booted since
+    ({"boot_id": "before", "machine_id": "other"}, None, False),
+    ({"boot_id": "before", "machine_id": ""}, None, False),
+    ({"boot_id": None}, None, False),
+    ({"pid_ns": None}, None, False),
+    ({"pid_started": None}, None, False),
+])
+def test_only_what_is_certain_counts(change, alive, expected):
+    assert dead(alive, **change) is expected
+
+
+def test_a_reboot_of_a_container_proves_nothing():
+    own = {**OWN, "pid_ns": 5}
+    assert not _lock.provably_dead({**own, "boot_id": "before"}, own, lambda _pid: None)
+
+
+def test_real_processes():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    other = _lock.here(process.pid)
+    assert not _lock.provably_dead(other, _lock.here(os.getpid()))
+    process.communicate(b"\n")
+    assert _lock.provably_dead(other, _lock.here(os.getpid()))
+    assert _lock.dead_runs([{"run_id": "x", "controller": other}], _lock.here(os.getpid())) == ["x"]
+
+
+def result(fault=None, attempts=1, code="probe_failed"):
+    if fault is None:
+        return {"done": True}
+    return {"failed": True, "msg": f"it is the {fault}'s", "failure": {
+        "code": code, "details": {"fault": fault, "attempts": attempts}}}
+
+
+def judge(verify, worker=None, provider=None, wave=()):
+    made = _fault.verdict_of_probe(
+        {"verify": verify, "control_worker": worker or {}, "control_provider": provider or {}, "wave": list(wave)})
+    return made["fault"], made["inconclusive"]
+
+
+@pytest.mark.parametrize(("verify", "worker", "provider", "expected"), [
+    (result("provider"), result(), None, ("release", False)),  # whatever it says itself
+    (result("provider"), result("provider"), None, ("provider", True)),
+    (result("worker"), result("account"), None, ("account", True)),
+    (result("provider"), None, result(), ("release", False)),
+    (result("provider"), None, result("network"), ("network", True)),
+    (result("provider"), result(), result("provider"), ("release", False)),  # a worker counts more
+    (result("account"), None, None, ("account", True)),
+    (result("worker"), None, None, ("release", False)),
+    (result("task"), None, None, ("release", False)),
+    # a control that failed for its own host, or was not made, says nothing
+    (result("provider"), result("worker"), result(), ("release", False)),
+    (result("network"), {"unreachable": True}, {"skipped_checks": ["provider"]}, ("network", True)),
+])
+def test_a_control_decides(verify, worker, provider, expected):
+    assert judge(verify, worker, provider) == expected
+
+
+def test_with_failed_when_false_a_failure_is_still_one():
+    assert judge(result("worker"), {**result("provider"), "failed": False}) == ("provider", True)
+
+
+def test_four_errors_of_the_provider_in_a_row_need_no_control():
+    wave = [result("provider", 2), result("provider", 2)]
+    steps = {"verify": result("provider", 2), "wave": wave}
+    assert not _fault.needs_control(steps)
+    assert judge(steps["verify"], result(), wave=wave) == ("provider", True)
+    assert _fault.needs_control({"verify": result("provider", 3), "wave": [result("provider", 3)]})
+    assert _fault.needs_control({"verify": result("provider", 3), "wave": [result("provider", 3), result()]})
+
+
+@pytest.mark.parametrize("verify", [{}, result(), result("worker", code="wrong_version"), {"unreachable": True}])
+def test_only_a_failed_probe_has_a_control(verify):
+    assert not _fault.needs_control({"verify": verify})
+
+
+ANY = st.sampled_from([None, "worker", "task", "provider", "account", "network"]).map(result)
+
+
+@given(ANY, ANY, ANY)
+def test_nothing_is_inconclusive_while_a_control_passes(verify, worker, provider):
+    fault, inconclusive = judge(verify, worker, provider)
+    if worker == result():
+        assert (fault, inconclusive) == ("release", False)
+    assert inconclusive == (fault != "release")
