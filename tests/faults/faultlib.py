@@ -18,6 +18,9 @@ from typing import Any
 from fleetlib import Fleet, broken_releases, control, overlay
 
 CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER = "1.4.0", "1.4.1", "1.4.2", "1.4.3", "1.4.4", "1.4.5"
+# The shortest lease that is allowed, with phases that fit into it.
+LEASES = {"solver_drain_lease": 60, "solver_drain_timeout": 30, "solver_deploy_timeout": 60,
+          "solver_healthy_deadline": 60}
 VERSIONS = ["1.2.0", "1.3.0", CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER]
 _TRY = "    try:\n        held = take_locks"
 
@@ -118,6 +121,24 @@ def journal_states(fleet: Fleet, name: str) -> dict[str, int]:
 def record_of(fleet: Fleet, name: str) -> dict[str, Any]:
     host = fleet.hosts()[name]
     return dict(json.loads(Path(host["solver_base_dir"], "workers", name, "rollout/record.json").read_text("utf-8")))
+
+
+class Lines:
+    """Lines to the workers that can be cut while a rollout runs."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.folder = fleet.dir / "cut"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        self.env = {"ANSIBLE_CONNECTION_PLUGINS": str(Path(__file__).parent / "connection_plugins"),
+                    "SF_CUT_DIR": str(self.folder)}
+        self.host = {"ansible_connection": "fragile"}
+
+    def cut(self, name: str) -> None:
+        (self.folder / f"{name}.cut").touch()
+
+    def mend(self, name: str) -> None:
+        (self.folder / f"{name}.cut").unlink()
 
 
 def provider_faults(fleet: Fleet, faults: list[dict[str, Any]] | None) -> None:
