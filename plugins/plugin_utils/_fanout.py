@@ -162,8 +162,6 @@ def _say(pipe: int, data: bytes) -> None:
         data = data[os.write(pipe, data):]
 
 
-
-
 def connect(action: ActionBase, variables: dict[str, Any]) -> Any:
     """Return a connection to the host that VARIABLES belong to, as core makes one for a task."""
     templar = Templar(loader=action._loader, variables=variables)
