@@ -23,13 +23,14 @@ CORES: dict[str, tuple[str, ...]] = {
     "2.20": ("3.14", "3.13", "3.12"),
     "2.21": ("3.14", "3.13", "3.12"),
 }
-TESTS = ("tests/integration/test_rolling_update.py",)
+KEYWORD = "good_release or one_failure or (failed_and_unreachable and first) or abort_rolls or two_operators"
+TESTS = ("tests/integration/test_rolling_update.py", "tests/faults")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="every supported core, not only the oldest and newest")
-    parser.add_argument("--keyword", "-k", default="good or one_failure or unreachable",
+    parser.add_argument("--keyword", "-k", default=KEYWORD,
                         help="which of the playbook's tests, as for pytest -k (%(default)s)")
     args = parser.parse_args()
     chosen = possible() if args.all else ends(possible())

@@ -21,6 +21,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._client import (
     WorkerClient,
     WorkerError,
 )
+from ansible_collections.solver.fleet.plugins.module_utils._drain_clock import DrainClock
 from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock, remaining_of
 from ansible_collections.solver.fleet.plugins.module_utils._wait import SHORTEST_ROUND_S, Clock, Span
 
@@ -226,12 +227,14 @@ class DrainFlow:
         check_mode: bool = False,
         clock: Clock | None = None,
         wall: Callable[[], float] | None = None,
+        began: DrainClock | None = None,
     ) -> None:
         self.client = client
         self.options = options
         self.check_mode = check_mode
         self.clock = clock or Clock()
         self.wall = wall or (lambda: datetime.now(timezone.utc).timestamp())
+        self.began = began or DrainClock()
         self.span = Span(self.clock, self._slice())
         self.status: Json | None = None
         self.absent_since: float | None = None
@@ -298,7 +301,7 @@ class DrainFlow:
             self._done()
             return
         drain = self._claimable(status)
-        self.span = Span(self.clock, self._slice(), elapsed_of(drain, self.wall()) if drain else 0.0)
+        self.span = Span(self.clock, self._slice(), self._lasted(drain))
         body = drain_body(self.options, drain, self.span.elapsed(), foreign=status.get("drain") is not None)
         self.result["changed"] = body_changes(drain, body)
         if self.check_mode:
@@ -313,6 +316,12 @@ class DrainFlow:
             if self.result["began"]:
                 self._give_back()
             raise
+
+    def _lasted(self, drain: Json | None) -> float:
+        if drain is None:
+            return 0.0
+        steady = self.began.elapsed(drain)
+        return elapsed_of(drain, self.wall()) if steady is None else steady
 
     def _settled(self) -> bool:
         """A process that is coming up takes no drain yet; False when this call ends before it does."""
@@ -359,6 +368,7 @@ class DrainFlow:
         if code == 202 or drain is None:
             self.result["open_at_drain"] = (status.get("tasks") or {}).get("open")
             self.result["changed"] = True
+            self.began.begin(status.get("drain"))
         told = (status.get("drain") or {}).get("open_at_start")
         if told is not None:  # so that a later call of the same drain can tell as well
             self.result["open_at_drain"] = told

@@ -109,7 +109,9 @@ options:
     type: bool
     default: false
   worker_dir:
-    description: Directory of the worker, where the rollout's record lies. Needed with O(run_id).
+    description:
+      - Directory of the worker, where the rollout's record lies. Needed with O(run_id).
+      - When given, O(timeout) counts over several calls by a clock that is never stepped.
     type: path
   run_id:
     description:
@@ -245,6 +247,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._drain import (
     DrainOptions,
     option_defect,
 )
+from ansible_collections.solver.fleet.plugins.module_utils._drain_clock import DrainClock
 from ansible_collections.solver.fleet.plugins.module_utils._files import StepError
 from ansible_collections.solver.fleet.plugins.module_utils._record import RecordFile
 from ansible_collections.solver.fleet.plugins.module_utils._result import (
@@ -286,7 +289,8 @@ def flow_of(module: AnsibleModule) -> DrainFlow:
     if defect:
         raise WorkerError(defect, code="bad_option")
     client = WorkerClient(module.params["control_socket"], module.params["control_timeout"])
-    return DrainFlow(client, options, check_mode=module.check_mode)
+    began = DrainClock(module.params["worker_dir"])
+    return DrainFlow(client, options, check_mode=module.check_mode, began=began)
 
 
 def main() -> None:

@@ -5,34 +5,57 @@
 
 The gate needs a live look at the whole fleet, but a play with C(serial) has only the hosts of its wave, and a loop with
 C(delegate_to) asks one host after the other. So each host gets a child process, as core does it for a task, with a
-connection made of that host's own variables. A child that is late is killed with all that it started.
+connection made of that host's own variables. Threads would not do: the plugins of core keep the state of a task in
+themselves, and nothing can end a thread that waits for a line which is dead.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import json
 import os
 import selectors
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
-from ansible import constants
 from ansible.errors import AnsibleError
-from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.executor.process import worker
+from ansible.executor.task_executor import TaskExecutor
 from ansible.plugins.action import ActionBase
-from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
 from ansible.utils.display import Display
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
 
 Result = dict[str, Any]
-# A child that outlives its parent ends by itself, so much later.
-ORPHAN_S = 5
+Look = Callable[[], Result]
+# How long a child that is late may take to let go of what it shares with others, before it is killed.
+GRACE_S = 2.0
+# How often a child looks whether its parent is still there.
+TICK_S = 0.5
+REAP_S = 1.0
+
+
+class _TooLate(BaseException):
+    """Ends a look from inside; no C(except Exception) on the way keeps it."""
+
+
+class _Nowhere:
+    """Takes the place of the queue to the controller's process.
+
+    That queue has a lock which every task shares: a child that were killed with it would stop the whole run.
+    """
+
+    def send_display(self, *_args: Any, **_kwargs: Any) -> None:
+        """Say nothing: the result has the cause."""
+
+    def send_prompt(self, **_kwargs: Any) -> NoReturn:
+        raise AnsibleError("the connection wants to ask something, and there is nobody to answer")
 
 
 @dataclass
@@ -46,44 +69,35 @@ class _Child:
     said: bytearray = field(default_factory=bytearray)
 
 
-@dataclass
-class _Look:
-    """One module on one host."""
-
-    action: ActionBase
-    variables: dict[str, Any]
-    module: str
-    args: Mapping[str, Any]
-
-    def take(self) -> Result:
-        try:
-            self.action._connection = connect(self.action, self.variables)
-            result: Result = self.action._execute_module(
-                module_name=self.module, module_args=dict(self.args), task_vars=self.variables)
-        except AnsibleError as error:
-            # A lost line, or variables that make no connection: of this host nothing is known.
-            return {"unreachable": True, "msg": str(error)}
-        return {key: value for key, value in result.items() if not key.startswith("_ansible")}
-
-
 def run_everywhere(
     action: ActionBase, task_vars: Mapping[str, Any], module: str, args: Mapping[str, Mapping[str, Any]], *,
     timeout: float, parallel: int,
 ) -> dict[str, Result]:
     """Run MODULE with its ARGS on each host, PARALLEL at a time and each for at most TIMEOUT seconds.
 
-    Never raises for a host: one of which nothing could be learnt is ``unreachable``, with the cause in ``msg``.
+    Never raises for a host: one of which nothing could be learnt is ``unreachable``, with the cause in ``msg``. A late
+    one is let go after TIMEOUT, and killed GRACE_S later.
     """
-    waiting = list(args)
+    hostvars = task_vars["hostvars"]
+    looks = {host: functools.partial(_look, action, hostvars, host, module, dict(own)) for host, own in args.items()}
+    return look_at_all(looks, timeout=timeout, parallel=parallel)
+
+
+def look_at_all(looks: Mapping[str, Look], *, timeout: float, parallel: int) -> dict[str, Result]:
+    """Take each look in a process of its own; whatever happens there, each host has a result, and nothing is left."""
+    waiting = list(looks)
     results: dict[str, Result] = {}
+    children: dict[int, _Child] = {}
     with selectors.DefaultSelector() as selector:
-        children: dict[int, _Child] = {}
         try:
             while waiting or children:
-                while waiting and len(children) < parallel:
+                while waiting and len(children) < max(1, parallel):
                     host = waiting.pop(0)
-                    look = _Look(action, task_vars["hostvars"].raw_get(host), module, args[host])
-                    child = _start(look, host, timeout)
+                    try:
+                        child = _start(looks[host], host, timeout)
+                    except OSError as error:
+                        results[host] = _unknown(f"starting a process on the controller for this host: {error}")
+                        continue
                     children[child.pipe] = child
                     selector.register(child.pipe, selectors.EVENT_READ)
                 for child in _ended(selector, children):
@@ -93,11 +107,20 @@ def run_everywhere(
         finally:
             for child in children.values():
                 _finish(child, timeout)
-    return results
+    return {host: results[host] for host in looks}
+
+
+def _unknown(cause: str) -> Result:
+    return {"unreachable": True, "msg": cause}
+
+
+# -- the parent's side -------------------------------------------------------------------------
 
 
 def _ended(selector: selectors.BaseSelector, children: Mapping[int, _Child]) -> list[_Child]:
     """Read what has been said; return those that have nothing more to say, or no more time."""
+    if not children:
+        return []
     first = min(child.deadline for child in children.values())
     ended = []
     for key, _events in selector.select(max(0.0, first - time.monotonic())):
@@ -112,49 +135,119 @@ def _ended(selector: selectors.BaseSelector, children: Mapping[int, _Child]) -> 
 
 def _finish(child: _Child, timeout: float) -> Result:
     """End the process with all that it started, and return its result."""
-    late = child.deadline <= time.monotonic()
+    end_descendants(child.pid)
     with contextlib.suppress(OSError):
         os.killpg(child.pid, signal.SIGKILL)
-    with contextlib.suppress(OSError):
-        os.waitpid(child.pid, 0)
+    _reap(child.pid)
     os.close(child.pipe)
     try:
-        result = json.loads(child.said.decode("utf-8"))
+        return dict(json.loads(child.said.decode("utf-8")))
     except ValueError:
-        text = f"no answer within {timeout:g} s" if late else "the look at this host ended without an answer"
-        return {"unreachable": True, "msg": text}
-    return dict(result)
+        late = child.deadline <= time.monotonic()
+        return _unknown(_no_answer(timeout) if late else "the look at this host ended without an answer")
 
 
-def _start(look: _Look, host: str, timeout: float) -> _Child:
+def _no_answer(timeout: float) -> str:
+    return f"no answer within {timeout:g} s"
+
+
+def _reap(pid: int) -> None:
+    """Take note of the end; a process that the kernel holds on to is left to it."""
+    deadline = time.monotonic() + REAP_S
+    with contextlib.suppress(OSError):
+        while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+
+def end_descendants(pid: int) -> None:
+    """Kill what PID started, in whatever session: ssh and local commands may have one of their own.
+
+    A connection that is shared and persists has no parent any more, so it stays. Where there is no /proc, the process
+    group is all that is ended.
+    """
+    parents = dict(_parents())
+    for one in [one for one in parents if one != pid and _is_below(one, pid, parents)]:
+        with contextlib.suppress(OSError):
+            os.kill(one, signal.SIGKILL)
+
+
+def _is_below(pid: int, top: int, parents: Mapping[int, int]) -> bool:
+    seen: set[int] = set()
+    while pid in parents and pid not in seen:
+        if pid == top:
+            return True
+        seen.add(pid)
+        pid = parents[pid]
+    return False
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    with contextlib.suppress(OSError):
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{name}/stat", "rb") as stream:
+                yield int(name), int(stream.read().rpartition(b")")[2].split()[1])
+
+
+# -- the child's side --------------------------------------------------------------------------
+
+
+def _start(look: Look, host: str, timeout: float) -> _Child:
     reading, writing = os.pipe()
-    pid = os.fork()
+    parent, until = os.getpid(), time.monotonic() + timeout
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
     if pid:
         os.close(writing)
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
-        return _Child(host, pid, reading, time.monotonic() + timeout)
+        return _Child(host, pid, reading, until + GRACE_S)
     try:
         os.close(reading)
-        _become_a_child(timeout)
-        _say(writing, json.dumps(plain(look.take()), default=str).encode("utf-8"))
+        _become_a_child(parent, until)
+        _say(writing, _taken(look, timeout))
     finally:
+        with contextlib.suppress(BaseException):
+            end_descendants(os.getpid())
         os._exit(0)
 
 
-def _become_a_child(timeout: float) -> None:
-    """A process group of its own, nothing to read, nothing to print: what a look says goes through the pipe alone."""
+def _become_a_child(parent: int, until: float) -> None:
+    """A process group of its own, nothing to read, nothing to print, and an end: what it says goes through the pipe."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(int(timeout) + ORPHAN_S)
     null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    Display().display = _silent
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    Display()._final_q = _Nowhere()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+    def tick(_number: int, _frame: Any) -> None:
+        if os.getppid() == parent and time.monotonic() < until:
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise _TooLate
+
+    signal.signal(signal.SIGALRM, tick)
+    signal.setitimer(signal.ITIMER_REAL, min(TICK_S, max(0.001, until - time.monotonic())), TICK_S)
 
 
-def _silent(*_args: Any, **_kwargs: Any) -> None:
-    """Take the place of what prints."""
+def _taken(look: Look, timeout: float) -> bytes:
+    try:
+        result = look()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except _TooLate:
+        result = _unknown(_no_answer(timeout))
+    except AnsibleError as error:
+        # A lost line, or variables that make no connection: of this host nothing is known.
+        result = _unknown(str(error))
+    except Exception as error:  # noqa: BLE001  whatever a plugin may raise concerns this host alone
+        result = _unknown(f"{type(error).__name__}: {error}")
+    return json.dumps(plain(result), default=str).encode("utf-8")
 
 
 def _say(pipe: int, data: bytes) -> None:
@@ -162,32 +255,46 @@ def _say(pipe: int, data: bytes) -> None:
         data = data[os.write(pipe, data):]
 
 
-def connect(action: ActionBase, variables: dict[str, Any]) -> Any:
-    """Return a connection to the host that VARIABLES belong to, as core makes one for a task."""
-    templar = Templar(loader=action._loader, variables=variables)
+# -- one look ----------------------------------------------------------------------------------
+
+
+def _look(action: ActionBase, hostvars: Any, host: str, module: str, args: dict[str, Any]) -> Result:
+    """Run MODULE on HOST. In a process of its own, because it gives the action another host's connection."""
+    variables = _variables(action, hostvars, host)
+    connect(action, hostvars._inventory.get_host(host), variables)
+    result: Result = action._execute_module(module_name=module, module_args=args, task_vars=variables)
+    # What is left to do must not cost the answer.
+    with contextlib.suppress(Exception, _TooLate):
+        action.cleanup()
+        action._connection.close()
+    return {key: value for key, value in result.items() if not key.startswith("_ansible")}
+
+
+def _variables(action: ActionBase, hostvars: Any, host: str) -> dict[str, Any]:
+    """Return what a task of this play would see on HOST; hostvars lack the variables of the play, and hostvars."""
+    known = hostvars._inventory.get_host(host)
+    if known is None:
+        raise AnsibleError(f"{host} is not in the inventory")
+    found = hostvars._variable_manager.get_vars(play=action._task.play, host=known, task=action._task)
+    return dict(found)
+
+
+def connect(action: ActionBase, host: Any, variables: dict[str, Any]) -> None:
+    """Give ACTION a connection to HOST, made as core makes one for a task: by the executor of tasks itself."""
     task = action._task
-    context = action._play_context.copy() if hasattr(action._play_context, "copy") else action._play_context
-    action._play_context = context = context.set_task_and_variable_override(
-        task=task, variables=variables, templar=templar)
-    kind = str(templar.template(variables.get("ansible_connection") or task.connection or "ssh"))
-    connection = connection_loader.get(kind, context, new_stdin=None)
-    keys = task.dump_attrs()
-    keys.pop("retries", None)
-    keys["timeout"] = context.timeout
-    if context.password:
-        keys["password"] = context.password
-    wanted = variables.get("ansible_become", task.become)
-    if boolean(templar.template(wanted) or False, strict=False):
-        method = templar.template(variables.get("ansible_become_method") or task.become_method or "sudo")
-        connection.set_become_plugin(become_loader.get(method))
-    _options("connection", connection, variables, templar, keys)
-    _options("shell", connection._shell, variables, templar, keys)
-    if connection.become is not None:
-        _options("become", connection.become, variables, templar, {**keys, "become_pass": context.become_pass})
-    return connection
-
-
-def _options(kind: str, plugin: Any, variables: Mapping[str, Any], templar: Any, keys: Mapping[str, Any]) -> None:
-    names = constants.config.get_plugin_vars(kind, plugin._load_name)
-    own = {name: templar.template(variables[name]) for name in names if name in variables}
-    plugin.set_options(task_keys=dict(keys), var_options=own)
+    templar = Templar(loader=action._loader, variables=variables)
+    # The action's own context has this host's address, user and password in it; the worker's has those of the play.
+    of_play = getattr(worker.current_worker, "_play_context", None) or action._play_context
+    context = of_play.set_task_and_variable_override(task=task, variables=variables, templar=templar)
+    context.post_validate(templar=templar)
+    context.remote_addr = context.remote_addr or host.address
+    # The releases of core differ in what the executor is made of, but not in the names.
+    made_of = {"host": host, "task": task, "job_vars": variables, "play_context": context, "new_stdin": None,
+               "loader": action._loader, "shared_loader_obj": action._shared_loader_obj, "final_q": _Nowhere(),
+               "variable_manager": None}
+    executor = TaskExecutor(**{name: made_of[name] for name in inspect.signature(TaskExecutor).parameters})
+    own = variables.get("ansible_connection")
+    kind = task.connection if own is None else templar.template(own)
+    executor._connection = executor._get_connection(variables, templar, kind)
+    executor._set_connection_options(variables, templar)
+    action._connection, action._play_context, action._templar = executor._connection, context, templar

@@ -254,3 +254,15 @@ def test_the_window_of_other_sizes_of_fleet(make_fleet, size):
     assert len(fleet.verdict()["waves"]) == size
     assert_nothing_lost(audit, at_least=10) if size > 1 else None
     assert audit["lost"] == audit["wrong"] == audit["billed_twice"] == 0
+
+
+def test_a_disk_that_fills_while_staging_refuses_before_the_first_drain(make_fleet):
+    """A limit on the size of files stands for a full disk: every write beyond it fails."""
+    fleet: Fleet = make_fleet(2)
+    seqs = {name: fleet.status(name)["seq"] for name in fleet.hosts()}
+    done = fleet.roll("1.3.0", prefix=("prlimit", "--fsize=300000"))
+    assert done.returncode != 0
+    assert fleet.verdict()["verdict"] == "refused", done.stdout
+    assert {name: fleet.status(name)["seq"] for name in fleet.hosts()} == seqs
+    done = fleet.roll("1.3.0")
+    assert done.returncode == 0, done.stdout

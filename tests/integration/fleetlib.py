@@ -73,8 +73,9 @@ class Fleet:
     # -- playbooks ---------------------------------------------------------------------------
 
     def playbook(self, name: str, *words: str, inventory: Path | None = None, timeout: float = 300,
-                 env: dict[str, str] | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
-        process = self.start_playbook(name, *words, inventory=inventory, env=env, **variables)
+                 env: dict[str, str] | None = None, prefix: tuple[str, ...] = (),
+                 **variables: Any) -> subprocess.CompletedProcess[str]:
+        process = self.start_playbook(name, *words, inventory=inventory, env=env, prefix=prefix, **variables)
         try:
             out, _none = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -84,8 +85,9 @@ class Fleet:
         return subprocess.CompletedProcess(process.args, process.returncode, out, "")
 
     def start_playbook(self, name: str, *words: str, inventory: Path | None = None,
-                       env: dict[str, str] | None = None, **variables: Any) -> subprocess.Popen[str]:
-        command = [str(ansible_bin() / "ansible-playbook"), f"solver.fleet.{name}",
+                       env: dict[str, str] | None = None, prefix: tuple[str, ...] = (),
+                       **variables: Any) -> subprocess.Popen[str]:
+        command = [*prefix, str(ansible_bin() / "ansible-playbook"), f"solver.fleet.{name}",
                    "-i", str(inventory or self.inventory), *words]
         if variables:
             command += ["-e", json.dumps(variables)]

@@ -23,6 +23,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._drain import (
     parse_time,
     slow_solves_warning,
 )
+from ansible_collections.solver.fleet.plugins.module_utils._drain_clock import DrainClock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -148,6 +149,38 @@ def test_calls_go_on_with_one_drain(worker: ModelWorker) -> None:
     assert second["elapsed_s"] == pytest.approx(40, abs=1.5)
     assert second["worker"]["safe_to_stop"] is True
     assert worker.sent[1] == ("PUT", {"owner": "me", "lease_s": 900.0})
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+def test_a_stepped_wall_clock_makes_no_drain_late_or_endless(worker: ModelWorker, tmp_path: Any, step: float) -> None:
+    def steady() -> dict[str, Any]:
+        return {"host_boot_id": "b", "uptime_s": 500.0 + float(worker.clock.now())}
+
+    def call(wall: Any) -> dict[str, Any]:
+        one = DrainFlow(worker, DrainOptions(owner="me", timeout=60.0),  # type: ignore[arg-type]
+                        clock=worker.clock, wall=wall, began=DrainClock(str(tmp_path), steady))
+        one.drain()
+        return one.finish()
+
+    assert not call(worker.wall)["done"]
+    second = call(lambda: worker.wall() + step)
+    assert second["done"]
+    assert second["elapsed_s"] == pytest.approx(40, abs=1.5)
+
+
+def test_the_note_is_of_one_drain_and_one_boot(tmp_path: Any) -> None:
+    drain = {"owner": "me", "requested_at": "then"}
+    clock = {"host_boot_id": "b", "uptime_s": 10.0}
+    note = DrainClock(str(tmp_path), lambda: dict(clock))
+    assert note.elapsed(drain) is None
+    note.begin(drain)
+    clock["uptime_s"] = 15.0
+    assert note.elapsed(drain) == 5.0
+    assert note.elapsed({**drain, "requested_at": "later"}) is None
+    assert note.elapsed({**drain, "owner": "you"}) is None
+    clock["host_boot_id"] = "c"
+    assert note.elapsed(drain) is None
+    assert DrainClock(None).elapsed(drain) is None
 
 
 def test_a_new_drain_asks_for_everything(worker: ModelWorker) -> None:
