@@ -135,8 +135,12 @@ options:
     description: For V(released), why in words.
     type: str
   verdict:
-    description: For V(released), the verdict document. The last 20 are kept in C(rollout/history).
+    description: For V(released), the verdict document; the rollout is then over.
     type: dict
+  history:
+    description: Whether to keep O(verdict) in C(rollout/history), of which the last 20 stay.
+    type: bool
+    default: true
 seealso:
   - module: solver.fleet.worker_info
 """
@@ -263,6 +267,7 @@ def argument_spec() -> dict[str, Any]:
         "cause": {"type": "str"},
         "outcome_reason": {"type": "str"},
         "verdict": {"type": "dict"},
+        "history": {"type": "bool", "default": True},
     }
 
 
@@ -333,7 +338,7 @@ class Run:
         if verdict:
             end = {"verdict": verdict.get("verdict")}
             end.update({name: self.given[name] for name in ("outcome", "cause", "outcome_reason")})
-            if not self.check_mode:
+            if self.given["history"] and not self.check_mode:
                 self.file.append_history(verdict, at)
         self._set(released(record, self.given["roster"], end, at))
 

@@ -40,6 +40,9 @@ def test_take_renew_give_back(tmp_path):
     assert done["record"]["rollout"]["verdict"] == "completed"
     assert not run_module("rollout_lock", end)["changed"]
     assert len(list((tmp_path / "rollout/history").glob("*.json"))) == 1
+    run_module("rollout_lock", hold(tmp_path))
+    assert run_module("rollout_lock", {**end, "history": False})["record"]["rollout"]["verdict"] == "completed"
+    assert len(list((tmp_path / "rollout/history").glob("*.json"))) == 1
     assert (tmp_path / "rollout/record.json").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "rollout").stat().st_mode & 0o777 == 0o750
 
