@@ -16,6 +16,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     Stall,
     done_count,
     gate,
+    gate_back,
     healthy_count,
     spent_by,
 )
@@ -37,21 +38,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
-        self.validate_argument_spec({})
+        _unused, args = self.validate_argument_spec({"back": {"type": "bool", "default": False}})
+        self.back = args["back"]
+        fact = "solver_back_gate" if self.back else "solver_gate"
         self.plan = plain(self.task_vars["solver_plan"])
         self.rollout = plain(self.task_vars["solver_rollout"])
-        facts = fleet_facts(self.task_vars, self.plan["workers"], "solver_outcome", "solver_gate")
-        outcomes = {host: own.get("solver_outcome") or {} for host, own in facts.items()}
-        before = _latest([own.get("solver_gate") or {} for own in facts.values()])
+        facts = fleet_facts(self.task_vars, self.plan["workers"], "solver_outcome", "solver_back_outcome", fact)
+        # Going back, what became of a worker there is the last that is known of it.
+        last = "solver_back_outcome" if self.back else "solver_outcome"
+        outcomes = {host: own.get(last) or own.get("solver_outcome") or {} for host, own in facts.items()}
+        before = _latest([own.get(fact) or {} for own in facts.values()])
         state = dict(before) if before.get("cause") and not before.get("open") else self._ask(outcomes, before)
         state["done"], state["todo"] = done_count(self.plan, outcomes), len(self.plan["order"])
         state["spent"] = spent_by(self.plan, outcomes)
-        result.update(changed=False, ansible_facts={"solver_gate": state}, **state)
+        result.update(changed=False, ansible_facts={fact: state}, **state)
         result["msg"] = state["reason"] or f"{state['done']} of {state['todo']} done, going on"
         return result
 
     def _ask(self, outcomes: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
         """Look until the wave may begin, or never will."""
+        decide = gate_back if self.back else gate
         healthy = healthy_count(self.plan, outcomes)
         since = time.monotonic()
         if before.get("healthy") == healthy:
@@ -61,7 +67,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         said = 0.0
         while True:
             live = self._census()
-            decision = gate(self.plan, outcomes, live, wave, Stall(time.monotonic() - since, deadline))
+            decision = decide(self.plan, outcomes, live, wave, Stall(time.monotonic() - since, deadline))
             if not decision.wait:
                 return {"open": decision.open, "cause": decision.cause, "reason": decision.reason,
                         "healthy": healthy, "since": since, "looks": int(before.get("looks") or 0) + 1}

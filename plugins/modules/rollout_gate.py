@@ -41,7 +41,13 @@ attributes:
   action:
     description: Runs on the controller.
     support: full
-options: {}
+options:
+  back:
+    description: >-
+      Whether the wave is one of the rollback after an abort. It needs the lock and keeps the floor; nothing else
+      closes the gate. The fact is then C(solver_back_gate).
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""

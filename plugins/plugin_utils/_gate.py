@@ -49,6 +49,11 @@ def gate(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str], 
     return closed or _floor(plan, outcomes, live, wave, stall)
 
 
+def gate_back(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str], stall: Stall) -> Decision:
+    """Decide whether a wave of a rollback may begin: it needs the lock and keeps the floor like any other."""
+    return _lock(live) or _progress(stall) or _floor(plan, outcomes, live, wave, stall)
+
+
 def _lock(live: Outcomes) -> Decision | None:
     lost = sorted(name for name, seen in live.items() if (seen.get("failure") or {}).get("code") == "lock_lost")
     if not lost:
@@ -141,8 +146,7 @@ def out_of_service(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collect
             continue
         seen = live.get(name)
         if seen is None or seen.get("unreachable"):
-            own = outcomes.get(name) or {}
-            if own.get("outcome") in MAY_RETURN and own.get("step"):
+            if may_be_out(outcomes.get(name) or {}):
                 out.append(name)
         elif not serves_now(seen):
             out.append(name)
@@ -179,8 +183,15 @@ def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) ->
         return []
     names = [name for name in sorted(plan["workers"], reverse=True)
              if word_of(plan, outcomes, name) in GOOD and moved(plan["workers"][name])]
-    window = plan["window"]
-    return [names[start:start + window] for start in range(0, len(names), window)]
+    # Those that are out already take their part of the window.
+    width = max(1, plan["window"] - sum(1 for own in outcomes.values() if may_be_out(own)))
+    return [names[start:start + width] for start in range(0, len(names), width)]
+
+
+def may_be_out(outcome: Mapping[str, Any]) -> bool:
+    """Quarantined, or lost in the middle of its update: it may still hold a drain of ours."""
+    return outcome.get("outcome") == "quarantined" or (
+        outcome.get("outcome") in MAY_RETURN and bool(outcome.get("step")))
 
 
 def moved(worker: Mapping[str, Any]) -> bool:

@@ -41,7 +41,9 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         (name for name, worker in workers.items() if worker["action"] == "update"),
         key=lambda name: (workers[name]["serving"], name))
     window = min(int(settings["window"]), max(1, int(run["forks"])))
-    waves = [todo[start:start + window] for start in range(0, len(todo), window)]
+    # Workers that are out and stay out take their part of the window.
+    width = max(1, window - standing(workers))
+    waves = [todo[start:start + width] for start in range(0, len(todo), width)]
     size = len(fleet)
     budget = settings["solver_max_fail_percentage"]
     return {
@@ -65,6 +67,12 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "refused": refusals(workers) + roster_refusals(fleet, settings, kind) + live_locks(fleet, settings, run),
         "warnings": _warnings(workers, settings, window),
     }
+
+
+def standing(workers: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return how many workers are known to be out of service and are not updated."""
+    return sum(1 for worker in workers.values()
+               if worker["action"] not in ("update", "unreachable") and not worker["serving"])
 
 
 def tolerated(fleet: int, budget_percent: float) -> int:

@@ -174,10 +174,10 @@ LOCAL_FLEET: dict[str, Setting] = {
 
 # Set by the playbooks themselves.
 INTERNAL = frozenset({
-    "solver_back", "solver_back_outcome", "solver_back_result", "solver_begin", "solver_census", "solver_final",
-    "solver_gate", "solver_lock", "solver_operation", "solver_outcome", "solver_package_digest", "solver_plan",
-    "solver_plan_result", "solver_request", "solver_requested", "solver_rollout", "solver_staged", "solver_step",
-    "solver_unlocked", "solver_verdict", "solver_verdict_result", "solver_waited", "solver_wheels",
+    "solver_back", "solver_back_gate", "solver_back_outcome", "solver_back_result", "solver_begin", "solver_census",
+    "solver_final", "solver_gate", "solver_lock", "solver_operation", "solver_outcome", "solver_package_digest",
+    "solver_plan", "solver_plan_result", "solver_request", "solver_requested", "solver_rollout", "solver_staged",
+    "solver_step", "solver_unlocked", "solver_verdict", "solver_verdict_result", "solver_waited", "solver_wheels",
 })
 
 

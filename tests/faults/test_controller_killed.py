@@ -72,7 +72,7 @@ def test_the_leases_alone_bring_every_worker_back(make_fleet, phase, version):
     fleet: Fleet = make_fleet(2)
     with watched(fleet) as seen:
         kill_in(fleet, seen, phase, signal.SIGKILL, **LEASES)
-        wait_for(lambda: seen.last("w1").get("accepting"), "w1 in service again by its lease", 100)
+        wait_for(lambda: seen.last("w1").get("state") == "running", "w1 in service again by its lease", 100)
     fleet.assert_all_serve()
     assert fleet.versions() == {"w1": version, "w2": "1.2.0"}
 

@@ -76,16 +76,37 @@ def test_an_inventory_that_lacks_a_worker_is_refused(make_fleet):
 
 
 def test_a_foreign_drain_refuses_or_is_left_out(make_fleet):
-    fleet: Fleet = make_fleet(2)
+    fleet: Fleet = make_fleet(4)
     code, _document = control(fleet.socket("w2"), "PUT", "/v1/drain", {"owner": "somebody", "reason": "disk swap"})
     assert code == 202
     done = fleet.roll("1.3.0")
     assert done.returncode != 0
     assert "disk swap" in " ".join(done.stdout.split())
     assert set(fleet.versions().values()) == {"1.2.0"}
-    done = fleet.roll("1.3.0", solver_foreign_drain="exclude", solver_max_unavailable=1, solver_progress_deadline=721)
-    # w2 is out already, which is the whole window: nobody else may leave service, and it is said at once
+    with watched(fleet, window=2):
+        done = fleet.roll("1.3.0", solver_foreign_drain="exclude", solver_max_unavailable=2)
+    assert done.returncode != 0  # the fleet is not at the target
+    assert fleet.verdict()["verdict"] == "incomplete"
+    assert fleet.versions() == {"w1": "1.3.0", "w2": "1.2.0", "w3": "1.3.0", "w4": "1.3.0"}
     assert fleet.status("w2")["drain"]["owner"] == "somebody"
+
+
+def test_the_floor_is_kept_and_said_while_somebody_else_uses_the_window_up(make_fleet):
+    fleet: Fleet = make_fleet(2)
+    with watched(fleet) as seen:
+        code, _document = control(fleet.socket("w2"), "PUT", "/v1/drain", {"owner": "somebody", "reason": "disk swap"})
+        assert code == 202
+        running = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_foreign_drain="exclude")
+        wait_for(lambda: record_of(fleet, "w1")["lock"] if (fleet.dir / "fleet/workers/w1/rollout/record.json").exists()
+                 else None, "the lock", 120)
+        # nobody leaves service while w2 is out; with it back, w1 is updated
+        wait_for(lambda: record_of(fleet, "w1")["seq"] > 3, "a few looks of the gate", 60)
+        assert seen.last("w1")["state"] == "running"
+        assert control(fleet.socket("w2"), "DELETE", "/v1/drain?owner=somebody")[0] == 200
+        out, _none = running.communicate(timeout=120)
+    assert "waiting for workers" in out
+    assert "w2 is out of service" in out
+    assert fleet.versions() == {"w1": "1.3.0", "w2": "1.2.0"}, out
 
 
 @pytest.mark.parametrize("where", ["first", "last"])

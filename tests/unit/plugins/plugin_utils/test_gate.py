@@ -141,6 +141,21 @@ def test_all_updated_workers_go_back_last_first_and_by_window():
     assert _gate.roll_back(made, outcomes, "budget", "rollback") == [["w3", "w2"], ["w1"]]
 
 
+def test_a_rollback_keeps_the_window_and_the_floor_like_any_other():
+    made = plan(fleet(6), window=2)
+    lost = {"outcome": "unreachable", "cause": "host", "step": "drain"}
+    outcomes = {"w1": UPDATED, "w2": UPDATED, "w3": lost, "w4": BAD}
+    assert _gate.roll_back(made, outcomes, "budget", "rollback") == [["w2"], ["w1"]]
+    seen = live(made)
+    seen["w3"] = {"unreachable": True, "msg": "gone"}
+    stall = _gate.Stall(0.0, 900.0)
+    assert _gate.gate_back(made, outcomes, seen, ["w2"], stall).open
+    assert _gate.gate_back(made, outcomes, seen, ["w2", "w1"], stall).wait
+    assert not _gate.gate_back(made, outcomes, seen, ["w2", "w1"], _gate.Stall(901.0, 900.0)).wait
+    seen["w1"] = {"failed": True, "failure": {"code": "lock_lost", "message": "x"}}
+    assert _gate.gate_back(made, outcomes, seen, ["w2"], stall).cause == "lock"
+
+
 def test_workers_that_an_earlier_run_of_the_rollout_updated_go_back_too():
     early = {"census": census("1.3.0", release="1.3.0-new", record=record("r0")), "staged": staged(at_target=True)}
     never = updated()  # it has been there all along

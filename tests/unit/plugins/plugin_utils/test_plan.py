@@ -18,6 +18,12 @@ def test_waves_go_by_name_and_window():
     assert made["workers"]["w1"]["to"] == "1.3.0"
 
 
+def test_workers_that_stay_out_take_their_part_of_the_window():
+    out = {"census": census(state="drained", drain={"owner": "somebody"}), "staged": staged()}
+    made = plan(fleet(6, w2=out), window=3, solver_foreign_drain="exclude")
+    assert made["waves"] == [["w1", "w3"], ["w4", "w5"], ["w6"]]
+
+
 def test_workers_that_do_not_serve_go_first():
     made = plan(fleet(4, w3={"census": {"finding": "stopped", "worker": None}, "staged": staged()}))
     assert made["order"] == ["w3", "w1", "w2", "w4"]
