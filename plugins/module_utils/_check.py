@@ -195,13 +195,21 @@ def probe_fault(probe: Json) -> str:
     return fault if fault in FAULTS else "worker"
 
 
-def probe_failure(probe: Json, attempts: int) -> CheckError:
+def probe_error(probe: Json) -> Json:
+    """Code and class of a failed probe, for whoever counts them."""
+    return {"code": (probe.get("error") or {}).get("code"), "class": probe_fault(probe)}
+
+
+def probe_failure(probes: Sequence[Json]) -> CheckError:
+    """What to say when none of these tries succeeded."""
+    probe, attempts = probes[-1], len(probes)
     error = probe.get("error") or {}
     times = "once" if attempts == 1 else f"{attempts} times"
     text = f"its probe failed {times}, the last with {error.get('code') or 'no code'}"
     if error.get("message"):
         text += f" ({error['message']})"
-    return CheckError("probe_failed", text, probe_fault(probe), {"probe": probe, "attempts": attempts})
+    details = {"probe": probe, "attempts": attempts, "errors": [probe_error(each) for each in probes]}
+    return CheckError("probe_failed", text, probe_fault(probe), details)
 
 
 def probe_identity_defect(status: Json, probe: Json) -> CheckError | None:
@@ -249,6 +257,8 @@ class CheckFlow:
         self.pending = "the worker was not asked yet"
         self.answered: str | None = None
         self.service_pid: int | None = None
+        self.probing = False
+        self.failed_probes: list[Json] = []
         self.random_id = "check-" + secrets.token_hex(8)
         self.result: Json = {
             "changed": False,
@@ -316,13 +326,24 @@ class CheckFlow:
 
     def _may_wait(self) -> bool:
         if self.span.elapsed() >= self.limit:
-            raise CheckError(
-                "deadline",
-                f"it is not ready after {self.span.elapsed():.0f} s: {self.pending}"
-                " (deadline, solver_healthy_deadline)",
-                details={"pending": self.pending, "finding": self.result["finding"]},
-            )
+            raise self._too_late()
         return self.span.slice_left() > 0
+
+    def _too_late(self) -> CheckError:
+        """A deadline that ends a probe is no proof against the worker: whoever solves it may just be slow."""
+        details: Json = {"pending": self.pending, "finding": self.result["finding"]}
+        fault = "worker"
+        if self.probing:
+            errors = [probe_error(each) for each in self.failed_probes]
+            details.update(checking="probe", attempts=len(errors), errors=errors)
+            fault = errors[-1]["class"] if errors else "worker"
+        return CheckError(
+            "deadline",
+            f"it is not ready after {self.span.elapsed():.0f} s: {self.pending}"
+            " (deadline, solver_healthy_deadline)",
+            fault,
+            details,
+        )
 
     def _look(self, wait: float, until: Sequence[str] = ()) -> str | None:
         """Ask the worker; the reason if it cannot be asked yet."""
@@ -391,10 +412,10 @@ class CheckFlow:
     # --- the probe ---
 
     def _probe(self) -> bool:
-        last: Json = {}
+        self.probing = True
         for attempt in range(self.options.retries):
             if attempt:
-                self._interval(last)
+                self._interval(self.failed_probes[-1])
             probe = self._one_probe(attempt)
             if probe is None:
                 return False
@@ -403,9 +424,10 @@ class CheckFlow:
                 raise wrong
             self.result.update(probe=probe, attempts=attempt + 1)
             if probe["outcome"] == "succeeded":
+                self.probing = False
                 return True
-            last = probe
-        raise probe_failure(last, self.options.retries)
+            self.failed_probes.append(probe)
+        raise probe_failure(self.failed_probes)
 
     def _interval(self, last: Json) -> None:
         """Wait before another try, unless the last failure is one from the worker's records."""

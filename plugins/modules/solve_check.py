@@ -265,6 +265,15 @@ failure:
           description: Whose fault it is, V(worker), V(account), V(provider), V(task) or V(network).
           type: str
           returned: when a check failed
+        checking:
+          description: V(probe) when the deadline ended a probe, which is no proof against the worker.
+          type: str
+          returned: when a deadline ended a probe
+        errors:
+          description: Code and class of the error of each probe that failed, in the order of time.
+          type: list
+          elements: dict
+          returned: when a probe failed, or a deadline ended one
         log:
           description: The last lines of the worker's log.
           type: list

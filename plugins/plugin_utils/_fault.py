@@ -12,8 +12,14 @@ Json = Mapping[str, Any]
 
 # What an error class of the probe says by itself, where no control was possible.
 OUTSIDE = frozenset({"account", "provider", "network"})
+# What an unchanged worker, or the provider, can fail for that says something of all workers. Its own fault does not.
+TELLING = OUTSIDE | {"task"}
+# The worker could be asked, and the solve through it is what failed.
+AT_PROBE = frozenset({"probe_failed", "probe_refused"})
 # So many errors of the provider one after the other need no further proof.
 IN_A_ROW = 4
+# Errors that a broken release makes by itself just as well: it waits wrongly, or it reads the answer wrongly.
+NOT_THE_PROVIDERS_WORD = frozenset({"TIMEOUT", "WRONG_ANSWER"})
 
 
 def needs_control(steps: Mapping[str, Any]) -> bool:
@@ -27,30 +33,44 @@ def is_at_probe(steps: Mapping[str, Any]) -> bool:
 
 
 def provider_is_down(steps: Mapping[str, Any]) -> bool:
-    """Whether the probes of the wave say so by themselves; C(wave) holds the verify results of all its workers."""
-    return provider_errors_in_a_row(steps.get("wave") or []) >= IN_A_ROW
+    """Whether the probes of the wave say so by themselves; C(wave) holds the verify results of all its workers.
+
+    They were solved at the same time: one that passed shows that the provider solves.
+    """
+    wave = [result or {} for result in steps.get("wave") or []]
+    return not any(passed(result) for result in wave) and provider_errors_in_a_row(wave) >= IN_A_ROW
+
+
+def _details(result: Json) -> Json:
+    return (result.get("failure") or {}).get("details") or {}
 
 
 def _failed_probe(verify: Json) -> bool:
     code = (verify.get("failure") or {}).get("code")
-    return bool(verify.get("failed")) and not verify.get("unreachable") and code == "probe_failed"
+    at_probe = code in AT_PROBE or _details(verify).get("checking") == "probe"
+    return bool(verify.get("failed")) and not verify.get("unreachable") and at_probe
 
 
 def fault_class(result: Json) -> str:
     """Return whose fault a failed check says it is."""
-    return str(((result.get("failure") or {}).get("details") or {}).get("fault") or "worker")
+    return str(_details(result).get("fault") or "worker")
 
 
 def tried(control: Json) -> bool:
-    """Whether a control says anything: it ran, and what it failed for is not the control's own host."""
+    """Whether a control says anything: it passed, or what it failed for is not the control's own host."""
     if not control or control.get("skipped") or control.get("unreachable") or control.get("skipped_checks"):
         return False
-    return not failed(control) or fault_class(control) in OUTSIDE
+    return passed(control) or (failed(control) and fault_class(control) in TELLING)
 
 
 def failed(result: Json) -> bool:
     """Whether a check failed, also where the task was told to go on."""
     return bool(result.get("failed") or result.get("failure"))
+
+
+def passed(result: Json) -> bool:
+    """Whether a check was made to its end; a module that died without a word did not fail, and did not pass."""
+    return result.get("done") is True and not failed(result) and not result.get("unreachable")
 
 
 def verdict_of_probe(steps: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,14 +80,10 @@ def verdict_of_probe(steps: Mapping[str, Any]) -> dict[str, Any]:
     without any worker. The first counts more: it takes the same way. When a control fails as well, nothing can be said
     of the release.
     """
-    verify, worker = steps.get("verify") or {}, steps.get("control_worker") or {}
-    provider = steps.get("control_provider") or {}
     if provider_is_down(steps):
         return _says("provider", True, f"{IN_A_ROW} or more probes in a row failed for the provider's sake")
-    controls = [(name, control) for name, control in (("another worker", worker), ("the provider itself", provider))
-                if tried(control)]
-    if controls:
-        name, control = controls[0]
+    verify = steps.get("verify") or {}
+    for name, control in _controls(steps):
         if not failed(control):
             return _says("release", False, f"the same solve passed at {name}")
         return _says(fault_class(control), True, f"the same solve failed at {name} too: {control.get('msg')}")
@@ -77,15 +93,56 @@ def verdict_of_probe(steps: Mapping[str, Any]) -> dict[str, Any]:
     return _says("release", False, "no control was possible")
 
 
+def _controls(steps: Mapping[str, Any]) -> list[tuple[str, Json]]:
+    """Return the controls that say something, the weightier first."""
+    worker, provider = steps.get("control_worker") or {}, steps.get("control_provider") or {}
+    made = []
+    # The version in doubt cannot speak for itself: where it fails on another worker too, only the provider can tell.
+    if tried(worker) and not (failed(worker) and _is_in_doubt(steps, worker)):
+        made.append(("another worker", worker))
+    if tried(provider):
+        made.append(("the provider itself", provider))
+    return made
+
+
+def _is_in_doubt(steps: Mapping[str, Any], control: Json) -> bool:
+    """Whether the control ran the version that is being tried; where only a configuration is, its version is not."""
+    version = _version_of(control)
+    came_from, tries = _version_of(steps.get("drain") or {}), _version_of(steps.get("verify") or {})
+    return version is not None and version == tries and version != came_from
+
+
+def _version_of(result: Json) -> Any:
+    return ((result.get("worker") or {}).get("instance") or {}).get("version")
+
+
 def _says(fault: str, inconclusive: bool, reason: str) -> dict[str, Any]:
     return {"fault": fault, "inconclusive": inconclusive, "reason": reason}
 
 
 def provider_errors_in_a_row(results: Sequence[Json]) -> int:
-    """Return how many of the last verify results, in the order of time, failed for the provider's sake."""
+    """Return how many probes of these verify results, in the order of time, failed last at the provider's own word.
+
+    Only an answer in which the provider refuses counts, and what was no probe is passed over. An account that is
+    refused and a way that is cut go to a control: a release with a wrong key or a wrong address looks the same.
+    """
     count = 0
-    for result in reversed(results):
-        if not _failed_probe(result) or fault_class(result) not in OUTSIDE:
+    for error in reversed([error for result in results for error in _errors(result)]):
+        if error.get("class") != "provider" or error.get("code") in NOT_THE_PROVIDERS_WORD:
             break
-        count += int(((result.get("failure") or {}).get("details") or {}).get("attempts") or 1)
+        count += 1
     return count
+
+
+def _errors(result: Json) -> list[Json]:
+    """Return the errors of a result's probes; one that passed is the last without an error."""
+    if passed(result):
+        return [{}]
+    if not _failed_probe(result):
+        return []
+    details = _details(result)
+    errors = details.get("errors")
+    if errors is not None:
+        return list(errors)
+    code = ((details.get("probe") or {}).get("error") or {}).get("code")
+    return [{"class": fault_class(result), "code": code}] * int(details.get("attempts") or 1)

@@ -286,3 +286,29 @@ def test_a_task_in_yaml_becomes_text() -> None:
 )
 def test_bad_options_are_named(option: str, value: Any) -> None:
     assert str(option_defect(CheckOptions(**{option: value}))).startswith(option)
+
+
+def test_a_provider_that_never_ends_is_not_the_workers_fault_though_the_deadline_comes_first(
+    clock: Any, tools: Any
+) -> None:
+    """The defaults: three tries of 90 s and two pauses do not fit into 300 s with a restart before them."""
+    worker = ScriptedWorker(clock, [tools.status()], [])
+    worker.probes = [probe("TIMEOUT", elapsed_s=90.0), probe("TIMEOUT", elapsed_s=90.0), Hung("slow")]
+    # 20 s went by before this call
+    error = failing(flow(worker, since={"host_boot_id": "h", "uptime_s": 80.0}, request_id=None, deadline=215))
+    assert (error.code, error.details["checking"], error.details["fault"]) == ("deadline", "probe", "provider")
+    assert error.details["errors"] == [{"code": "TIMEOUT", "class": "provider"}] * 2
+
+
+def test_each_failed_try_is_told(clock: Any, tools: Any) -> None:
+    worker = ScriptedWorker(clock, [tools.status()], [probe("E1", "worker"), probe("E2", "account")])
+    assert failing(flow(worker, retries=2)).details["errors"] == [
+        {"code": "E1", "class": "worker"},
+        {"code": "E2", "class": "account"},
+    ]
+
+
+def test_a_deadline_before_the_probe_is_the_workers(clock: Any, tools: Any) -> None:
+    error = failing(flow(ScriptedWorker(clock, [tools.status("starting")], []), request_id=None, deadline=9))
+    assert (error.code, error.details["fault"]) == ("deadline", "worker")
+    assert "checking" not in error.details
