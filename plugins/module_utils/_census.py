@@ -10,7 +10,7 @@ import os
 from typing import Any, Dict
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import Finding, WorkerClient
-from ansible_collections.solver.fleet.plugins.module_utils._record import look
+from ansible_collections.solver.fleet.plugins.module_utils._record_file import look
 from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock
 
 Json = Dict[str, Any]

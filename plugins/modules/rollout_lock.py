@@ -103,7 +103,8 @@ options:
     default: false
   expected_seq:
     description:
-      - The RV(record.seq) that the census saw, 0 for no record. Another one fails with C(changed).
+      - The RV(record.seq) that the census saw, 0 for no record. Another one fails with C(changed), unless this very
+        run has the lock already.
     type: int
   control_socket:
     description: The worker's control socket; when given, RV(census) says how the worker is.
@@ -225,7 +226,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._client import Worker
 from ansible_collections.solver.fleet.plugins.module_utils._files import Json, StepError
 from ansible_collections.solver.fleet.plugins.module_utils._record import (
     Claim,
-    RecordFile,
+    Now,
     empty,
     held,
     in_words,
@@ -236,6 +237,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._record import (
     renewed,
     requested,
 )
+from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile
+from ansible_collections.solver.fleet.plugins.module_utils._result import failure_of, positive
 
 
 def argument_spec() -> dict[str, Any]:
@@ -296,7 +299,8 @@ class Run:
         self.result: Json = {}
 
     def run(self) -> None:
-        if self.check_mode:
+        positive(self.given, "ttl", "control_timeout")
+        if self.check_mode or (self.given["state"] != "held" and not self.file.exists()):
             self._decide()
             return
         with self.file.guarded(exclusive=True):
@@ -335,12 +339,23 @@ class Run:
         at = now()
         verdict = self.given["verdict"]
         end: Json = {}
+        problem: StepError | None = None
         if verdict:
             end = {"verdict": verdict.get("verdict")}
             end.update({name: self.given[name] for name in ("outcome", "cause", "outcome_reason")})
-            if self.given["history"] and not self.check_mode:
-                self.file.append_history(verdict, at)
+            problem = self._remember(verdict, at)
         self._set(released(record, self.given["roster"], end, at))
+        if problem:
+            raise problem
+
+    def _remember(self, verdict: Json, at: Now) -> StepError | None:
+        """Keep the verdict. Where that cannot be written, the lock must be given back all the same."""
+        if self.given["history"] and not self.check_mode:
+            try:
+                self.file.append_history(verdict, at)
+            except StepError as error:
+                return error
+        return None
 
     def _requested(self, record: Json) -> None:
         what = self.given["request"]
@@ -380,12 +395,13 @@ def main() -> None:
         ],
         supports_check_mode=True,
     )
-    os.umask(0o027)
+    # The folder is kept from others; the worker's directory, if it is made here, is for the service's own user too.
+    os.umask(0o022)
     run = Run(module.params, module.check_mode)
     try:
         run.run()
-    except StepError as error:
-        module.fail_json(msg=error.message, failure=error.failure(), **run.finish())
+    except (StepError, WorkerError) as error:
+        module.fail_json(msg=error.message, failure=failure_of(error), **run.finish())
     module.exit_json(**run.finish())
 
 

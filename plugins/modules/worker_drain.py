@@ -249,7 +249,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._drain import (
 )
 from ansible_collections.solver.fleet.plugins.module_utils._drain_clock import DrainClock
 from ansible_collections.solver.fleet.plugins.module_utils._files import StepError
-from ansible_collections.solver.fleet.plugins.module_utils._record import RecordFile
+from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile
 from ansible_collections.solver.fleet.plugins.module_utils._result import (
     control_argument_spec,
     exit_failed,

@@ -396,7 +396,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient, WorkerError
 from ansible_collections.solver.fleet.plugins.module_utils._files import Json, StepError, hide_credentials
-from ansible_collections.solver.fleet.plugins.module_utils._record import RecordFile
+from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile
 from ansible_collections.solver.fleet.plugins.module_utils._release_stage import (
     Stage,
     Target,

@@ -9,12 +9,13 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 # The namespace of process ids that a machine starts with; a container has another (PROC_PID_INIT_INO in Linux).
 INITIAL_PID_NS = 4026531836
 
-Alive = Callable[[int], int | None]
+# Whether a process with this id and start time may still be running.
+Alive = Callable[[int, int], bool]
 
 
 def here(pid: int | None = None) -> dict[str, Any]:
@@ -34,32 +35,62 @@ def here(pid: int | None = None) -> dict[str, Any]:
 
 
 def started(pid: int) -> int | None:
-    """Return when a process began, in ticks since the boot; nothing if there is no such process."""
+    """Return when a process began, in ticks since the boot; nothing if there is none or it cannot be seen."""
+    fields = _fields(pid)
+    return int(fields[19]) if fields else None
+
+
+def may_live(pid: int, began: int) -> bool:
+    """Say whether the process PID that BEGAN then may be running; what cannot be seen may.
+
+    /proc can be closed to other users (hidepid), so a missing entry is no proof, but the kernel's word is.
+    """
+    fields = _fields(pid)
+    if fields:
+        # A zombie runs no more, however long its parent forgets it.
+        return int(fields[19]) == began and fields[0] not in ("Z", "X")
     try:
-        # The name in the second field may hold spaces and brackets.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
-        return int(fields[19])
-    except (OSError, IndexError, ValueError):
-        return None
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
-def provably_dead(controller: Mapping[str, Any], own: Mapping[str, Any], alive: Alive = started) -> bool:
+def _fields(pid: int) -> list[str]:
+    """Return the fields of a process from its state on, or nothing."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    # The name in the second field may hold spaces and brackets.
+    fields = text.rpartition(")")[2].split()
+    return fields if len(fields) > 19 and fields[19].isdigit() else []
+
+
+def provably_dead(controller: Mapping[str, Any], own: Mapping[str, Any], alive: Alive = may_live) -> bool:
     """Say whether the recorded CONTROLLER certainly no longer runs.
 
     Containers on one machine share its boot id, so another namespace of process ids proves nothing.
     """
-    if controller.get("pid_ns") is None or controller.get("pid") is None or controller.get("pid_started") is None:
+    pid, began = controller.get("pid"), controller.get("pid_started")
+    if not _is_id(pid) or not _is_id(began):
         return False
-    if controller["pid_ns"] != own.get("pid_ns"):
+    if controller.get("pid_ns") is None or controller["pid_ns"] != own.get("pid_ns"):
         return False
     if controller.get("boot_id") and controller.get("boot_id") == own.get("boot_id"):
-        return bool(alive(int(controller["pid"])) != controller["pid_started"])
+        return not alive(pid, began)
     same_machine = bool(own.get("machine_id")) and controller.get("machine_id") == own.get("machine_id")
     booted_since = bool(controller.get("boot_id")) and bool(own.get("boot_id"))
     return same_machine and booted_since and bool(controller["pid_ns"] == INITIAL_PID_NS)
 
 
-def dead_runs(holders: Iterable[Mapping[str, Any]], own: Mapping[str, Any], alive: Alive = started) -> list[str]:
+def _is_id(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def dead_runs(holders: Iterable[Mapping[str, Any]], own: Mapping[str, Any], alive: Alive = may_live) -> list[str]:
     """Return the runs among the HOLDERS of locks whose controller is proven dead."""
     return sorted({str(holder["run_id"]) for holder in holders
                    if provably_dead(holder.get("controller") or {}, own, alive)})

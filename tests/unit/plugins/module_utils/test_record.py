@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from ansible_collections.solver.fleet.plugins.module_utils import _record as record
+from ansible_collections.solver.fleet.plugins.module_utils import _record_file as files
 from ansible_collections.solver.fleet.plugins.module_utils._files import StepError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,8 +24,6 @@ OLD, NEW = {"version": "1.2.0", "release": "old"}, {"version": "1.3.0", "release
 
 def at(seconds=0.0, boot="b1"):
     wall = 1_700_000_000 + seconds
-    from datetime import datetime
-
     text = datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return record.Now(text, {"host_boot_id": boot, "uptime_s": 1000.0 + seconds})
 
@@ -63,6 +62,8 @@ def test_the_same_rollout_keeps_where_the_worker_came_from():
     other = take(record.released(again, None, {}, at()), claim("run3")._replace(
         release_from=NEW, release_to={"version": "1.3.0", "release": "newer"}))
     assert other["rollout"]["from"] == NEW
+    unnamed = take(again, claim("run2")._replace(release_from=NEW, release_to={"version": None, "release": "new"}))
+    assert unnamed["rollout"]["from"] == OLD, "the release decides, not how its version is called"
 
 
 def test_another_rollout_closes_an_open_one_as_superseded():
@@ -70,6 +71,23 @@ def test_another_rollout_closes_an_open_one_as_superseded():
     assert take(first, claim("run2", "r2"))["superseded"][0]["id"] == "r1"
     ended = record.released(take(record.empty(), claim()), None, {"verdict": "completed"}, at())
     assert take(ended, claim("run2", "r2"))["superseded"] == []
+
+
+@pytest.mark.parametrize("verdict", ["aborted", "incomplete", "rollback_failed", "inconclusive", "paused"])
+def test_the_drains_of_a_rollout_that_failed_are_still_known_after_another_one_began(verdict):
+    ended = record.released(take(record.empty(), claim()), None, {"verdict": verdict}, at())
+    assert [old["id"] for old in take(ended, claim("run2", "r2"))["superseded"]] == ["r1"]
+
+
+def test_a_claim_that_is_sent_twice_is_taken_once_and_keeps_a_request():
+    known = record.requested(take(record.empty(), claim(expected_seq=0)), "pause", "ada", "", at())
+    again = take(known, claim(expected_seq=0), at(5))
+    assert again["request"]["what"] == "pause"
+    assert again["lock"]["acquired_at"] == known["lock"]["acquired_at"]
+    with pytest.raises(StepError) as caught:
+        take(known, claim("run2", expected_seq=0))
+    assert caught.value.code == "changed"
+    assert take(known, claim("run2", steal=True))["request"] is None, "it was meant for the run before"
 
 
 def test_a_lock_without_a_release_leaves_the_last_rollout_alone():
@@ -95,53 +113,116 @@ def test_somebody_else_did_something_since_the_census():
 
 
 STEPS = st.lists(st.tuples(
-    st.sampled_from(["hold", "renew", "release", "request"]), st.sampled_from(["a", "b", "c"]),
-    st.sampled_from(["r1", "r2"]), st.floats(0, 200)), max_size=30)
+    st.sampled_from(["hold", "hold", "renew", "release", "request"]), st.sampled_from(["a", "b", "c"]),
+    st.sampled_from(["r1", "r2"]), st.sampled_from(["new", "newer"]), st.sampled_from(["", "", "dead", "steal"]),
+    st.sampled_from(["", "completed", "aborted"]), st.floats(0, 200)), max_size=30)
+
+
+class Model:
+    """What must be true of any record, kept beside it by simpler means."""
+
+    def __init__(self):
+        self.known, self.holder, self.number = record.empty(), None, 0
+
+    def step(self, what, run, rollout, release, how, verdict, now):
+        """Do one thing; returns the record before."""
+        before = self.known
+        if what == "hold":
+            self._hold(run, rollout, release, how, now)
+        elif what == "request":
+            self.known = record.requested(before, "pause", "ada", "", at(now))
+        elif record.is_ours(before, run):
+            assert self.holder == run
+            end = {"verdict": verdict} if verdict else {}
+            self.known = record.renewed(before, 100.0, at(now)) if what == "renew" else record.released(
+                before, ["w1"], end, at(now))
+            self.holder = run if what == "renew" else None
+        else:
+            assert self.holder != run
+        return before
+
+    def _hold(self, run, rollout, release, how, now):
+        before, state = self.known, record.lock_state(self.known, at(now))
+        self.number += 1
+        wanted = claim(run, rollout, ttl=100.0, steal=how == "steal", dead_runs=(str(self.holder),) * (how == "dead"))
+        wanted = wanted._replace(release_from={"version": "?", "release": f"from-{self.number}"},
+                                 release_to={"version": "1.3.0", "release": release})
+        refused = record.refusal(before, wanted, at(now))
+        assert (refused is None) == (state != "held" or self.holder == run or bool(how))
+        if refused is None:
+            self.known, self.holder = record.held(before, wanted, at(now)), run
+            self._from(before["rollout"], self.known["rollout"])
+
+    def _from(self, old, new):
+        same = old is not None and (old["id"], old["to"]["release"]) == (new["id"], new["to"]["release"])
+        assert new["from"] == (old["from"] if same else {"version": "?", "release": f"from-{self.number}"})
 
 
 @given(STEPS)
 def test_any_history_keeps_the_invariants(steps):
-    """Never two holders; who is not the holder changes nothing; seq only rises; an expired lock can be taken."""
-    now, known, holder = 0.0, record.empty(), None
-    for what, run, rollout, pause in steps:
+    """Never two holders; who is not the holder changes nothing; seq only rises; an expired lock can be taken; what a
+    worker came from stays known to the same rollout; and every state can be written and read again."""
+    now, model = 0.0, Model()
+    for *what, pause in steps:
         now += pause
-        before = known
-        state = record.lock_state(known, at(now))
-        if what == "hold":
-            wanted = claim(run, rollout, ttl=100.0)
-            if record.refusal(known, wanted, at(now)) is None:
-                assert state != "held" or holder == run
-                known, holder = record.held(known, wanted, at(now)), run
-            else:
-                assert state == "held"
-                assert holder != run
-        elif what == "request":
-            known = record.requested(known, "pause", "ada", "", at(now))
-        elif record.is_ours(known, run):
-            assert holder == run
-            known = record.renewed(known, 100.0, at(now)) if what == "renew" else record.released(
-                known, ["w1"], {"verdict": "completed"}, at(now))
-            holder = run if what == "renew" else None
+        before = model.step(*what, now)
+        known = model.known
         assert known is before or known["seq"] == before["seq"] + 1
-        assert (known["lock"] or {}).get("run_id") == holder
+        assert (known["lock"] or {}).get("run_id") == model.holder
         assert len(known["superseded"]) <= record.KEEP_SUPERSEDED
+        assert record.defect(json.loads(json.dumps(known))) is None
+
+
+def base(**change):
+    return {"schema": "solver.rollout/1", "seq": 3, **change}
+
+
+LOCK = {"run_id": "a", "ttl_s": 5, "renewed_at": "2026-01-01T00:00:00Z"}
+DAMAGED = [
+    "{", "[]", "", '{"schema": "other"}', '{"schema": "solver.rollout/1"}',
+    base(seq=True), base(seq=-1), base(lock="x"), base(roster={}), base(superseded={}), base(request=[1]),
+    base(rollout={"kind": "update"}), base(lock={"run_id": ""}), base(lock={**LOCK, "ttl_s": "5"}),
+    base(lock={**LOCK, "ttl_s": float("nan")}), base(lock={**LOCK, "renewed_at": "yesterday"}),
+    base(lock={**LOCK, "controller": "deck"}), base(lock={**LOCK, "renewed_clock": "noon"}),
+    base(lock={**LOCK, "renewed_clock": {"host_boot_id": "b1"}}),
+]
 
 
 def test_a_damaged_record_is_an_error_that_names_the_file(tmp_path):
     (tmp_path / "rollout").mkdir()
     path = tmp_path / "rollout/record.json"
-    for text in ('{"schema": "other"}', "{", '{"schema": "solver.rollout/1"}'):
+    for damaged in DAMAGED:
+        text = damaged if isinstance(damaged, str) else json.dumps(damaged)
         path.write_text(text, encoding="utf-8")
         with pytest.raises(StepError) as caught:
-            record.RecordFile(str(tmp_path)).read()
-        assert caught.value.code == "bad_record"
+            files.RecordFile(str(tmp_path)).read()
+        assert caught.value.code == "bad_record", damaged
         assert str(path) in caught.value.message
         assert path.read_text(encoding="utf-8") == text
-    assert record.look(str(tmp_path))["lock_state"] == "unknown"
+        assert files.look(str(tmp_path))["lock_state"] == "unknown"
+
+
+def test_a_record_with_less_in_it_is_one(tmp_path):
+    (tmp_path / "rollout").mkdir()
+    (tmp_path / "rollout/record.json").write_text(json.dumps(base(lock=LOCK, roster=None)), encoding="utf-8")
+    found = files.RecordFile(str(tmp_path)).read()
+    assert found["lock"] == LOCK
+    assert found["roster"] == []
+    assert files.look(str(tmp_path))["lock_state"] == "expired"
+
+
+def test_the_history_keeps_the_one_just_written_also_when_the_clock_was_set_back(tmp_path):
+    file = files.RecordFile(str(tmp_path))
+    with file.guarded(exclusive=True):
+        for number in (*range(20), -9000):
+            file.append_history({"rollout_id": "r1", "n": number}, at(number))
+    kept = sorted(json.loads(path.read_text("utf-8"))["n"] for path in Path(file.history).iterdir())
+    assert kept == [-9000, *range(1, 20)]
+    assert {path.stat().st_mode & 0o777 for path in Path(file.history).iterdir()} == {0o640}
 
 
 def test_the_history_keeps_the_newest_twenty(tmp_path):
-    file = record.RecordFile(str(tmp_path))
+    file = files.RecordFile(str(tmp_path))
     with file.guarded(exclusive=True):
         for number in range(25):
             file.append_history({"rollout_id": f"r/{number}", "n": number}, at(number))
@@ -150,7 +231,7 @@ def test_the_history_keeps_the_newest_twenty(tmp_path):
 
 
 def test_the_fence_lets_only_the_holder_work(tmp_path):
-    file = record.RecordFile(str(tmp_path))
+    file = files.RecordFile(str(tmp_path))
     with file.guarded(exclusive=True):
         file.write(take(record.empty(), claim("run1")))
     with file.fence("run1"):
@@ -162,8 +243,15 @@ def test_the_fence_lets_only_the_holder_work(tmp_path):
     assert caught.value.code == "fenced"
 
 
+def test_the_fence_of_a_worker_without_a_record_refuses_and_makes_nothing(tmp_path):
+    with pytest.raises(StepError) as caught, files.RecordFile(str(tmp_path / "w1")).fence("run1"):
+        raise AssertionError("got through")
+    assert caught.value.code == "fenced"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_while_a_module_works_nobody_takes_the_lock(tmp_path):
-    file = record.RecordFile(str(tmp_path))
+    file = files.RecordFile(str(tmp_path))
     with file.guarded(exclusive=True):
         file.write(take(record.empty(), claim("run1")))
     moments = iter(range(100))
@@ -175,7 +263,8 @@ def test_while_a_module_works_nobody_takes_the_lock(tmp_path):
 WRITER = """
 import sys
 from ansible_collections.solver.fleet.plugins.module_utils import _record as record
-file = record.RecordFile(sys.argv[1])
+from ansible_collections.solver.fleet.plugins.module_utils import _record_file as files
+file = files.RecordFile(sys.argv[1])
 n = 0
 with file.guarded(exclusive=True):
     while True:
@@ -196,22 +285,24 @@ def test_killed_while_it_writes_the_record_is_whole(tmp_path):
                 break
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        found = record.RecordFile(str(tmp_path)).read()
+        found = files.RecordFile(str(tmp_path)).read()
         assert found is not None
         assert found["seq"] >= said
-        with record.RecordFile(str(tmp_path)).guarded(exclusive=True, wait=1):
-            pass
+        (tmp_path / "rollout/.tmp-left").write_text("half", encoding="utf-8")  # what a kill may leave at any moment
+        with files.RecordFile(str(tmp_path)).guarded(exclusive=True, wait=1):
+            files.RecordFile(str(tmp_path)).write(found)
+        assert sorted(path.name for path in (tmp_path / "rollout").iterdir()) == ["lock", "record.json"]
 
 
 def test_a_full_disk_is_said_and_leaves_the_old_record(tmp_path, monkeypatch):
-    file = record.RecordFile(str(tmp_path))
+    file = files.RecordFile(str(tmp_path))
     with file.guarded(exclusive=True):
         file.write(dict(record.empty(), seq=1))
 
         def full(*_args, **_kwargs):
             raise OSError(28, "No space left on device", str(tmp_path))
 
-        monkeypatch.setattr(record, "write_file", full)
+        monkeypatch.setattr(files, "write_file", full)
         with pytest.raises(StepError) as caught:
             file.write(dict(record.empty(), seq=2))
     assert caught.value.code == "no_space"

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""The file of the rollout's record, the lock beside it, and the history of its verdicts.
+
+The record lies beside the worker's links. It is changed only under an exclusive lock on the file next to it, and
+replaced in one step, so that every reader sees a whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import time
+from typing import Callable, Iterator
+
+from ansible_collections.solver.fleet.plugins.module_utils._files import Json, StepError, write_file
+from ansible_collections.solver.fleet.plugins.module_utils._record import (
+    FOLDER,
+    Now,
+    defect,
+    empty,
+    in_words,
+    is_ours,
+    lock_state,
+    now,
+)
+
+KEEP_HISTORY = 20
+# A module that is at work on the worker keeps others out for so long at most.
+BUSY_S = 40.0
+_POLL_S = 0.1
+_MAX_BYTES = 1 << 20
+_MODE = 0o640
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class RecordFile:
+    """The record of one worker, and the lock file that guards it."""
+
+    def __init__(self, worker_dir: str) -> None:
+        self.worker_dir = worker_dir
+        self.folder = os.path.join(worker_dir, FOLDER)
+        self.path = os.path.join(self.folder, "record.json")
+        self.lock_path = os.path.join(self.folder, "lock")
+        self.history = os.path.join(self.folder, "history")
+
+    def read(self) -> Json | None:
+        """The record; None if there is none. What is there but is none is an error: it may hold a lock."""
+        try:
+            with open(self.path, "rb") as stream:
+                document = json.loads(stream.read(_MAX_BYTES).decode("utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._bad(str(error)) from error
+        why = defect(document)
+        if why:
+            raise self._bad(why)
+        return dict(empty(), **{name: value for name, value in document.items() if value is not None})
+
+    def _bad(self, why: str) -> StepError:
+        return StepError(
+            "bad_record",
+            f"reading the rollout's record '{self.path}': {why}; look who wrote it, and remove it when no rollout runs",
+            {"path": self.path},
+        )
+
+    @contextlib.contextmanager
+    def guarded(
+        self, exclusive: bool, wait: float = BUSY_S,
+        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+    ) -> Iterator[None]:
+        """Hold the lock file: exclusively to change the record, shared while a module is at work on the worker."""
+        handle = self._open(exclusive)
+        try:
+            self._flock(handle, exclusive, clock() + wait, clock, sleep)
+            yield
+        finally:
+            os.close(handle)
+
+    def _open(self, create: bool) -> int:
+        try:
+            if not create:
+                return os.open(self.lock_path, os.O_RDONLY | os.O_CLOEXEC)
+            os.makedirs(self.folder, mode=0o750, exist_ok=True)
+            return os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> StepError:
+        return StepError(
+            "no_space" if error.errno in _FULL else "unwritable",
+            f"writing the rollout's record at '{self.folder}': {error.strerror}; "
+            "set worker_dir (solver_worker_dir) to a directory that this user may write, and make room there",
+            {"path": self.folder, "option": "worker_dir"},
+        )
+
+    def _flock(
+        self, handle: int, exclusive: bool, until: float, clock: Callable[[], float], sleep: Callable[[float], None],
+    ) -> None:
+        kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+        while True:
+            try:
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise self._unwritable(error) from error
+            if clock() >= until:
+                raise StepError(
+                    "busy", f"locking '{self.lock_path}': another module is at work on this worker; run it again later",
+                    {"path": self.lock_path})
+            sleep(_POLL_S)
+
+    def exists(self) -> bool:
+        """Whether anything was ever locked here. Only what takes the lock may make the folder."""
+        return os.path.exists(self.lock_path)
+
+    def write(self, record: Json) -> None:
+        try:
+            self._sweep()
+            write_file(self.path, _text(record), _MODE)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _sweep(self) -> None:
+        """Remove what writers left that were killed; nobody else writes under the exclusive lock."""
+        for entry in os.listdir(self.folder):
+            if entry.startswith(".tmp-"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.folder, entry))
+
+    def append_history(self, verdict: Json, at: Now, keep: int = KEEP_HISTORY) -> None:
+        """Keep the verdict, and of the old ones the newest."""
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{at.wall}-{verdict.get('rollout_id')}-{verdict.get('run_id')}")
+        newest = f"{name[:200]}.json"
+        try:
+            os.makedirs(self.history, mode=0o750, exist_ok=True)
+            write_file(os.path.join(self.history, newest), _text(verdict), _MODE)
+            # The names sort by the wall clock; where that was set back, the new one is still kept.
+            old = sorted(entry for entry in os.listdir(self.history) if entry != newest)
+            for entry in old[: max(0, len(old) - (keep - 1))]:
+                os.unlink(os.path.join(self.history, entry))
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    @contextlib.contextmanager
+    def fence(self, run_id: str | None) -> Iterator[None]:
+        """Let a module work only while its run holds the rollout's lock, and keep others from taking it meanwhile."""
+        if not run_id:
+            yield
+            return
+        if not self.exists():
+            raise _fenced(None)
+        with self.guarded(exclusive=False):
+            record = self.read()
+            if not is_ours(record, run_id):
+                raise _fenced((record or {}).get("lock"))
+            yield
+
+
+def _fenced(holder: Json | None) -> StepError:
+    who = in_words(holder, now()) if holder else "nobody holds it"
+    return StepError(
+        "fenced", f"working on the worker: this run does not hold the rollout's lock ({who}); it must not go on",
+        {"holder": holder})
+
+
+def _text(document: Json) -> bytes:
+    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode("utf-8")
+
+
+def look(worker_dir: str) -> Json:
+    """What worker_info tells of the record."""
+    try:
+        record = RecordFile(worker_dir).read()
+    except StepError as error:
+        return {"rollout": None, "lock_state": "unknown", "record_problem": error.message}
+    return {"rollout": record, "lock_state": lock_state(record, now())}
