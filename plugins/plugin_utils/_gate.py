@@ -43,7 +43,7 @@ def gate(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str], 
     OUTCOMES holds what became of each worker so far, LIVE what each says now (``census``, ``record`` and ``failure``
     of rollout_lock).
     """
-    checks = (_lock(live), _request(live), _inconclusive(outcomes), _budget(plan, outcomes),
+    checks = (_lock(live), _request(live), _budget(plan, outcomes), _inconclusive(outcomes),
               _quarantined(plan, outcomes), _progress(stall))
     closed = next((decision for decision in checks if decision is not None), None)
     return closed or _floor(plan, outcomes, live, wave, stall)

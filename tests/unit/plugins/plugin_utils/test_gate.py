@@ -131,6 +131,12 @@ def test_an_inconclusive_wave_ends_it_and_spends_nothing():
     assert _gate.spent_by(made, {"w1": {"outcome": "returned"}}) == []
 
 
+def test_proven_failures_beyond_the_budget_count_more_than_an_inconclusive_one():
+    made = plan(fleet(4), window=2, solver_max_fail_percentage=0.0)
+    outcomes = {"w1": {"outcome": "reverted", "cause": "release"}, "w2": {"outcome": "returned", "reason": "x"}}
+    assert ask(made, outcomes, wave=["w3"]).cause == "budget"
+
+
 BAD = {"outcome": "reverted", "cause": "release"}
 UPDATED = {"outcome": "updated"}
 
