@@ -22,7 +22,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._service_base import 
 )
 
 # Numbers of supervisord's protocol.
-_NOT_RUNNING, _ALREADY_STARTED, _BAD_NAME = 70, 60, 10
+_NOT_RUNNING, _ALREADY_STARTED, _SPAWN_ERROR, _BAD_NAME = 70, 60, 50, 10
 _STATES = {
     "RUNNING": "running",
     "STARTING": "starting",
@@ -135,7 +135,8 @@ class SupervisorService(Service):
         try:
             self._call("startProcess", self.name, False)
         except xmlrpc.client.Fault as fault:
-            if fault.faultCode != _ALREADY_STARTED:
+            # A process that died within the call was started too: state() and the log say what became of it.
+            if fault.faultCode not in (_ALREADY_STARTED, _SPAWN_ERROR):
                 raise ServiceError(
                     "start_failed",
                     f"starting '{self.name}' under supervisord: {fault.faultString}; "

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import io
@@ -133,7 +134,10 @@ class _BoundedSocket:
 
     def sendall(self, data: bytes) -> None:
         self._sock.settimeout(self._deadline.remaining())
-        self._sock.sendall(data)
+        # A worker that refuses may answer and close before it has read everything: its answer can still be read, and
+        # where there is none, reading says so.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._sock.sendall(data)
 
     def makefile(self, *_args: Any, **_kwargs: Any) -> io.BufferedReader:
         return io.BufferedReader(_BoundedReader(self._sock, self._deadline, self._limit))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import xmlrpc.client
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from ansible_collections.solver.fleet.plugins.module_utils._service import (
     open_service,
     service_state,
 )
-from ansible_collections.solver.fleet.plugins.module_utils._service_supervisor import read_server_settings
+from ansible_collections.solver.fleet.plugins.module_utils._service_supervisor import (
+    SupervisorService,
+    read_server_settings,
+)
 from ansible_collections.solver.fleet.plugins.module_utils._service_systemd import read_show
 
 CONFIG = """\
@@ -153,6 +157,18 @@ def test_restart_works_in_every_state_of_failure(supervisor: Path, name: str) ->
     assert service.state().state in ("starting", "running", "restarting", "failed")
     service.stop()
     assert service.state().state in ("stopped", "failed")
+
+
+def test_a_program_that_dies_within_the_call_counts_as_started(
+    supervisor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = SupervisorService(settings(supervisor, "crash"))
+
+    def died_at_once(*_arguments: object) -> None:
+        raise xmlrpc.client.Fault(50, "SPAWN_ERROR: crash")
+
+    monkeypatch.setattr(service, "_call", died_at_once)
+    service.start()
 
 
 def test_the_log_end_is_read(supervisor: Path) -> None:

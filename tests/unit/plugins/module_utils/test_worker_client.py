@@ -193,6 +193,20 @@ def test_a_problem_keeps_its_code_and_status(serve: Any, tools: Any) -> None:
     assert (caught.value.status, caught.value.code, caught.value.problem["owner"]) == (409, "drained_by_another", "x")
 
 
+def test_a_refusal_is_read_although_the_request_was_not(serve: Any, tools: Any) -> None:
+    """A full worker may answer and close before it has read: the send breaks, the answer is there."""
+    body = b'{"code": "too_busy", "detail": "later"}'
+    head = b"HTTP/1.1 503 X\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    def refuse(connection: socket.socket) -> None:
+        connection.sendall(head + body)
+
+    server = serve(refuse)
+    with pytest.raises(ApiProblem) as caught:
+        WorkerClient(server.path).put_drain({"owner": "me", "reason": "x" * 2_000_000})
+    assert (caught.value.status, caught.value.code) == (503, "too_busy")
+
+
 def test_requests_are_what_the_api_says(serve: Any, tools: Any) -> None:
     seen: list[bytes] = []
     lock = threading.Lock()
