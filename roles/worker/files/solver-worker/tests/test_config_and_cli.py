@@ -57,6 +57,7 @@ def test_a_complete_configuration(home: Path, capsys: pytest.CaptureFixture[str]
         ("port = 8080", 'port = "8080"', "data.port must be a whole number"),
         ("port = 8080", "port = 8080\ncolour = 1", "data.colour is unknown"),
         ("port = 8080", 'port = 8080\nhost = "10.0.0.1"', "data.token_file is missing"),
+        ('api_key_file = "', 'api_key_file = "credential:..', "provider.api_key_file must be an absolute path"),
         ("[data]", "[dota]\n[data]", "section [dota] is unknown"),
         ("[provider]", '[provider]\nurl = "ftp://x"', "provider.url must be an http or https address"),
         ("[provider]", '[tasks]\non_uncertain = "maybe"\n[provider]', "tasks.on_uncertain must be one of"),
@@ -89,6 +90,24 @@ def test_serve_without_a_key_names_both_ways(
     err = capsys.readouterr().err
     assert "provider.api_key_file" in err
     assert config.KEY_VARIABLE in err
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_credential_comes_from_the_service_manager_or_lies_beside_the_configuration(
+    home: Path, given: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home / ("from-systemd" if given else "credentials")
+    folder.mkdir()
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    if given:
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    path = write(home, f'"{home}/key"', '"credential:api_key"')
+    code, result = check(path, capsys)
+    assert (code, result["ok"]) == (2, False)
+    assert f"reading provider.api_key_file {folder}/api_key: No such file" in result["problems"][0]
+    (folder / "api_key").write_text("k" * 32)
+    assert check(path, capsys)[0] == 0
+    assert config.api_key(config.load(path), {}) == "k" * 32
 
 
 def test_the_release_is_told_by_the_file_beside_the_real_configuration(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +19,9 @@ from .errors import ConfigError
 # sun_path holds 108 bytes, the last of them zero.
 SOCKET_PATH_BYTES = 107
 KEY_VARIABLE = "CAPTCHAAI_API_KEY"
+# A secret that systemd hands over (LoadCredential=), or that lies beside the configuration where it cannot.
+CREDENTIAL = "credential:"
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 _REQUIRED: Any = object()
 
 Check = Callable[[Any], Any]
@@ -36,8 +39,11 @@ def _absolute(value: Any) -> str:
     return str(value)
 
 
-def _optional_path(value: Any) -> str:
-    return "" if value == "" else _absolute(value)
+def _secret_file(value: Any) -> str:
+    """A file, or C(credential:NAME), which lies where the service manager puts credentials."""
+    if value == "" or re.fullmatch(CREDENTIAL + r"[A-Za-z0-9_.-]{1,64}", _text(value)):
+        return str(value)
+    return _absolute(value)
 
 
 def _socket_path(value: Any) -> str:
@@ -108,7 +114,7 @@ class ControlSection:
 class DataSection:
     port: int = field(default=_REQUIRED, metadata=_by(_whole(1, 65535)))
     host: str = field(default="127.0.0.1", metadata=_by(_text))
-    token_file: str = field(default="", metadata=_by(_optional_path))
+    token_file: str = field(default="", metadata=_by(_secret_file))
     max_open_tasks: int = field(default=2000, metadata=_by(_whole(1, 100_000)))
     max_body_bytes: int = field(default=262_144, metadata=_by(_whole(1024, 64 * 1024 * 1024)))
 
@@ -116,7 +122,7 @@ class DataSection:
 @dataclass(frozen=True)
 class ProviderSection:
     url: str = field(default="https://ocr.captchaai.com", metadata=_by(_url))
-    api_key_file: str = field(default="", metadata=_by(_optional_path))
+    api_key_file: str = field(default="", metadata=_by(_secret_file))
     dialect: str = field(default="captchaai", metadata=_by(_one_of("captchaai", "2captcha")))
     submit_timeout_s: float = field(default=30.0, metadata=_by(_seconds(0.1, 300)))
     first_poll_image_s: float = field(default=5.0, metadata=_by(_seconds(0.01, 600)))
@@ -234,7 +240,21 @@ def read(path: Path) -> tuple[Config | None, list[str]]:
         return None, [f"reading the configuration {path}: {exc.strerror}; check --config"]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         return None, [f"reading the configuration {path}: not TOML: {exc}"]
-    return parse(document)
+    settings, problems = parse(document)
+    return (None if settings is None else _locate_secrets(settings, path)), problems
+
+
+def _locate_secrets(settings: Config, path: Path) -> Config:
+    folder = Path(os.environ.get(CREDENTIALS_VARIABLE) or path.parent / "credentials")
+
+    def located(value: str) -> str:
+        return str(folder / value.removeprefix(CREDENTIAL)) if value.startswith(CREDENTIAL) else value
+
+    return replace(
+        settings,
+        provider=replace(settings.provider, api_key_file=located(settings.provider.api_key_file)),
+        data=replace(settings.data, token_file=located(settings.data.token_file)),
+    )
 
 
 def load(path: Path) -> Config:
