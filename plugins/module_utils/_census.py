@@ -54,5 +54,5 @@ def census(control_socket: str, control_timeout: float, worker_dir: str | None =
         result.update(finding=finding_of(error), message=error.message)
     if worker_dir:
         result.update(look(worker_dir))
-        result["releases"] = {link: linked_release(worker_dir, link) for link in ("current", "previous")}
+        result["releases"] = {link: linked_release(worker_dir, link) for link in ("current", "previous", "staged")}
     return result

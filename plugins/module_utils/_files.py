@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -234,6 +235,35 @@ def _read_end(stream: Any) -> str:
     stream.seek(0, os.SEEK_END)
     stream.seek(max(0, stream.tell() - OUTPUT_BYTES))
     return str(stream.read().decode("utf-8", "replace"))
+
+
+def user_ids(user: str) -> tuple[int, int]:
+    """The ids of a user and of its group."""
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError as error:
+        raise StepError(
+            "no_user",
+            f"looking for the user '{user}': this host does not have it; create it (provision.yml does), or correct "
+            "the user that the worker runs as",
+            {"user": user},
+        ) from error
+    return found.pw_uid, found.pw_gid
+
+
+def as_user(user: str | None) -> list[str]:
+    """What stands before a command so that root runs it as that user. Who is not root stays who it is."""
+    if not user or os.geteuid() != 0:
+        return []
+    user_ids(user)
+    program = shutil.which("setpriv")
+    if program is None:
+        raise StepError(
+            "no_setpriv",
+            f"running a program as '{user}': this host has no setpriv; install util-linux",
+            {"user": user},
+        )
+    return [program, "--reuid", user, "--regid", user, "--init-groups", "--"]
 
 
 def run_command(

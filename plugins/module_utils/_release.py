@@ -5,11 +5,15 @@
 
 <base>/envs/<version>-<package digest>/                     an environment, shared by all releases of a package
 <base>/releases/<id>/{env, config.toml, release.json}    a package and a worker's configuration
-<worker_dir>/{current, previous}                         links to release directories
+<base>/releases/<id>/{<unit>, credentials/}                under systemd also its unit and its secrets
+<worker_dir>/{current, previous, staged}                 links to release directories
+
+What a worker runs with is one thing: its unit and its secrets go forward and back with its package.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import Any, Iterable, NamedTuple, Sequence
@@ -45,20 +49,39 @@ class Package(NamedTuple):
         return f"{self.version}-{self.digest[:12]}"
 
 
+class Content(NamedTuple):
+    """All of a release but its package. The unit is a name and a text; the secrets have names."""
+
+    config: str
+    unit: tuple[str, str] | None = None
+    credentials: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def digest(self) -> str:
+        if not self.unit and not self.credentials:
+            return config_digest(self.config)
+        secrets = [[name, sha256_bytes(value)] for name, value in sorted(self.credentials)]
+        return sha256_bytes(json.dumps([self.config, self.unit, secrets]).encode("utf-8"))
+
+
 class Links(NamedTuple):
-    """Where a worker's two links point; a dangling link still points."""
+    """Where a worker's links point; a dangling link still points."""
 
     current: str | None
     previous: str | None
+    staged: str | None = None
 
 
 def config_digest(config: str) -> str:
     return sha256_bytes(config.encode("utf-8"))
 
 
-def release_id(package: Package, config: str) -> str:
-    """Version and both digests: equal ids mean equal content."""
-    return f"{package.version}-{package.digest[:8]}-{config_digest(config)[:8]}"
+def release_id(package: Package, content: Content) -> str:
+    """Version and both digests: equal ids mean equal content.
+
+    Of the secrets' digest no more than these 32 bits, mixed with all the rest, is ever written down.
+    """
+    return f"{package.version}-{package.digest[:8]}-{content.digest[:8]}"
 
 
 def release_name(path: str | None) -> str | None:
@@ -107,12 +130,18 @@ class Base:
 
 
 def read_links(worker_dir: str) -> Links:
-    return Links(read_link(os.path.join(worker_dir, "current")), read_link(os.path.join(worker_dir, "previous")))
+    return Links(*(read_link(os.path.join(worker_dir, name)) for name in Links._fields))
 
 
 def linked_releases(worker_dirs: Iterable[str]) -> set[str]:
     """Every release that some worker links, dangling links included."""
     found = [path for folder in worker_dirs for path in read_links(folder) if path]
+    return {os.path.basename(path) for path in found}
+
+
+def needed_releases(worker_dirs: Iterable[str]) -> set[str]:
+    """Every release that some worker runs or may go back to; one that only waits is not needed."""
+    found = [path for folder in worker_dirs for path in read_links(folder)[:2] if path]
     return {os.path.basename(path) for path in found}
 
 

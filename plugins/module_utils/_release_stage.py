@@ -19,6 +19,7 @@ from typing import Iterator, NamedTuple
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
     Json,
     StepError,
+    as_user,
     clean_environment,
     existing_parent,
     free_mb,
@@ -30,7 +31,9 @@ from ansible_collections.solver.fleet.plugins.module_utils._files import (
     remove_tree,
     run_command,
     sha256_file,
+    switch_link,
     tail,
+    user_ids,
     write_file,
     write_json,
 )
@@ -39,15 +42,17 @@ from ansible_collections.solver.fleet.plugins.module_utils._release import (
     PROGRAM,
     SCHEMA,
     Base,
+    Content,
     Package,
     ReleaseError,
     config_digest,
-    linked_releases,
+    needed_releases,
     prune,
     read_links,
     release_id,
     release_name,
 )
+from ansible_collections.solver.fleet.plugins.module_utils._service_systemd import hands_credentials_over
 from ansible_collections.solver.fleet.plugins.module_utils._wheels import (
     IndexOptions,
     Pip,
@@ -61,6 +66,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._wheels import (
 )
 
 CHECK_TIMEOUT_S = 60.0
+SECRET_BYTES = 65536
 _SECRET_FILE = re.compile(r"""^\s*\w+_file\s*=\s*["']([^"']+)["']""", re.MULTILINE)
 
 
@@ -82,6 +88,9 @@ class Target(NamedTuple):
     min_free_mb: int = 200
     timeout: float = 300.0
     worker_dirs: str | None = None
+    unit: tuple[str, str] | None = None
+    credentials: tuple[tuple[str, str], ...] = ()
+    run_as: str | None = None
 
     def all_worker_dirs(self) -> list[str]:
         pattern = self.worker_dirs or os.path.join(glob.escape(os.path.abspath(self.base_dir)), "workers", "*")
@@ -206,20 +215,100 @@ def _secrets_of(config: str) -> list[str]:
     return found
 
 
-def try_release(path: str, version: str, config: str, timeout: float) -> Json:
-    """Run the staged program on its configuration and the worker's journal; it only reads."""
+@contextlib.contextmanager
+def _lent(credentials: tuple[tuple[str, bytes], ...], user: str | None) -> Iterator[dict[str, str]]:
+    """The secrets in a folder that this user alone may read, as systemd would hand them over."""
+    if not credentials:
+        yield {}
+        return
+    owner = user_ids(user) if user and os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="solver-credentials-") as folder:
+        write_secrets(folder, credentials, owner)
+        yield {"CREDENTIALS_DIRECTORY": folder}
+
+
+def write_secrets(
+    folder: str, credentials: tuple[tuple[str, bytes], ...], owner: tuple[int, int] | None
+) -> None:
+    """Fill an existing folder with secrets; nobody but the owner may look into it."""
+    for name, value in credentials:
+        path = os.path.join(folder, name)
+        write_file(path, value, 0o400)
+        if owner:
+            os.chown(path, *owner)
+    os.chmod(folder, 0o700)
+    if owner:
+        os.chown(folder, *owner)
+
+
+def read_secret_files(paths: tuple[tuple[str, str], ...], check_mode: bool) -> tuple[tuple[str, bytes], ...]:
+    """The secrets of a release; a plan for a fresh host goes on without those that are not there yet."""
+    there = [(name, path) for name, path in paths if not check_mode or os.path.lexists(path)]
+    return tuple((name, _read_secret(name, path)) for name, path in there)
+
+
+def _read_secret(name: str, path: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(SECRET_BYTES)
+    except OSError as error:
+        raise ReleaseError(
+            "bad_credential",
+            f"reading the {name} '{path}': {error.strerror}; correct solver_{name}_file, or let provision.yml "
+            f"bring it (solver_{name})",
+            {"path": path, "option": "credentials"},
+        ) from error
+
+
+def check_unit(content: Content, worker_dir: str, trial: str, timeout: float) -> None:
+    """Have systemd read the unit before it is anywhere near to be used; C(current) is the release that is tried."""
+    if content.unit is None:
+        return
+    name, text = content.unit
+    text = text.replace(os.path.join(worker_dir, "current") + os.sep, trial + os.sep)
+    with tempfile.TemporaryDirectory(prefix="solver-unit-") as folder:
+        path = os.path.join(folder, name)
+        write_file(path, text.encode("utf-8"))
+        try:
+            command = ["systemd-analyze", "verify", "--man=no", path]
+            status, out, err = run_command(command, min(timeout, CHECK_TIMEOUT_S))
+        except OSError as error:
+            raise ReleaseError(
+                "no_systemd",
+                f"checking the unit {name}: systemd-analyze does not start ({error.strerror}); "
+                "set solver_service_backend to what this host has",
+                {"option": "solver_service_backend"},
+            ) from error
+    if status != 0:
+        lines = tail(out + "\n" + err)
+        raise ReleaseError(
+            "unit_refused",
+            f"checking the unit {name}: systemd refuses it: {(lines or ['no output'])[-1]}; correct solver_unit",
+            {"status": status, "output": lines, "option": "unit"},
+        )
+
+
+def try_release(path: str, version: str, content: Content, timeout: float, run_as: str | None = None) -> Json:
+    """Run the staged program on its configuration and the worker's journal; it only reads.
+
+    It runs as the worker's own user, who may not read the release's secrets: it is given a copy for so long.
+    """
     program = os.path.join(path, "env", "bin", PROGRAM)
     doing = f"running the staged release {version}"
     command = [program, "check", "--config", os.path.join(path, "config.toml"), "--journal", "--json"]
     try:
-        status, out, err = run_command(command, min(timeout, CHECK_TIMEOUT_S), clean_environment())
+        with _lent(content.credentials, run_as) as extra:
+            status, out, err = run_command(
+                [*as_user(run_as), *command], min(timeout, CHECK_TIMEOUT_S), clean_environment(extra)
+            )
     except OSError as error:
         raise ReleaseError(
             "release_invalid",
             f"{doing}: its program '{PROGRAM}' does not start ({error.strerror}); correct package",
             {"option": "package"},
         ) from error
-    secrets = _secrets_of(config)
+    secrets = _secrets_of(content.config)
+    secrets += [value.decode("utf-8", "replace").strip() for _name, value in content.credentials]
     return read_check(status, mask(out, secrets), mask(err, secrets), version)
 
 
@@ -266,6 +355,7 @@ class Stage:
         self.target = target
         self.base = Base(target.base_dir)
         self.deadline = time.monotonic() + target.timeout
+        self.content = Content("")
         # What was done so far; a failure returns it too.
         self.result: Json = {"changed": False, "staged": False}
 
@@ -273,6 +363,8 @@ class Stage:
         return max(0.001, self.deadline - time.monotonic())
 
     def run(self, check_mode: bool) -> Json:
+        secrets = read_secret_files(self.target.credentials, check_mode)
+        self.content = Content(self._config(), self.target.unit, secrets)
         if check_mode:
             with tempfile.TemporaryDirectory() as scratch:
                 self._predict(scratch)
@@ -301,7 +393,7 @@ class Stage:
 
     def _describe(self, package: Package) -> str:
         """Fill in what is known about the release; give its id."""
-        name = release_id(package, self._config())
+        name = release_id(package, self.content)
         links = read_links(self.target.worker_dir)
         metadata = self.base.metadata(name)
         self.result.update(
@@ -318,7 +410,7 @@ class Stage:
             "id": name,
             "version": package.version,
             "package_digest": package.digest,
-            "config_digest": config_digest(self._config()),
+            "config_digest": config_digest(self.content.config),
             "created_at": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "rollout_id": self.target.rollout_id,
             "from": release_name(read_links(self.target.worker_dir).current),
@@ -378,12 +470,26 @@ class Stage:
             else:
                 self.result["check"] = self._try(self.base.release(name), package.version)
             self.result["staged"] = True
+            self._mark(name)
             self.result["pruned"] = prune(
                 self.base, self.target.worker_name, self.target.keep, self.target.all_worker_dirs(), name
             )
             self.result["changed"] = self.result["changed"] or any(self.result["pruned"].values())
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _mark(self, name: str) -> None:
+        """A release that waits to be switched to has a link, so that anybody can see that it does."""
+        link = os.path.join(self.target.worker_dir, "staged")
+        links = read_links(self.target.worker_dir)
+        wanted = None if release_name(links.current) == name else self.base.release(name)
+        if wanted == links.staged or not os.path.isdir(self.target.worker_dir):
+            return
+        self.result["changed"] = True
+        if wanted:
+            switch_link(link, wanted)
+        else:
+            os.unlink(link)
 
     def _build(self, package: Package, name: str, scratch: str, lock: int) -> None:
         self._check_env_possible(package)
@@ -406,13 +512,26 @@ class Stage:
     def _write_release(self, folder: str, package: Package, name: str) -> Json:
         os.mkdir(folder, 0o755)
         os.symlink(os.path.join("..", "..", "envs", package.env_name), os.path.join(folder, "env"))
-        write_file(os.path.join(folder, "config.toml"), self._config().encode("utf-8"))
+        write_file(os.path.join(folder, "config.toml"), self.content.config.encode("utf-8"))
+        if self.content.unit:
+            write_file(os.path.join(folder, self.content.unit[0]), self.content.unit[1].encode("utf-8"))
+        if self.content.credentials:
+            secrets = os.path.join(folder, "credentials")
+            os.mkdir(secrets, 0o700)
+            write_secrets(secrets, self.content.credentials, self._owner_of_secrets())
         metadata = self._metadata(package, name)
         write_json(os.path.join(folder, "release.json"), metadata)
         return metadata
 
+    def _owner_of_secrets(self) -> tuple[int, int] | None:
+        """Where systemd cannot hand secrets over, the worker's user must be able to read them itself."""
+        if not self.target.run_as or os.geteuid() != 0 or not self.content.unit or hands_credentials_over():
+            return None
+        return user_ids(self.target.run_as)
+
     def _try(self, path: str, version: str) -> Json:
-        return try_release(path, version, self._config(), self.left())
+        check_unit(self.content, self.target.worker_dir, path, self.left())
+        return try_release(path, version, self.content, self.left(), self.target.run_as)
 
     def _build_env(self, package: Package, scratch: str, lock: int) -> None:
         env = self.base.env(package)
@@ -460,17 +579,22 @@ def _writing(path: str) -> Iterator[None]:
         ) from error
 
 
-def current_config(worker_dir: str) -> tuple[str, str]:
-    """Version and configuration of the release that a worker links, for the diff."""
+def current_content(worker_dir: str, unit: str | None) -> tuple[str, Content]:
+    """Version, configuration and unit of the release that a worker links, for the diff; never its secrets."""
     current = read_links(worker_dir).current
     if current is None:
-        return "", ""
+        return "", Content("")
     version = str((read_json(os.path.join(current, "release.json")) or {}).get("version") or "")
+    text = _read_text(os.path.join(current, unit)) if unit else ""
+    return version, Content(_read_text(os.path.join(current, "config.toml")), (unit, text) if unit and text else None)
+
+
+def _read_text(path: str) -> str:
     try:
-        with open(os.path.join(current, "config.toml"), encoding="utf-8", errors="replace") as stream:
-            return version, stream.read(1 << 20)
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read(1 << 20)
     except OSError:
-        return version, ""
+        return ""
 
 
 def remove_release(target: Target, name: str | None, check_mode: bool) -> Json:
@@ -482,7 +606,7 @@ def remove_release(target: Target, name: str | None, check_mode: bool) -> Json:
         "current": release_name(links.current),
         "previous": release_name(links.previous),
     }
-    if name is not None and name in linked_releases(target.all_worker_dirs()):
+    if name is not None and name in needed_releases(target.all_worker_dirs()):
         raise ReleaseError(
             "release_linked",
             f"removing release '{name}': a worker links it; switch that worker to another release first",
@@ -493,8 +617,10 @@ def remove_release(target: Target, name: str | None, check_mode: bool) -> Json:
         return {**result, "changed": there}
     with _writing(base.path), locked(base.lock, target.timeout, "deploy_timeout"):
         if there and name is not None:
-            if name in linked_releases(target.all_worker_dirs()):
+            if name in needed_releases(target.all_worker_dirs()):
                 raise ReleaseError("release_linked", f"removing release '{name}': a worker just linked it")
+            if release_name(links.staged) == name:
+                os.unlink(os.path.join(target.worker_dir, "staged"))
             remove_tree(base.release(name))
         pruned = prune(base, target.worker_name, target.keep, target.all_worker_dirs())
     return {**result, "pruned": pruned, "changed": there or any(pruned.values())}

@@ -284,6 +284,9 @@ class Switch:
         try:
             for link, target in steps:
                 switch_link(link, target)
+            if links.staged:
+                # Nothing waits any more: it was switched to, or something else was chosen over it.
+                os.unlink(os.path.join(self.move.worker_dir, "staged"))
         except OSError as error:
             raise StepError(
                 "unwritable",

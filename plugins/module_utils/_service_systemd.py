@@ -26,6 +26,24 @@ _STATES = {
 }
 
 
+# LoadCredential= came with this release of systemd.
+_CREDENTIALS_SINCE = 247
+
+
+def systemd_version() -> int:
+    """The release of systemd; 0 where there is none."""
+    try:
+        status, out, _err = run_command(["systemctl", "--version"], 10)
+    except OSError:
+        return 0
+    words = out.split()
+    return int(words[1]) if status == 0 and len(words) > 1 and words[1].isdigit() else 0
+
+
+def hands_credentials_over() -> bool:
+    return systemd_version() >= _CREDENTIALS_SINCE
+
+
 def read_show(text: str) -> ServiceState:
     """The answer of C(systemctl show) as a state."""
     found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
@@ -69,7 +87,9 @@ class SystemdService(Service):
             )
 
     def start(self) -> None:
-        # A unit that was given up would refuse because of its start limit.
+        # The unit belongs to the release, so it may have changed with the link; and one that was given up would refuse
+        # because of its start limit.
+        self._run("systemctl", "daemon-reload")
         self._run("systemctl", "reset-failed", "--", self.unit)
         self._do("start", "--no-block")
 

@@ -95,6 +95,10 @@ releases:
       description: The C(release.json) of the release before that, V(none) without one.
       type: dict
       returned: always
+    staged:
+      description: The C(release.json) of a release that waits to be switched to, V(none) without one.
+      type: dict
+      returned: always
 rollout:
   description:
     - The rollout's record of this worker, V(none) if there was no rollout yet.

@@ -13,8 +13,8 @@ version_added: "1.0.0"
 author:
   - solver.fleet contributors (@solver-fleet)
 description:
-  - A release is a package together with the rendered configuration of one worker. It has a directory and an
-    environment of its own; its id is made of the version and both digests, so equal ids mean equal content.
+  - A release is a package together with the rendered configuration of one worker, and under systemd its unit and its
+    secrets. Its id is made of the version and both digests, so equal ids mean equal content.
   - V(staged) builds the release beside the running one and tries it, V(active) switches the worker to it in one
     step and restarts the process, V(absent) removes it.
   - Workers of one machine share O(base_dir). Staging takes a lock there, so that two of them may stage at once.
@@ -22,7 +22,7 @@ options:
   state:
     description:
       - V(staged), the release is on the host and its program has checked the configuration and the worker's journal.
-        What serves is not touched.
+        What serves is not touched. The link C(staged) names it as long as it waits.
       - V(active), the worker's link C(current) points to the release, and with O(restart) the process is a new one.
         A worker that answers must be held by the drain of O(owner) and be safe to stop; otherwise nothing is touched.
         Whether the new process is well is for M(solver.fleet.solve_check) to say.
@@ -69,6 +69,31 @@ options:
     default: []
   config:
     description: The rendered configuration of the worker, as TOML. Required for V(staged).
+    type: str
+  unit:
+    description:
+      - For a worker under systemd, the unit that runs it. It becomes part of the release, so it goes forward and back
+        with it. systemd has checked it before the release is complete.
+      - The unit that systemd reads is a link to this file by way of C(current), see the role C(solver.fleet.worker).
+    type: dict
+    suboptions:
+      name:
+        description: Its file name.
+        type: str
+        required: true
+      content:
+        description: Its text.
+        type: str
+        required: true
+  credentials:
+    description:
+      - Names of secrets, and the files on the host that hold them. They are copied into the release, readable by root
+        alone, and a changed secret makes another release.
+      - The unit hands them over with C(LoadCredential=). Where systemd is older than 247, they belong to O(run_as).
+    type: dict
+    default: {}
+  run_as:
+    description: The user that the worker runs as. The staged program is tried as this user where the module is root.
     type: str
   python:
     description:
@@ -375,6 +400,7 @@ failure:
         - A stable name of the cause.
         - V(staged) knows V(no_version), V(unknown_version), V(no_package), V(not_a_wheel), V(wrong_digest),
           V(version_mismatch), V(no_space), V(no_python), V(pip_failed), V(release_invalid), V(config_refused),
+          V(bad_credential), V(unit_refused), V(no_user), V(no_systemd),
           V(locked), V(timeout), V(unwritable).
         - V(active) knows V(no_release), V(no_previous), V(lease_lost), V(foreign_drain), V(not_safe_to_stop), the
           findings V(hung), V(denied) and V(foreign), V(fenced), V(bad_record),
@@ -397,10 +423,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient, WorkerError
 from ansible_collections.solver.fleet.plugins.module_utils._files import Json, StepError, hide_credentials
 from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile
+from ansible_collections.solver.fleet.plugins.module_utils._release import Content
 from ansible_collections.solver.fleet.plugins.module_utils._release_stage import (
     Stage,
     Target,
-    current_config,
+    current_content,
     remove_release,
 )
 from ansible_collections.solver.fleet.plugins.module_utils._release_switch import Move, Switch, look
@@ -423,6 +450,10 @@ def argument_spec() -> dict[str, object]:
         index_url={"type": "str"},
         extra_index_urls={"type": "list", "elements": "str", "default": []},
         config={"type": "str"},
+        unit={"type": "dict", "options": {"name": {"type": "str", "required": True},
+                                          "content": {"type": "str", "required": True}}},
+        credentials={"type": "dict", "default": {}},
+        run_as={"type": "str"},
         python={"type": "path"},
         release={"type": "str"},
         previous={"type": "bool", "default": False},
@@ -458,6 +489,9 @@ def target_of(given: Json) -> Target:
         min_free_mb=given["min_free_mb"],
         timeout=given["deploy_timeout"],
         worker_dirs=given["worker_dirs_glob"],
+        unit=(given["unit"]["name"], given["unit"]["content"]) if given["unit"] else None,
+        credentials=tuple(sorted((str(name), str(path)) for name, path in given["credentials"].items())),
+        run_as=given["run_as"] or None,
     )
 
 
@@ -477,14 +511,21 @@ def move_of(given: Json) -> Move:
 
 
 def diff_of(given: Json, version: str) -> Json:
-    """The current configuration against the new one; there is no secret in either."""
-    before_version, before = current_config(given["worker_dir"])
+    """The current configuration and unit against the new ones; there is no secret in either."""
+    unit = given["unit"]
+    before_version, before = current_content(given["worker_dir"], unit["name"] if unit else None)
+    after = Content(given["config"], (unit["name"], unit["content"]) if unit else None)
     return {
         "before_header": f"{given['worker_name']} (current)",
         "after_header": f"{given['worker_name']} (staged)",
-        "before": f"# version: {before_version}\n{before}",
-        "after": f"# version: {version}\n{given['config']}",
+        "before": shown(before_version, before),
+        "after": shown(version, after),
     }
+
+
+def shown(version: str, content: Content) -> str:
+    unit = f"# unit: {content.unit[0]}\n{content.unit[1]}" if content.unit else ""
+    return f"# version: {version}\n{content.config}{unit}"
 
 
 class Run:

@@ -118,7 +118,7 @@ class World:
         (self.worker / name).symlink_to(self.folder / "releases" / release)
 
     def links(self) -> tuple[str | None, ...]:
-        return tuple(path and Path(path).name for path in read_links(str(self.worker)))
+        return tuple(path and Path(path).name for path in read_links(str(self.worker))[:2])
 
     def switch(self, client: FakeClient, service: FakeService | None = None, **more: Any) -> Switch:
         move = Move("w1", str(self.worker), str(self.folder), **{"release": "new", "owner": "r1", **more})
@@ -139,6 +139,13 @@ def test_the_drain_is_renewed_to_verify_before_the_link_moves(world: World) -> N
     assert service.calls == ["restart"]
     assert world.links() == ("new", "old")
     assert (result["boot_id_before"], result["boot_id"], result["changed"]) == ("b1", "b2", True)
+
+
+def test_nothing_waits_any_more_after_a_switch(world: World) -> None:
+    world.link("staged", "new")
+    world.switch(FakeClient(status())).run(False)
+    assert world.links() == ("new", "old")
+    assert read_links(str(world.worker)).staged is None
 
 
 def test_a_worker_that_cannot_verify_itself_is_held() -> None:

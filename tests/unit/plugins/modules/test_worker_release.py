@@ -114,6 +114,57 @@ def test_the_diff_shows_version_and_configuration(shared: Host) -> None:
     assert diff["after"] == "# version: 1.3.0\n" + CONFIG.format(name="w1", port=9)
 
 
+def test_a_release_that_waits_has_a_link_until_it_is_switched_to(pair: tuple[Host, str, str, str]) -> None:
+    host, name, one, two = pair
+    worker = Path(host.arguments(name=name)["worker_dir"])
+    assert (worker / "staged").resolve().name == two
+    host.activate(two, name=name)
+    assert not (worker / "staged").is_symlink()
+    waiting = host.run(name=name, version="1.2.0", port=99)
+    assert (worker / "staged").resolve().name == waiting["release"]["id"]
+    again = host.run(name=name, version="1.2.0", port=99)
+    assert again["changed"] is False
+    host.activate(one, name=name)
+    assert not (worker / "staged").is_symlink(), "something else was chosen over it"
+
+
+def test_a_secret_is_part_of_the_release_and_of_no_output(shared: Host, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("first-secret-of-this-test")
+    given = {"name": "s1", "version": "1.2.0", "credentials": {"api_key": str(key)}}
+    one = shared.run(**given)
+    folder = shared.base / "releases" / one["release"]["id"] / "credentials"
+    assert (folder / "api_key").read_text() == "first-secret-of-this-test"
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder / "api_key")] == [0o700, 0o400]
+    assert shared.run(**given)["changed"] is False
+    key.write_text("second-secret-of-this-test")
+    two = shared.run(**given)
+    assert two["release"]["id"] != one["release"]["id"], "a changed secret rolls like a version"
+    assert (folder / "api_key").read_text() == "first-secret-of-this-test", "the way back keeps its own"
+    assert "secret-of-this-test" not in json.dumps([one, two])
+    key.unlink()
+    code, text = failed(shared.run(**given))
+    assert code == "bad_credential"
+    assert "solver_api_key_file" in text
+    for made in (one, two):
+        shared.run(state="absent", name="s1", release=made["release"]["id"])
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_a_unit_is_part_of_the_release_and_checked_by_systemd(shared: Host) -> None:
+    worker = Path(shared.arguments(name="u1")["worker_dir"])
+    text = f"[Service]\nExecStart={worker}/current/env/bin/solver-worker serve\n"
+    unit = {"name": "solver-worker@u1.service", "content": text}
+    one = shared.run(name="u1", version="1.2.0", unit=unit)
+    assert (shared.base / "releases" / one["release"]["id"] / unit["name"]).read_text() == text
+    assert "# unit: solver-worker@u1.service" in one["diff"]["after"]
+    bad = {**unit, "content": "[Service]\nExecStart=/nonexistent/program\n"}
+    code, said = failed(shared.run(name="u1", version="1.2.0", unit=bad))
+    assert code == "unit_refused"
+    assert "correct solver_unit" in said
+    shared.run(state="absent", name="u1", release=one["release"]["id"])
+
+
 def test_two_workers_stage_at_once(host: Host) -> None:
     make_wheel(host.wheelhouse, "1.2.0")
     running = [
@@ -331,7 +382,7 @@ def test_a_directory_where_the_link_should_be(pair: tuple[Host, str, str, str]) 
     code, text = failed(host.activate(one, name=name))
     assert code == "not_a_link"
     assert "it must be a link, or not exist" in text
-    assert list(worker.iterdir()) == [worker / "current"]
+    assert {path.name for path in worker.iterdir()} == {"current", "staged"}
 
 
 def test_a_release_whose_interpreter_went_is_built_again(host: Host) -> None:
