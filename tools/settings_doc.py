@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / ".collections"))
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (  # noqa: E402
     LOCAL_FLEET,
+    SECRETS,
     SETTINGS,
     Setting,
 )
@@ -74,7 +75,8 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
          "solver_provider_url", "solver_api_key_file", "solver_worker_config", "solver_worker_python")),
     "The service": (
         "What runs the worker's process.",
-        ("solver_service_backend", "solver_service", "solver_supervisor")),
+        ("solver_service_backend", "solver_service", "solver_unit", "solver_user", "solver_become",
+         "solver_supervisor")),
 }
 LOCAL_THEME = ("The embedded local fleet", "For `local_fleet.yml` alone; [local-fleet.md](local-fleet.md) explains it.")
 
@@ -128,6 +130,8 @@ def page() -> str:
     lines = [HEAD]
     for theme, (intro, names) in THEMES.items():
         lines += [f"## {theme}", "", intro, "", *table({name: SETTINGS[name] for name in names}), ""]
+    lines += ["## Secrets", "", "For `provision.yml` alone, per worker or for all. They appear in no output.", "",
+              "| variable | meaning |", "|---|---|", *(f"| `{name}` | {doc} |" for name, doc in SECRETS.items()), ""]
     title, intro = LOCAL_THEME
     return "\n".join([*lines, f"## {title}", "", intro, "", *table(LOCAL_FLEET), ""])
 

@@ -17,7 +17,9 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._plan import wave_gro
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import Resolved, resolve
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
-KINDS = ("update", "rollback", "recover")
+KINDS = ("update", "rollback", "recover", "provision", "remove")
+# These touch no worker that serves, so the rules of a rollout are not theirs.
+STILL = (None, "provision", "remove")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -36,7 +38,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         hosts = list(task_vars["ansible_play_hosts_all"])
         variables = fleet_variables(self, task_vars, hosts)
         left_out = sorted(set(args["fleet"] or ()) - set(hosts))
-        resolved = resolve(variables, need_version=kind == "update", left_out=left_out, rolls=kind is not None)
+        resolved = resolve(variables, need_version=kind in ("update", "provision"), left_out=left_out,
+                           rolls=kind not in STILL)
         if kind and wave_groups(task_vars["groups"]):
             resolved.errors.append("the inventory has groups named solver_wave_*, which a rollout makes for itself; "
                                    "rename them, and run one rollout per ansible-playbook")
@@ -51,7 +54,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "who": {"job": _job(task_vars), "user": str(task_vars.get("awx_user_name") or getpass.getuser()),
                         "controller": here()},
-                "staging": bool(settings["solver_version"]) and kind != "recover",
+                "staging": bool(settings["solver_version"]) and kind not in ("recover", "remove"),
                 "package": resolved.package, "package_on_worker": resolved.package_on_worker,
                 "package_name": resolved.package_name.lower().replace("_", "-")}}
         result["warnings"] = resolved.warnings

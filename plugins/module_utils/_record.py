@@ -200,6 +200,12 @@ def released(record: Json, roster: list[str] | None, end: Json, at: Now) -> Json
     return out
 
 
+def enrolled(record: Json, roster: list[str]) -> Json:
+    """The record with the fleet's members, where they have changed."""
+    names = sorted(set(roster))
+    return record if record["roster"] == names else dict(record, seq=record["seq"] + 1, roster=names)
+
+
 def requested(record: Json, what: str, by: str, reason: str, at: Now) -> Json:
     request = None if what == "none" else {"what": what, "by": by, "reason": reason, "at": at.wall}
     return dict(record, seq=record["seq"] + 1, request=request)

@@ -44,14 +44,15 @@ options:
       - V(renewed) says that the run is alive; fails with C(lock_lost) when another run has the lock.
       - V(released) writes what became of the worker and gives the lock back; another run's is left alone.
       - V(requested) leaves O(request) for the run that holds the lock.
+      - V(enrolled) writes the O(roster), outside of any rollout; fails with C(held) while one holds the lock.
     type: str
-    choices: [held, renewed, released, requested]
+    choices: [held, renewed, released, requested, enrolled]
     default: held
   rollout_id:
     description: The rollout, kept over all its runs; owner of its drains. Needed for V(held).
     type: str
   run_id:
-    description: This one run; the token that every other module shows. Needed but for V(requested).
+    description: This one run; the token that every other module shows. Needed but for V(requested) and V(enrolled).
     type: str
   kind:
     description: What the rollout is.
@@ -123,7 +124,8 @@ options:
     type: str
     default: ""
   roster:
-    description: For V(released), all workers of the fleet, by which a later run notices that some are missing.
+    description: For V(released) and V(enrolled), all workers of the fleet, by which a later run notices that some are
+      missing.
     type: list
     elements: str
   outcome:
@@ -228,9 +230,11 @@ from ansible_collections.solver.fleet.plugins.module_utils._record import (
     Claim,
     Now,
     empty,
+    enrolled,
     held,
     in_words,
     is_ours,
+    lock_state,
     now,
     refusal,
     released,
@@ -244,7 +248,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._result import failur
 def argument_spec() -> dict[str, Any]:
     return {
         "worker_dir": {"type": "path", "required": True},
-        "state": {"type": "str", "choices": ["held", "renewed", "released", "requested"], "default": "held"},
+        "state": {"type": "str", "choices": ["held", "renewed", "released", "requested", "enrolled"],
+                  "default": "held"},
         "rollout_id": {"type": "str"},
         "run_id": {"type": "str"},
         "kind": {"type": "str", "choices": ["update", "rollback", "recover"], "default": "update"},
@@ -300,7 +305,7 @@ class Run:
 
     def run(self) -> None:
         positive(self.given, "ttl", "control_timeout")
-        if self.check_mode or (self.given["state"] != "held" and not self.file.exists()):
+        if self.check_mode or (self.given["state"] not in ("held", "enrolled") and not self.file.exists()):
             self._decide()
             return
         with self.file.guarded(exclusive=True):
@@ -364,6 +369,15 @@ class Run:
         if (record["request"] or {}).get("what", "none") != what:
             self._set(requested(record, what, self.given["by"], self.given["reason"], now()))
 
+    def _enrolled(self, record: Json) -> None:
+        at = now()
+        if record["lock"] and lock_state(record, at) == "held":
+            text = f"enrolling the worker: {in_words(record['lock'], at)}; wait for it"
+            raise StepError("held", text, {"holder": record["lock"]})
+        after = enrolled(record, self.given["roster"])
+        if after != record:
+            self._set(after)
+
     def finish(self) -> Json:
         changed = self.record is not self.before and self.given["state"] != "renewed"
         out = dict(
@@ -391,6 +405,7 @@ def main() -> None:
             ("state", "held", ["rollout_id", "run_id"]),
             ("state", "renewed", ["run_id"]),
             ("state", "released", ["run_id"]),
+            ("state", "enrolled", ["roster"]),
             ("steal", True, ["reason"]),
         ],
         supports_check_mode=True,

@@ -90,6 +90,9 @@ def _note(census: Mapping[str, Any], worker: Mapping[str, Any]) -> str:
 
 def _pending(census: Mapping[str, Any], worker: Mapping[str, Any]) -> str:
     """Say that the next start would run something else than what runs now."""
-    linked = ((census.get("releases") or {}).get("current") or {}).get("id")
+    releases = census.get("releases") or {}
+    linked, waiting = (releases.get("current") or {}).get("id"), (releases.get("staged") or {}).get("id")
     running = (worker.get("instance") or {}).get("release")
-    return f"its next start runs {linked}" if linked and running and linked != running else ""
+    if linked and running and linked != running:
+        return f"its next start runs {linked}"
+    return f"pending: {waiting} waits for rolling_update.yml" if waiting and waiting != running else ""

@@ -126,7 +126,8 @@ SETTINGS: dict[str, Setting] = {
     "solver_provider_url": Setting(
         "text", "https://ocr.captchaai.com", "The provider's base address.", per_worker=True),
     "solver_api_key_file": Setting(
-        "path", "", "File on the worker's host that holds the provider's key.", per_worker=True),
+        "path", "", "File on the worker's host that holds the provider's key. Default for systemd: "
+        "/etc/solver/NAME.key, which provision.yml writes from solver_api_key.", per_worker=True),
     "solver_worker_name": Setting("text", "", "Default: the inventory name.", per_worker=True),
     "solver_base_dir": Setting("path", "/opt/solver", "Releases and environments of a machine.", per_worker=True),
     "solver_worker_dir": Setting(
@@ -139,7 +140,8 @@ SETTINGS: dict[str, Setting] = {
     "solver_data_host": Setting("text", "127.0.0.1", "Address of the data API.", per_worker=True),
     "solver_data_port": Setting("count", 8080, "Port of the data API.", per_worker=True, minimum=1),
     "solver_data_token_file": Setting(
-        "path", "", "File with the data API's bearer token; needed off loopback.", per_worker=True),
+        "path", "", "File on the worker's host with the data API's bearer token; needed off loopback. provision.yml "
+        "writes it from solver_data_token.", per_worker=True),
     "solver_worker_config": Setting(
         "mapping", {}, "Further settings of the worker, by section, laid over the rendered configuration.",
         per_worker=True),
@@ -147,13 +149,28 @@ SETTINGS: dict[str, Setting] = {
         "text", "", "Python 3.11 or later for the worker's environment. Default: the newest found.",
         per_worker=True),
     "solver_service_backend": _choice(
-        "supervisor", "What runs the worker's process.", "supervisor", "command", per_worker=True),
+        "systemd", "What runs the worker's process.", "systemd", "supervisor", "command", per_worker=True),
     "solver_service": Setting(
-        "mapping", {}, "Settings of the service backend: for supervisor its socket, for command its commands.",
+        "mapping", {}, "Settings of the service backend: for supervisor its socket, for command its commands; for "
+        "systemd nothing is needed.", per_worker=True),
+    "solver_unit": Setting(
+        "mapping", {}, "For the systemd backend: further settings of the unit, by section, such as "
+        "{Service: {MemoryMax: 1G}}. A change is rolled like a version.", per_worker=True),
+    "solver_user": Setting(
+        "text", "solver", "For the systemd backend: the user that the worker runs as; provision.yml makes it.",
         per_worker=True),
+    "solver_become": Setting(
+        "flag", False, "Become root on the workers' hosts, with Ansible's become; how is for Ansible's own settings. "
+        "Needed for the systemd backend where the login is not root.", per_worker=True),
     "solver_supervisor": Setting(
         "mapping", {}, "For the supervisor backend: program_dir (which supervisord's [include] reads) and "
         "supervisorctl (the command).", per_worker=True),
+}
+
+# Secrets that provision.yml brings to the hosts. They are known, but never read into facts, results or documents.
+SECRETS = {
+    "solver_api_key": "The provider's key, from a vault or a credential; goes to solver_api_key_file.",
+    "solver_data_token": "The data API's bearer token; goes to solver_data_token_file.",
 }
 
 # Variables of the embedded local fleet (playbooks/local_fleet.yml); they may stand in the same inventory.
@@ -175,6 +192,7 @@ LOCAL_FLEET: dict[str, Setting] = {
 # Set by the playbooks themselves.
 INTERNAL = frozenset({
     "solver_back", "solver_back_gate", "solver_back_outcome", "solver_back_result", "solver_begin", "solver_census",
+    "solver_enrolled",
     "solver_final", "solver_gate", "solver_lock", "solver_operation", "solver_outcome", "solver_package_digest",
     "solver_plan", "solver_plan_result", "solver_request", "solver_requested", "solver_rollout", "solver_staged",
     "solver_step", "solver_unlocked", "solver_verdict", "solver_verdict_result", "solver_waited", "solver_wheels",
@@ -200,7 +218,7 @@ class Resolved:
 
 def unknown_names(names: Mapping[str, Any]) -> list[str]:
     """Return a message for each solver_ variable that nothing reads."""
-    known = set(SETTINGS) | set(LOCAL_FLEET)
+    known = set(SETTINGS) | set(LOCAL_FLEET) | set(SECRETS)
     messages = []
     for name in sorted(names):
         if not name.startswith("solver_") or name in known or name in INTERNAL:
@@ -398,29 +416,48 @@ def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str,
     if size > MAX_SOCKET_PATH:
         _extend(out.errors, [f"{host}: solver_control_socket is {size} bytes long ({socket}); a Unix socket's path "
                              f"holds at most {MAX_SOCKET_PATH}, choose a shorter directory"])
+    backend = own["solver_service_backend"]
+    systemd = backend == "systemd"
+    secrets = secret_files(name, own) if systemd else {}
     return {
         "name": name, "base_dir": base, "worker_dir": worker_dir, "control_socket": socket,
         "python": own["solver_worker_python"],
-        "service": {**own["solver_service"], "backend": own["solver_service_backend"],
-                    "name": own["solver_service"].get("name", name)},
+        "service": {**own["solver_service"], "backend": backend,
+                    "name": own["solver_service"].get("name", f"solver-worker@{name}" if systemd else name)},
         "supervisor": own["solver_supervisor"],
-        "config": worker_config(name, worker_dir, socket, own),
+        "unit": own["solver_unit"], "user": own["solver_user"] if systemd else "", "credentials": secrets,
+        "provider": {"url": own["solver_provider_url"],
+                     "api_key_file": secrets.get("api_key") or own["solver_api_key_file"]},
+        "config": worker_config(name, f"/var/lib/solver/{name}" if systemd else f"{worker_dir}/state", socket, own,
+                                secrets),
         "on_controller": on_controller,
         "wheelhouse": out.settings["solver_wheelhouse"] if on_controller else f"{base}/wheelhouse",
         "data_url": f"http://{own['solver_data_host']}:{own['solver_data_port']}",
     }
 
 
-def worker_config(name: str, worker_dir: str, socket: str, own: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def secret_files(name: str, own: Mapping[str, Any]) -> dict[str, str]:
+    """Return the secrets that systemd hands to the worker, and the files on its host that hold them."""
+    files = {"api_key": own["solver_api_key_file"] or f"/etc/solver/{name}.key"}
+    if own["solver_data_token_file"]:
+        files["data_token"] = own["solver_data_token_file"]
+    return files
+
+
+def worker_config(
+    name: str, state_dir: str, socket: str, own: Mapping[str, Any], credentials: Mapping[str, str],
+) -> dict[str, dict[str, Any]]:
     """Return the worker's configuration as sections of plain values, before it is written as TOML."""
+    files = {"api_key": own["solver_api_key_file"], "data_token": own["solver_data_token_file"]}
+    files.update({key: f"credential:{key}" for key in credentials})
     config: dict[str, dict[str, Any]] = {
-        "worker": {"name": name, "state_dir": f"{worker_dir}/state"},
+        "worker": {"name": name, "state_dir": state_dir},
         "control": {"socket": socket},
         "data": {"host": own["solver_data_host"], "port": own["solver_data_port"]},
-        "provider": {"url": own["solver_provider_url"], "api_key_file": own["solver_api_key_file"]},
+        "provider": {"url": own["solver_provider_url"], "api_key_file": files["api_key"]},
     }
-    if own["solver_data_token_file"]:
-        config["data"]["token_file"] = own["solver_data_token_file"]
+    if files["data_token"]:
+        config["data"]["token_file"] = files["data_token"]
     for section, values in own["solver_worker_config"].items():
         merged = config.setdefault(str(section), {})
         if isinstance(values, Mapping):

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One lab for all tests of a run, and a fleet on it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+for part in ("integration", "faults"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / part))
+sys.path.insert(0, str(Path(__file__).parent))
+from hostlib import HostFleet
+from lab import ROOT, Lab
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    made = Lab(ROOT / ".cache" / "hosts-test" / "lab", hosts=2)
+    made.down()
+    made.up()
+    yield made
+    made.down()
+
+
+@pytest.fixture(scope="module")
+def fleet(lab: Lab) -> Iterator[HostFleet]:
+    folder = ROOT / ".cache" / "hosts-test" / "fleet"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    made = HostFleet(folder, lab)
+    yield made
+    made.close()

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A fleet on real test hosts: the sandbox provider that they can reach, its inventory, traffic, and the books."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from fleetlib import ROOT, SANDBOX, SOURCE, Fleet, ansible_bin, broken_releases, wait_for
+from lab import Host, Lab
+
+WORKER_ENV = {**os.environ, "PYTHONPATH": str(SOURCE / "src")}
+PACE = {"first_poll_image_s": 0.5, "first_poll_s": 1.0, "poll_interval_s": 0.5, "submit_timeout_s": 10.0}
+
+
+class Forwarder:
+    """Lets the hosts reach one port of loopback, by the lab's own network and no other."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self.target = ("127.0.0.1", port)
+        self.server = socket.create_server((address, 0))
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client = self.server.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            with client, socket.create_connection(self.target, 10) as far:
+                back = threading.Thread(target=_pump, args=(far, client), daemon=True)
+                back.start()
+                _pump(client, far)
+                back.join(60)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        self.server.close()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        return
+
+
+class HostFleet(Fleet):
+    """Workers under systemd on the hosts of a lab."""
+
+    def __init__(self, folder: Path, lab: Lab) -> None:
+        super().__init__(folder)
+        self.lab = lab
+        self.key, self.token = secrets.token_hex(16), secrets.token_hex(16)
+        (folder / "key").write_text(self.key + "\n")
+        (folder / "token").write_text(self.token + "\n")
+        self.wheels = build_wheels(folder.parent / "wheelhouse", folder.parent / "overlays")
+        self.sandbox = subprocess.Popen(
+            [sys.executable, "-m", "solver_worker", "sandbox", *SANDBOX, "--ledger-file", str(folder / "ledger.jsonl")],
+            env=WORKER_ENV, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self.sandbox.stdout is not None
+        self.sandbox_url = json.loads(self.sandbox.stdout.readline())["url"]
+        self.forwarder = Forwarder(f"{lab.net}.1", int(self.sandbox_url.rsplit(":", 1)[1]))
+        self.workers: dict[str, tuple[Host, int]] = {}
+
+    def place(self, **workers: str) -> None:
+        """Say which worker is on which host, and write the inventory."""
+        ports: dict[str, int] = {}
+        self.workers = {}
+        for name, host in workers.items():
+            ports[host] = ports.get(host, 8080) + 1
+            self.workers[name] = (self.lab.hosts[host], ports[host])
+        self.write()
+
+    def write(self, per_worker: dict[str, dict[str, Any]] | None = None, **more: Any) -> None:
+        shared = {
+            "ansible_user": "deploy", "ansible_ssh_private_key_file": f"{self.lab.dir}/key",
+            "ansible_ssh_common_args": f"-F {self.lab.dir}/ssh_config",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "solver_become": True, "solver_wheelhouse": str(self.wheels), "solver_offline": True,
+            "solver_provider_url": f"http://{self.lab.net}.1:{self.forwarder.port}",
+            "solver_api_key": self.key, "solver_data_token": self.token,
+            "solver_data_token_file": "/etc/solver/{{ inventory_hostname }}.token",
+            "solver_data_host": "{{ ansible_host }}", "solver_worker_config": {"provider": PACE},
+            "solver_min_healthy_time": 0, "solver_drain_grace": 1, "solver_probe_interval": 2,
+            "solver_verdict_file": str(self.dir / "verdict.json"), **more}
+        hosts = {name: {"ansible_host": host.address, "solver_data_port": port, **(per_worker or {}).get(name, {})}
+                 for name, (host, port) in self.workers.items()}
+        self.inventory.write_text(json.dumps({"solver_workers": {"hosts": hosts, "vars": shared}}, indent=1))
+
+    def urls(self) -> dict[str, str]:
+        return {name: f"http://{host.address}:{port}" for name, (host, port) in self.workers.items()}
+
+    def root_of(self, worker: str) -> Path:
+        """The worker's host as this machine sees it."""
+        return self.workers[worker][0].root
+
+    def hosts(self) -> dict[str, dict[str, Any]]:
+        return {name: {} for name in self.workers}
+
+    def socket(self, worker: str) -> str:
+        """The worker's control socket, through the window that the kernel has into the host."""
+        return f"/proc/{self.workers[worker][0].init()}/root/run/solver/{worker}/control.sock"
+
+    def journal(self, worker: str) -> Path:
+        return self.root_of(worker) / f"var/lib/solver/{worker}/journal.sqlite3"
+
+    def start_traffic(self, rate: float = 10.0, at_least_open: int = 3) -> None:
+        for left in ("traffic.stop", "audit.json", "book.jsonl"):
+            (self.dir / left).unlink(missing_ok=True)
+        command = [sys.executable, "-m", "solver_worker", "traffic", "run", "--rate", str(rate), "--duration", "240",
+                   "--until-file", str(self.dir / "traffic.stop"), "--seed", "5", "--mix", "userrecaptcha=1",
+                   "--token-file", str(self.dir / "token"), "--book", str(self.dir / "book.jsonl"),
+                   "--report", str(self.dir / "audit.json"), "--ledger-file", str(self.dir / "ledger.jsonl")]
+        for name, url in self.urls().items():
+            command += ["--worker", f"{name}={url}", "--journal", f"{name}={self.journal(name)}"]
+        log = (self.dir / "traffic.log").open("wb")
+        self.traffic = subprocess.Popen(command, env=WORKER_ENV, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                        start_new_session=True)
+        wait_for(lambda: all(self.status(name)["tasks"]["open"] >= at_least_open for name in self.workers),
+                 f"{at_least_open} open tasks on every worker")
+
+    def close(self) -> None:
+        self.server.close()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        return
+
+
+class HostFleet(Fleet):
+    """Workers under systemd on the hosts of a lab."""
+
+    def __init__(self, folder: Path, lab: Lab) -> None:
+        super().__init__(folder)
+        self.lab = lab
+        self.key, self.token = secrets.token_hex(16), secrets.token_hex(16)
+        (folder / "key").write_text(self.key + "\n")
+        (folder / "token").write_text(self.token + "\n")
+        self.wheels = build_wheels(folder.parent / "wheelhouse", folder.parent / "overlays")
+        self.sandbox = subprocess.Popen(
+            [sys.executable, "-m", "solver_worker", "sandbox", *SANDBOX, "--ledger-file", str(folder / "ledger.jsonl")],
+            env=WORKER_ENV, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self.sandbox.stdout is not None
+        self.sandbox_url = json.loads(self.sandbox.stdout.readline())["url"]
+        self.forwarder = Forwarder(f"{lab.net}.1", int(self.sandbox_url.rsplit(":", 1)[1]))
+        self.workers: dict[str, tuple[Host, int]] = {}
+
+    def place(self, **workers: str) -> None:
+        """Say which worker is on which host, and write the inventory."""
+        ports: dict[str, int] = {}
+        self.workers = {}
+        for name, host in workers.items():
+            ports[host] = ports.get(host, 8080) + 1
+            self.workers[name] = (self.lab.hosts[host], ports[host])
+        self.write()
+
+    def write(self, per_worker: dict[str, dict[str, Any]] | None = None, **more: Any) -> None:
+        shared = {
+            "ansible_user": "deploy", "ansible_ssh_private_key_file": f"{self.lab.dir}/key",
+            "ansible_ssh_common_args": f"-F {self.lab.dir}/ssh_config",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "solver_become": True, "solver_wheelhouse": str(self.wheels), "solver_offline": True,
+            "solver_provider_url": f"http://{self.lab.net}.1:{self.forwarder.port}",
+            "solver_api_key": self.key, "solver_data_token": self.token,
+            "solver_data_token_file": "/etc/solver/{{ inventory_hostname }}.token",
+            "solver_data_host": "{{ ansible_host }}", "solver_worker_config": {"provider": PACE},
+            "solver_min_healthy_time": 0, "solver_drain_grace": 1, "solver_probe_interval": 2,
+            "solver_verdict_file": str(self.dir / "verdict.json"), **more}
+        hosts = {name: {"ansible_host": host.address, "solver_data_port": port, **(per_worker or {}).get(name, {})}
+                 for name, (host, port) in self.workers.items()}
+        self.inventory.write_text(json.dumps({"solver_workers": {"hosts": hosts, "vars": shared}}, indent=1))
+
+    def urls(self) -> dict[str, str]:
+        return {name: f"http://{host.address}:{port}" for name, (host, port) in self.workers.items()}
+
+    def root_of(self, worker: str) -> Path:
+        """The worker's host as this machine sees it."""
+        return self.workers[worker][0].root
+
+    def status(self, worker: str) -> dict[str, Any]:
+        done = self.workers[worker][0].ssh(
+            f"/opt/solver/workers/{worker}/current/env/bin/solver-worker status --json "
+            f"--socket /run/solver/{worker}/control.sock")
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def close(self) -> None:
+        self.forwarder.close()
+        self.sandbox.terminate()
+        self.sandbox.wait(20)
+
+
+def build_wheels(folder: Path, overlays: Path) -> Path:
+    """The releases and all that they need, once for all tests."""
+    shutil.rmtree(overlays, ignore_errors=True)
+    broken = broken_releases(overlays)
+    values = {"path": str(folder), "source": str(SOURCE), "versions": ["1.2.0", "1.3.0", *broken], "overlays": broken}
+    done = subprocess.run(
+        [str(ansible_bin() / "ansible"), "localhost", "-m", "solver.fleet.wheelhouse", "-a", json.dumps(values),
+         "-e", f"ansible_python_interpreter={sys.executable}"],
+        cwd=ROOT, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}, capture_output=True, text=True,
+        check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
