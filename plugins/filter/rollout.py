@@ -34,9 +34,11 @@ def control_tried(control: Mapping[str, Any]) -> bool:
     return _fault.tried(plain(control))
 
 
-def control_workers(plan: Mapping[str, Any], rollout: Mapping[str, Any], batch: list[str]) -> list[dict[str, str]]:
+def control_workers(
+    plan: Mapping[str, Any], rollout: Mapping[str, Any], batch: list[str], asking: str = "",
+) -> list[dict[str, str]]:
     """Name the workers that can be asked for a control solve."""
-    return _gate.control_workers(plain(plan), plain(rollout), [str(name) for name in batch])
+    return _gate.control_workers(plain(plan), plain(rollout), [str(name) for name in batch], str(asking))
 
 
 def lock_free(census: Mapping[str, Any]) -> bool:

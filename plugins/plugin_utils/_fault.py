@@ -85,8 +85,9 @@ def verdict_of_probe(steps: Mapping[str, Any]) -> dict[str, Any]:
     verify = steps.get("verify") or {}
     for name, control in _controls(steps):
         if not failed(control):
-            return _says("release", False, f"the same solve passed at {name}")
-        return _says(fault_class(control), True, f"the same solve failed at {name} too: {control.get('msg')}")
+            return {**_says("release", False, f"the same solve passed at {name}"), "by_control": True}
+        said = f"the same solve failed at {name} too: {control.get('msg')}"
+        return {**_says(fault_class(control), True, said), "by_control": True}
     own = fault_class(verify)
     if own in OUTSIDE:
         return _says(own, True, "no control was possible, and the error is not the worker's")

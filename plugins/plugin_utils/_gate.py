@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
@@ -207,12 +207,19 @@ def cause_of(plan: Plan, outcomes: Outcomes, name: str) -> str | None:
     return {"unreachable": "host", "failed": "release", "unknown": "unknown"}.get(word_of(plan, outcomes, name))
 
 
-def control_workers(plan: Plan, rollout: Mapping[str, Any], batch: Collection[str]) -> list[dict[str, str]]:
+def control_workers(
+    plan: Plan, rollout: Mapping[str, Any], batch: Sequence[str], asking: str = "",
+) -> list[dict[str, str]]:
     """Return the workers that can be asked for a control solve: they served at the census, and are no part of BATCH.
 
-    Those that still are where they came from are named first: they are not what is being tried.
+    Those that still are where they came from are named first: they are not what is being tried. Each worker of the
+    batch begins with another one of these, because a worker solves one probe at a time.
     """
     last = {name: place for place, name in enumerate(plan["order"])}
+    now = max((last.get(name, -1) for name in batch), default=-1)
     names = [name for name, worker in plan["workers"].items() if worker["serving"] and name not in batch]
     names.sort(key=lambda name: (-last.get(name, -1), name))
+    waiting = [name for name in names if last.get(name, -1) > now]
+    shift = batch.index(asking) % len(waiting) if waiting and asking in batch else 0
+    names = waiting[shift:] + waiting[:shift] + [name for name in names if name not in waiting]
     return [{"host": name, "control_socket": str(rollout["workers"][name]["control_socket"])} for name in names]

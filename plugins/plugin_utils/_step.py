@@ -118,7 +118,7 @@ def outcome(planned: Mapping[str, Any], steps: Steps, revertible: bool = True) -
         return out
     result = steps.get(step) or {}
     fault = fault_of(steps) or {}
-    out["reason"] = f"{step}: {one_line(result.get('msg')) or 'not finished in time'}"
+    out["reason"] = f"{step}: {_said(result, fault) or 'not finished in time'}"
     if fault:
         out["reason"] += f"; {one_line(fault['reason'])}"
     out["log"] = _log_lines(result)
@@ -127,6 +127,13 @@ def outcome(planned: Mapping[str, Any], steps: Steps, revertible: bool = True) -
     if out["outcome"] == "quarantined":
         out["reason"] += "; " + _revert_reason(steps, revertible)
     return out
+
+
+def _said(result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
+    """What the step said, without its own guess whose fault it is where a control knows better."""
+    said = one_line(result.get("msg"))
+    guess = "; the fault is "
+    return said.split(guess)[0] if fault.get("by_control") else said
 
 
 def _cause(step: str, result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-for part in ("integration", "faults"):
-    sys.path.insert(0, str(Path(__file__).parents[1] / part))
+sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 sys.path.insert(0, str(Path(__file__).parent))
 from hostlib import HostFleet
 from lab import ROOT, Lab

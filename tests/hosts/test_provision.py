@@ -46,7 +46,7 @@ def test_what_lies_on_the_hosts_is_tight(fleet: HostFleet) -> None:
     owners = {
         "/etc/solver": "700 root root", "/etc/solver/w1.key": "400 root root", "/etc/solver/w1.token": "400 root root",
         "/opt/solver": "750 root solver", "/opt/solver/workers/w1": "750 root solver",
-        "/opt/solver/workers/w1/rollout": "700 root root",
+        "/opt/solver/workers/w1/rollout": "750 root root",
         "/opt/solver/workers/w1/current/": "755 root root",
         "/opt/solver/workers/w1/current/credentials": "700 root root",
         "/opt/solver/workers/w1/current/credentials/api_key": "400 root root",
@@ -68,9 +68,10 @@ def test_the_service_is_hardened_and_listens_where_it_was_told_to(fleet: HostFle
 
 
 def test_no_secret_can_be_seen(fleet: HostFleet) -> None:
-    looks = ("systemctl show 'solver-worker@*'", "ps axeww", "journalctl --no-pager", "cat /opt/solver/releases/*/*.toml",
+    looks = ("systemctl show 'solver-worker@*'", "ps axeww", "journalctl --no-pager",
+             "cat /opt/solver/releases/*/*.toml",
              "cat /opt/solver/releases/*/release.json", "systemctl cat solver-worker@w1",
-             "for p in $(pgrep -u solver); do tr '\\0' '\\n' < /proc/$p/environ; tr '\\0' '\\n' < /proc/$p/cmdline; done")
+             "for p in $(pgrep -u solver); do cat /proc/$p/environ /proc/$p/cmdline | tr '\\0' ' '; done")
     for look in looks:
         said = shown(fleet, "w1", look)
         assert said, look

@@ -184,3 +184,11 @@ def test_control_workers_are_outside_the_wave_and_not_yet_updated_first():
     made = plan(fleet(4))
     rollout = {"workers": {name: {"control_socket": f"/{name}"} for name in made["workers"]}}
     assert [own["host"] for own in _gate.control_workers(made, rollout, ["w2"])] == ["w4", "w3", "w1"]
+
+
+def test_each_of_a_wave_begins_with_another_control_worker():
+    made = plan(fleet(6))
+    rollout = {"workers": {name: {"control_socket": f"/{name}"} for name in made["workers"]}}
+    wave = ["w2", "w3"]
+    asked = {one: [own["host"] for own in _gate.control_workers(made, rollout, wave, one)] for one in wave}
+    assert asked == {"w2": ["w6", "w5", "w4", "w1"], "w3": ["w5", "w4", "w6", "w1"]}

@@ -69,6 +69,16 @@ def test_updated_needs_a_successful_verify_whatever_happened(steps):
         assert all(_step.step_ok(steps.get(name)) for name in ("drain", "switch", "verify", "resume"))
 
 
+def test_a_control_overrules_what_the_probe_thinks_of_its_fault():
+    probe = {"failed": True, "msg": "Probing: TIMEOUT; the fault is the provider's, not the worker's", "failure": {
+        "code": "probe_failed", "details": {"fault": "provider", "errors": [{"class": "provider", "code": "TIMEOUT"}]}}}
+    steps = {"drain": {"done": True}, "switch": {"switched": True}, "verify": probe}
+    alone = _step.outcome({}, steps)["reason"]
+    assert "the fault is the provider's" in alone
+    decided = _step.outcome({}, {**steps, "control_worker": {"done": True}})["reason"]
+    assert decided.startswith("verify: Probing: TIMEOUT; the same solve passed at another worker")
+
+
 def test_a_fenced_run_touches_nothing_more():
     fenced = FAILED | {"failure": {"code": "fenced"}}
     for name in ("drain", "switch", "resume"):
