@@ -22,6 +22,11 @@ KINDS = ("update", "rollback", "recover", "provision", "remove")
 STILL = (None, "provision", "remove")
 
 
+# One remote call waits for at most 25 s by itself; the rest is for the connection. Beyond it the line is dead: ssh alone
+# would wait for many minutes.
+CALL_S = 60
+
+
 class ActionModule(ActionBase):  # type: ignore[misc]
     """One call for the whole fleet, so that each mistake is said once."""
 
@@ -54,6 +59,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "who": {"job": _job(task_vars), "user": str(task_vars.get("awx_user_name") or getpass.getuser()),
                         "controller": here()},
+                "call_timeout": int(CALL_S + 4 * settings["solver_control_timeout"]),
                 "staging": bool(settings["solver_version"]) and kind not in ("recover", "remove"),
                 "package": resolved.package, "package_on_worker": resolved.package_on_worker,
                 "package_name": resolved.package_name.lower().replace("_", "-")}}

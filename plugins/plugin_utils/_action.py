@@ -49,9 +49,14 @@ def fleet_facts(task_vars: Mapping[str, Any], hosts: Iterable[str], *names: str)
 
 
 def plain(value: Any) -> Any:
-    """Return plain Python data: no lazy containers of the templating engine, no subclasses of str."""
+    """Return plain Python data: no lazy containers of the templating engine, no subclasses of str.
+
+    A result that Ansible cut off after a task's C(timeout) tells of a line that went dead in the middle of a call. It
+    says as little of the worker as C(unreachable) does, so it is marked as that here, for all that decide.
+    """
     if isinstance(value, Mapping):
-        return {str(key): plain(value[key]) for key in value}
+        found = {str(key): plain(value[key]) for key in value}
+        return {**found, "unreachable": True} if found.get("timedout") else found
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, str):

@@ -136,6 +136,11 @@ class HostFleet(Fleet):
         wait_for(lambda: all(self.status(name)["tasks"]["open"] >= at_least_open for name in self.workers),
                  f"{at_least_open} open tasks on every worker")
 
+    def wait_for_accepted(self, least: int) -> None:
+        """Let the traffic go on until so many tasks were taken."""
+        book = self.dir / "book.jsonl"
+        wait_for(lambda: book.read_text(encoding="utf-8").count('"accepted"') >= least, f"{least} accepted tasks", 60)
+
     def close(self) -> None:
         self.forwarder.close()
         self.sandbox.terminate()

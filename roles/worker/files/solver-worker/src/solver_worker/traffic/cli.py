@@ -50,6 +50,20 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="a worker's data API; may be repeated",
     )
     add("--rate", type=float, default=5.0, help="tasks per second over all workers (default %(default)s)")
+    add(
+        "--clients",
+        type=int,
+        default=0,
+        metavar="N",
+        help="instead of a rate: N clients, each with one task at a time",
+    )
+    add(
+        "--body-bytes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="pad the images so that a submit has about so many bytes",
+    )
     add("--duration", type=float, metavar="S", help="submit for so long")
     add("--tasks", type=int, metavar="N", help="submit so many")
     add("--until-file", type=Path, metavar="PATH", help="stop submitting once this file exists")
@@ -138,7 +152,7 @@ def _run_load(args: argparse.Namespace, workers: dict[str, str]) -> None:
     except OSError as problem:
         raise UsageError(f"--book: cannot write {args.book}: {problem.strerror}") from None
     with file:
-        tasks = generate(secrets.token_hex(4), args.seed, mix, args.lost_answers)
+        tasks = generate(secrets.token_hex(4), args.seed, mix, args.lost_answers, args.body_bytes)
         asyncio.run(_with_signals(plan, tasks, client_book.Book(file), args.progress))
 
 
@@ -162,6 +176,7 @@ def _plan(args: argparse.Namespace, workers: Mapping[str, str]) -> Plan:
     return Plan(
         workers={name: url.rstrip("/") for name, url in workers.items()},
         rate=args.rate,
+        clients=args.clients,
         tasks=args.tasks,
         duration_s=args.duration,
         until_file=args.until_file,
@@ -173,6 +188,7 @@ def _plan(args: argparse.Namespace, workers: Mapping[str, str]) -> Plan:
 
 def _check_numbers(args: argparse.Namespace) -> None:
     bounds = {"rate": (0.001, 10_000), "lost_answers": (0, 1), "patience": (0, 3600), "timeout": (1, 86_400)}
+    bounds |= {"clients": (0, 10_000), "body_bytes": (0, 130_000)}
     bounds |= {"duration": (0, 86_400 * 30), "tasks": (1, 10_000_000)}
     for name, (low, high) in bounds.items():
         value = getattr(args, name)

@@ -30,6 +30,8 @@ _READ_WAIT_S = 25.0
 class Plan:
     workers: Mapping[str, str]
     rate: float
+    # With clients, each submits its next task when it has its answer, and the rate is not used.
+    clients: int = 0
     # Whichever comes first; at least one is set.
     tasks: int | None = None
     duration_s: float | None = None
@@ -70,7 +72,7 @@ class Load:
             self._book.note("begin", workers=dict(self._plan.workers), rate=self._plan.rate)
             try:
                 await asyncio.gather(*(self._router.check(name) for name in self._plan.workers))
-                await self._submit_steadily()
+                await (self._submit_by_clients() if self._plan.clients else self._submit_steadily())
                 self._book.note("submitted")
                 await self._finish()
             finally:
@@ -87,6 +89,19 @@ class Load:
             task = asyncio.create_task(self._follow(next(self._tasks)))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
+
+    async def _submit_by_clients(self) -> None:
+        """Closed loop: so many clients, each with one task at a time."""
+        began = time.monotonic()
+        left = iter(range(self._plan.tasks if self._plan.tasks is not None else sys.maxsize))
+
+        async def client() -> None:
+            while not self._stop.is_set() and not self._is_over(began) and next(left, None) is not None:
+                await self._follow(next(self._tasks))
+
+        self._open.update(asyncio.create_task(client()) for _number in range(self._plan.clients))
+        while not self._stop.is_set() and not all(one.done() for one in self._open):
+            await asyncio.sleep(_PAUSE_S)
 
     async def _wait_until(self, due: float) -> bool:
         """True if asked to stop meanwhile."""

@@ -20,6 +20,8 @@ class Task:
     method: str
     # None: the answer is read; "sent" or "answered": when the connection is cut on purpose.
     cut: str | None
+    # About how large the submit is, if that is more than its fields need.
+    body_bytes: int = 0
 
     @property
     def expected(self) -> str:
@@ -27,11 +29,18 @@ class Task:
 
     def body(self) -> dict[str, str]:
         if self.method == "base64":
-            return {"method": "base64", "body": base64.b64encode(make_png({"comment": self.nonce})).decode()}
+            return {"method": "base64", "body": base64.b64encode(self._image()).decode()}
         fields = {name: f"{name}-{self.nonce}" for name in methods.required(self.method)}
         if "pageurl" in fields:
             fields["pageurl"] = f"https://shop.test/{self.nonce}"
         return {"method": self.method, **fields}
+
+
+    def _image(self) -> bytes:
+        # Base64 makes four bytes of three. What is in the padding does not matter, only that no book takes it for a nonce.
+        texts = {"comment": self.nonce}
+        missing = self.body_bytes * 3 // 4 - len(make_png(texts))
+        return make_png({**texts, "padding": "." * (missing - 30)}) if missing > 30 else make_png(texts)
 
 
 def check_mix(mix: Mapping[str, float]) -> None:
@@ -47,7 +56,13 @@ def check_mix(mix: Mapping[str, float]) -> None:
             raise ValueError(f"the share of {method!r} must be above 0")
 
 
-def generate(run: str, seed: int, mix: Mapping[str, float], lost_answers: float) -> Iterator[Task]:
+def generate(
+    run: str,
+    seed: int,
+    mix: Mapping[str, float],
+    lost_answers: float,
+    body_bytes: int = 0,
+) -> Iterator[Task]:
     """Tasks without end. `run` keeps the keys of two runs apart: workers remember keys for a day."""
     chance = random.Random(seed)  # noqa: S311 - not cryptography
     names, shares = list(mix), list(mix.values())
@@ -57,4 +72,4 @@ def generate(run: str, seed: int, mix: Mapping[str, float], lost_answers: float)
         method = chance.choices(names, shares)[0]
         lost, how = chance.random() < lost_answers, chance.choice(("sent", "answered"))
         digest = hashlib.sha256(f"{run}:{seed}:{number}".encode()).hexdigest()[:16]
-        yield Task(f"{run}-{number:06d}", f"nonce-{digest}", method, how if lost else None)
+        yield Task(f"{run}-{number:06d}", f"nonce-{digest}", method, how if lost else None, body_bytes)
