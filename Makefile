@@ -8,7 +8,7 @@ WORKER := roles/worker/files/solver-worker
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration faults faults-quick cores molecule sanity bench clean
+.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration faults faults-quick cores molecule sanity bench hosts hosts-down hosts-test clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -59,6 +59,15 @@ molecule: $(VENV)/.dev ## The molecule scenario on a local fleet
 
 sanity: $(VENV)/.dev ## ansible-test sanity
 	$(BIN)/python tools/sanity.py
+
+hosts: ## Start three disposable systemd hosts with SSH on this machine (root on Debian; COUNT=3)
+	@$(PYTHON) tests/hosts/lab.py up --count $(or $(COUNT),3)
+
+hosts-down: ## Remove them without a trace
+	@$(PYTHON) tests/hosts/lab.py down
+
+hosts-test: $(VENV)/.dev ## Provision, update and break workers on such hosts, over SSH and behind HAProxy (root on Debian)
+	$(BIN)/pytest tests/hosts --junit-xml=.cache/results/hosts.xml
 
 bench: $(VENV)/.dev ## Measure the worker's sizes and times
 	PYTHONPATH=$(WORKER)/src $(BIN)/python tests/bench/worker_sizes.py

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / ".collections"))
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (  # noqa: E402
     LOCAL_FLEET,
+    ROUTER,
     SECRETS,
     SETTINGS,
     Setting,
@@ -68,6 +69,9 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
         "How long a new process may take, and what it has to show.",
         ("solver_deploy_timeout", "solver_healthy_deadline", "solver_probe_task", "solver_probe_expect",
          "solver_probe_timeout", "solver_probe_interval", "solver_probe_retries", "solver_min_healthy_time")),
+    "The router": (
+        "Where HAProxy stands in front of the workers; [router.md](router.md) explains it.",
+        ("solver_router_hosts", "solver_router_check_interval", "solver_floor_view")),
     "The worker": (
         "Where a worker lives, and what goes into its configuration.",
         ("solver_worker_name", "solver_base_dir", "solver_worker_dir", "solver_control_socket",
@@ -115,6 +119,8 @@ def default_of(setting: Setting) -> str:
 
 def row(name: str, setting: Setting) -> str:
     scope = "worker" if setting.per_worker else "fleet"
+    if name in ROUTER:
+        scope = "router"
     cells = (f"`{name}`", type_of(setting), default_of(setting), setting.doc, scope)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -132,6 +138,7 @@ def page() -> str:
         lines += [f"## {theme}", "", intro, "", *table({name: SETTINGS[name] for name in names}), ""]
     lines += ["## Secrets", "", "For `provision.yml` alone, per worker or for all. They appear in no output.", "",
               "| variable | meaning |", "|---|---|", *(f"| `{name}` | {doc} |" for name, doc in SECRETS.items()), ""]
+    lines += ["## Each router", "", "Set on the hosts of `solver_router_hosts`.", "", *table(ROUTER), ""]
     title, intro = LOCAL_THEME
     return "\n".join([*lines, f"## {title}", "", intro, "", *table(LOCAL_FLEET), ""])
 

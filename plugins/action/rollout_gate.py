@@ -19,6 +19,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     gate_back,
     healthy_count,
     spent_by,
+    with_routers,
 )
 
 # Between two looks at a fleet that is short of serving workers.
@@ -90,9 +91,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "control_socket": self.rollout["workers"][name]["control_socket"],
                 "control_timeout": settings["solver_control_timeout"]}
             for name in self.plan["lock"]["workers"]}
+        live = self._everywhere("rollout_lock", args)
+        if settings["solver_floor_view"] != "routers":
+            return live
+        routers = self._everywhere("router_info", {
+            host: {"stats_socket": own["stats_socket"], "backend": own["backend"],
+                   "timeout": settings["solver_control_timeout"]}
+            for host, own in self.rollout["routers"].items()})
+        return with_routers(live, self.rollout["workers"], routers)
+
+    def _everywhere(self, module: str, args: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return run_everywhere(
-            self, self.task_vars, "solver.fleet.rollout_lock", args,
-            timeout=LOOK_S + float(settings["solver_control_timeout"]),
+            self, self.task_vars, f"solver.fleet.{module}", args,
+            timeout=LOOK_S + float(self.rollout["settings"]["solver_control_timeout"]),
             parallel=max(1, int(self.task_vars.get("ansible_forks") or 5)))
 
 

@@ -14,7 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_variables, write_refusal
 from ansible_collections.solver.fleet.plugins.plugin_utils._lock import here
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import wave_groups
-from ansible_collections.solver.fleet.plugins.plugin_utils._settings import Resolved, resolve
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS, Resolved, resolve
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
 KINDS = ("update", "rollback", "recover", "provision", "remove")
@@ -22,8 +22,8 @@ KINDS = ("update", "rollback", "recover", "provision", "remove")
 STILL = (None, "provision", "remove")
 
 
-# One remote call waits for at most 25 s by itself; the rest is for the connection. Beyond it the line is dead: ssh alone
-# would wait for many minutes.
+# One remote call waits for at most 25 s by itself; the rest is for the connection. Beyond it the line is dead: ssh
+# alone would wait for many minutes.
 CALL_S = 60
 
 
@@ -43,8 +43,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         hosts = list(task_vars["ansible_play_hosts_all"])
         variables = fleet_variables(self, task_vars, hosts)
         left_out = sorted(set(args["fleet"] or ()) - set(hosts))
+        group = next((own["solver_router_hosts"] for own in variables.values() if own.get("solver_router_hosts")),
+                     SETTINGS["solver_router_hosts"].default)
+        routers = fleet_variables(self, task_vars, task_vars["groups"].get(group, []))
         resolved = resolve(variables, need_version=kind in ("update", "provision"), left_out=left_out,
-                           rolls=kind not in STILL)
+                           rolls=kind not in STILL, routers=routers)
         if kind and wave_groups(task_vars["groups"]):
             resolved.errors.append("the inventory has groups named solver_wave_*, which a rollout makes for itself; "
                                    "rename them, and run one rollout per ansible-playbook")
@@ -55,6 +58,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["ansible_facts"] = {
             "solver_rollout": {
                 "kind": kind, "settings": settings, "workers": resolved.workers, "hosts": hosts,
+                "routers": resolved.routers,
                 "new_id": settings["solver_rollout_id"] or _new_id(task_vars), "run_id": secrets.token_hex(8),
                 "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "who": {"job": _job(task_vars), "user": str(task_vars.get("awx_user_name") or getpass.getuser()),

@@ -17,6 +17,10 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 
+# What tells machines apart.
+_OF_HOST = ("ansible_connection", "ansible_host")
+
+
 def fleet_variables(
     action: ActionBase, task_vars: Mapping[str, Any], hosts: Iterable[str],
 ) -> dict[str, dict[str, Any]]:
@@ -31,7 +35,7 @@ def fleet_variables(
 
 def _solver_variables(host_vars: Mapping[str, Any], host: str) -> dict[str, Any]:
     out = {}
-    for name in [str(key) for key in host_vars if str(key).startswith("solver_") or key == "ansible_connection"]:
+    for name in [str(key) for key in host_vars if str(key).startswith("solver_") or key in _OF_HOST]:
         try:
             out[name] = plain(host_vars[name])
         except AnsibleError as error:

@@ -118,6 +118,9 @@ def _floor(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str]
     leaving = [name for name in wave if serves_now(live.get(name) or {})]
     if not leaving:
         return Decision(True)
+    silent = _routers_silent(live)
+    if silent:
+        return Decision(False, "floor", silent, wait=stall.seconds < stall.deadline_s)
     out = out_of_service(plan, outcomes, live, wave)
     if len(out) + len(wave) <= plan["window"]:
         return Decision(True)
@@ -129,9 +132,32 @@ def _floor(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str]
                                     "them back, or raise solver_max_unavailable")
 
 
+def with_routers(
+    live: Outcomes, workers: Mapping[str, Mapping[str, Any]], routers: Outcomes,
+) -> dict[str, dict[str, Any]]:
+    """Return LIVE with what the ROUTERS (results of router_info by host) say of each worker."""
+    silent = {router: one_line(view.get("msg")) for router, view in routers.items() if "servers" not in view}
+
+    def views(name: str) -> dict[str, bool]:
+        return {router: bool(view["servers"].get(name, {}).get("serving"))
+                for router, view in routers.items() if "servers" in view}
+
+    return {host: {**seen, "routers": views(workers[host]["name"]), "silent_routers": silent}
+            for host, seen in live.items()}
+
+
+def _routers_silent(live: Outcomes) -> str:
+    """Say so, where not one router can be asked: then nobody knows what the clients see."""
+    for seen in live.values():
+        if "routers" in seen and not seen["routers"]:
+            silent = "; ".join(f"{router}: {why}" for router, why in sorted(seen["silent_routers"].items()))
+            return f"no router can be asked who serves ({silent}); bring one back, or set solver_floor_view: workers"
+    return ""
+
+
 def serves_now(seen: Mapping[str, Any]) -> bool:
-    """Whether the live census says that the worker takes tasks."""
-    return serving((seen.get("census") or {}).get("worker"))
+    """Whether the live census says that the worker takes tasks, and each router that could be asked sends it some."""
+    return serving((seen.get("census") or {}).get("worker")) and all((seen.get("routers") or {}).values())
 
 
 def out_of_service(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str]) -> list[str]:

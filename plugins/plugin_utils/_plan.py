@@ -171,7 +171,7 @@ def _decide(
         return Decision("excluded", "named by solver_exclude")
     if not census:
         return Decision("unreachable", "it was lost before the rollout began")
-    if census.get("unreachable") or staged.get("unreachable"):
+    if census.get("unreachable") or census.get("failed") or staged.get("unreachable"):
         return Decision("unreachable", one_line(census.get("msg") or staged.get("msg")))
     return recover(census, plan) if plan["kind"] == "recover" else converge(census, staged, plan, settings)
 

@@ -91,6 +91,13 @@ SETTINGS: dict[str, Setting] = {
         "percent", 25.0, "Failure budget of the whole fleet: above it (not at it) no further worker is touched. "
         "0 means none may fail."),
     "solver_verdict_file": Setting("path", "", "Where the controller writes the verdict, a JSON document."),
+    "solver_router_hosts": Setting("text", "solver_routers", "Inventory group of the routers, if there are any."),
+    "solver_router_check_interval": Setting(
+        "seconds", 1.0, "Time between two health checks of a worker by its router. solver_drain_grace must be at least "
+        "twice as long.", minimum=0.1, maximum=60),
+    "solver_floor_view": _choice(
+        "workers", "Who says which workers serve, before each wave: they themselves, or also all routers that "
+        "can be asked.", "workers", "routers"),
     # drain
     "solver_drain_mode": _choice(
         "complete", "complete waits until nothing is open; handover until nothing is on its way to the "
@@ -167,6 +174,26 @@ SETTINGS: dict[str, Setting] = {
         "supervisorctl (the command).", per_worker=True),
 }
 
+# Settings of the hosts that route, the group solver_router_hosts; each router may have its own.
+ROUTER: dict[str, Setting] = {
+    "solver_router_bind": Setting(
+        "names", ["127.0.0.1:8090"], "Addresses that the router listens on, HOST:PORT. More than loopback must be "
+        "asked for.", per_worker=True),
+    "solver_router_body_bytes": Setting(
+        "count", 262_144, "Buffer for one request. A longer one is not sent to a second worker when the first refuses.",
+        per_worker=True, minimum=16_384),
+    "solver_router_keys": Setting(
+        "count", 200_000, "How many idempotency keys the router remembers, for a day.", per_worker=True, minimum=1000),
+    "solver_router_max_connections": Setting("count", 2000, "Connections at once.", per_worker=True, minimum=10),
+    "solver_router_stats_socket": Setting(
+        "path", "/run/solver-router/stats.sock", "HAProxy's own socket, for solver_floor_view.", per_worker=True),
+    "solver_router_backend": Setting(
+        "text", "solver", "HAProxy's backend with the workers, for solver_floor_view with a router of your own.",
+        per_worker=True),
+    "solver_router_package": Setting(
+        "text", "haproxy", "The distribution's package; empty to install none.", per_worker=True),
+}
+
 # Secrets that provision.yml brings to the hosts. They are known, but never read into facts, results or documents.
 SECRETS = {
     "solver_api_key": "The provider's key, from a vault or a credential; goes to solver_api_key_file.",
@@ -209,6 +236,7 @@ class Resolved:
 
     settings: dict[str, Any] = field(default_factory=dict)
     workers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    routers: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     package: str = ""
@@ -218,7 +246,7 @@ class Resolved:
 
 def unknown_names(names: Mapping[str, Any]) -> list[str]:
     """Return a message for each solver_ variable that nothing reads."""
-    known = set(SETTINGS) | set(LOCAL_FLEET) | set(SECRETS)
+    known = set(SETTINGS) | set(ROUTER) | set(LOCAL_FLEET) | set(SECRETS)
     messages = []
     for name in sorted(names):
         if not name.startswith("solver_") or name in known or name in INTERNAL:
@@ -231,7 +259,7 @@ def unknown_names(names: Mapping[str, Any]) -> list[str]:
 
 def read(name: str, raw: Any) -> Any:
     """Return the value of setting NAME as its type, or raise SettingError."""
-    setting = SETTINGS.get(name) or LOCAL_FLEET[name]
+    setting = SETTINGS.get(name) or ROUTER.get(name) or LOCAL_FLEET[name]
     if raw is None:
         return _copy(setting.default)
     value = _READERS[setting.kind](name, raw)
@@ -349,9 +377,9 @@ def window_size(raw: str | None, fleet: int) -> int:
 
 def resolve(
     variables: Mapping[str, Mapping[str, Any]], need_version: bool = True, left_out: Sequence[str] = (),
-    rolls: bool = True,
+    rolls: bool = True, routers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Resolved:
-    """Read the settings of a fleet: VARIABLES maps each inventory host to its variables.
+    """Read the settings of a fleet: VARIABLES maps each inventory host to its variables, ROUTERS each router to its.
 
     LEFT_OUT are the workers of the inventory that the run does not have. ROLLS says that workers will be touched,
     NEED_VERSION that it is to a version which somebody must name.
@@ -370,7 +398,9 @@ def resolve(
     if need_version and not out.settings.get("solver_version"):
         _extend(out.errors, ["solver_version is not set; name the version to roll out, "
                              "for example -e solver_version=1.3.0"])
+    out.routers = {host: _router(out, host, host_vars) for host, host_vars in (routers or {}).items()}
     _together(out, len(variables))
+    _routers_rules(out, rolls)
     if rolls:
         _rollout_rules(out)
     if rolls and left_out and not out.settings["solver_allow_partial"]:
@@ -389,7 +419,7 @@ def _collect(out: Resolved, name: str, raw: Any, into: dict[str, Any], host: str
         into[name] = read(name, raw)
     except SettingError as error:
         _extend(out.errors, [f"{host}: {error}" if host else str(error)])
-        into[name] = _copy(SETTINGS[name].default)
+        into[name] = _copy((SETTINGS.get(name) or ROUTER[name]).default)
 
 
 def _same_everywhere(out: Resolved, variables: Mapping[str, Mapping[str, Any]]) -> None:
@@ -432,8 +462,47 @@ def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str,
                                 secrets),
         "on_controller": on_controller,
         "wheelhouse": out.settings["solver_wheelhouse"] if on_controller else f"{base}/wheelhouse",
+        "machine": _machine(host, host_vars), "data_address": f"{own['solver_data_host']}:{own['solver_data_port']}",
         "data_url": f"http://{own['solver_data_host']}:{own['solver_data_port']}",
     }
+
+
+def _machine(host: str, host_vars: Mapping[str, Any]) -> str:
+    """Return what tells one machine from another, as far as the inventory knows."""
+    return "local" if host_vars.get("ansible_connection") == "local" else str(host_vars.get("ansible_host") or host)
+
+
+def _router(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str, Any]:
+    _extend(out.errors, unknown_names(host_vars))
+    own: dict[str, Any] = {}
+    for name in ROUTER:
+        _collect(out, name, host_vars.get(name), own, host)
+    for address in own["solver_router_bind"]:
+        if not re.fullmatch(r"[^\s:]+:[0-9]+|\[[0-9a-fA-F:]+\]:[0-9]+", address):
+            _extend(out.errors, [f"{host}: solver_router_bind is {address!r}; it must be HOST:PORT"])
+    return {**{name.removeprefix("solver_router_"): value for name, value in own.items()},
+            "machine": _machine(host, host_vars)}
+
+
+def _routers_rules(out: Resolved, rolls: bool) -> None:
+    """What a router would send to nobody, or too long to somebody who has left."""
+    settings = out.settings
+    if not out.routers:
+        if settings["solver_floor_view"] == "routers":
+            _extend(out.errors, ["solver_floor_view is routers, but the inventory group "
+                                 f"{settings['solver_router_hosts']} (solver_router_hosts) has no host"])
+        return
+    interval = settings["solver_router_check_interval"]
+    if rolls and settings["solver_drain_grace"] < 2 * interval:
+        _extend(out.errors, [f"solver_drain_grace is {settings['solver_drain_grace']:g} s, but a router looks at a "
+                             f"worker every {interval:g} s (solver_router_check_interval); make the grace at least "
+                             f"{2 * interval:g} s"])
+    for host, router in out.routers.items():
+        alone = sorted(worker["name"] for worker in out.workers.values() if worker["machine"] != router["machine"]
+                       and worker["data_address"].rpartition(":")[0] in ("127.0.0.1", "localhost", "::1"))
+        if alone:
+            _extend(out.errors, [f"the router {host} cannot reach {', '.join(alone)}: solver_data_host is loopback on "
+                                 "another machine; set it to an address of the worker's host"])
 
 
 def secret_files(name: str, own: Mapping[str, Any]) -> dict[str, str]:

@@ -133,7 +133,7 @@ def _said(result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
     """What the step said, without its own guess whose fault it is where a control knows better."""
     said = one_line(result.get("msg"))
     guess = "; the fault is "
-    return said.split(guess)[0] if fault.get("by_control") else said
+    return said.partition(guess)[0] if fault.get("by_control") else said
 
 
 def _cause(step: str, result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:

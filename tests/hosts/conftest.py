@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One lab for all tests of a run, and a fleet on it."""
+"""A new lab for each file of tests, and a fleet on it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hostlib import HostFleet
 from lab import ROOT, Lab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    made = Lab(ROOT / ".cache" / "hosts-test" / "lab", hosts=2)
+    made = Lab(ROOT / ".cache" / "hosts-test" / "lab", hosts=2, routers=1)
     made.down()
     made.up()
     yield made

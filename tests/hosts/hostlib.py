@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -19,6 +20,14 @@ from lab import Host, Lab
 
 WORKER_ENV = {**os.environ, "PYTHONPATH": str(SOURCE / "src")}
 PACE = {"first_poll_image_s": 0.5, "first_poll_s": 1.0, "poll_interval_s": 0.5, "submit_timeout_s": 10.0}
+
+
+def recap(out: str) -> dict[str, int]:
+    """The worst counters of the play's recap."""
+    found: dict[str, int] = {}
+    for name, value in re.findall(r"(ok|changed|unreachable|failed|skipped|rescued)=(\d+)", out):
+        found[name] = max(found.get(name, 0), int(value))
+    return found
 
 
 class Forwarder:
@@ -49,6 +58,9 @@ class Forwarder:
             return
 
     def close(self) -> None:
+        if self.traffic is not None:
+            self.traffic.kill()
+            self.traffic.wait(20)
         self.server.close()
 
 
@@ -78,6 +90,7 @@ class HostFleet(Fleet):
         self.sandbox_url = json.loads(self.sandbox.stdout.readline())["url"]
         self.forwarder = Forwarder(f"{lab.net}.1", int(self.sandbox_url.rsplit(":", 1)[1]))
         self.workers: dict[str, tuple[Host, int]] = {}
+        self.router: Host | None = None
 
     def place(self, **workers: str) -> None:
         """Say which worker is on which host, and write the inventory."""
@@ -102,7 +115,73 @@ class HostFleet(Fleet):
             "solver_verdict_file": str(self.dir / "verdict.json"), **more}
         hosts = {name: {"ansible_host": host.address, "solver_data_port": port, **(per_worker or {}).get(name, {})}
                  for name, (host, port) in self.workers.items()}
-        self.inventory.write_text(json.dumps({"solver_workers": {"hosts": hosts, "vars": shared}}, indent=1))
+        groups: dict[str, Any] = {"solver_workers": {"hosts": hosts, "vars": shared}}
+        if self.router is not None:
+            own = {"ansible_host": self.router.address, "solver_router_bind": [f"{self.router.address}:8090"]}
+            login = {name: value for name, value in shared.items() if name.startswith(("ansible_", "solver_become"))}
+            groups["solver_routers"] = {"hosts": {self.router.name: own}, "vars": login}
+        self.inventory.write_text(json.dumps(groups, indent=1))
+
+    # -- the router ----------------------------------------------------------------------------
+
+    def route(self, host: str) -> None:
+        self.router = self.lab.hosts[host]
+        self.write()
+
+    def router_url(self) -> str:
+        assert self.router is not None
+        return f"http://{self.router.address}:8090"
+
+    def on_router(self, command: str) -> str:
+        assert self.router is not None
+        done = self.router.ssh(command)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout
+
+    def haproxy(self, command: str) -> str:
+        assert self.router is not None
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(10)
+            line.connect(f"/proc/{self.router.init()}/root/run/solver-router/stats.sock")
+            line.sendall(command.encode() + b"\n")
+            found = b""
+            while data := line.recv(65536):
+                found += data
+        return found.decode()
+
+    def start_clients(self, clients: int, body_bytes: int) -> None:
+        """Clients that know the router alone, each with one task at a time."""
+        mix = "base64=1" if body_bytes > 1000 else "userrecaptcha=1"
+        self._start_traffic(["--clients", str(clients), "--body-bytes", str(body_bytes), "--mix", mix,
+                             "--worker", f"router={self.router_url()}"])
+        self.wait_for_accepted(clients)
+
+    def report(self) -> dict[str, Any]:
+        return dict(json.loads((self.dir / "audit.json").read_text(encoding="utf-8")))
+
+    def pid(self, worker: str) -> int:
+        """The worker's process, as this machine numbers it."""
+        inside = str(self.status(worker)["instance"]["pid"])
+        for one in Path("/proc").glob("[0-9]*/status"):
+            try:
+                numbers = one.read_text().split("NSpid:")[1].splitlines()[0].split()
+            except (OSError, IndexError):
+                continue
+            if numbers[1:] == [inside] and f"/{worker}/" in (one.parent / "cmdline").read_text().replace("\0", " "):
+                return int(numbers[0])
+        raise AssertionError(f"no process of {worker}")
+
+    def module(self, host: str, name: str, **values: Any) -> dict[str, Any]:
+        """Run one module and return its result."""
+        done = subprocess.run(
+            [str(ansible_bin() / "ansible"), host, "-i", str(self.inventory), "-b", "-m", name,
+             *(["-a", json.dumps(values)] if values else [])],
+            cwd=ROOT, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
+                           "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+                 "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal"},
+            capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return dict(json.loads(done.stdout.split("=>", 1)[1]))
 
     def urls(self) -> dict[str, str]:
         return {name: f"http://{host.address}:{port}" for name, (host, port) in self.workers.items()}
@@ -122,24 +201,29 @@ class HostFleet(Fleet):
         return self.root_of(worker) / f"var/lib/solver/{worker}/journal.sqlite3"
 
     def start_traffic(self, rate: float = 10.0, at_least_open: int = 3) -> None:
-        for left in ("traffic.stop", "audit.json", "book.jsonl"):
-            (self.dir / left).unlink(missing_ok=True)
-        command = [sys.executable, "-m", "solver_worker", "traffic", "run", "--rate", str(rate), "--duration", "240",
-                   "--until-file", str(self.dir / "traffic.stop"), "--seed", "5", "--mix", "userrecaptcha=1",
-                   "--token-file", str(self.dir / "token"), "--book", str(self.dir / "book.jsonl"),
-                   "--report", str(self.dir / "audit.json"), "--ledger-file", str(self.dir / "ledger.jsonl")]
-        for name, url in self.urls().items():
-            command += ["--worker", f"{name}={url}", "--journal", f"{name}={self.journal(name)}"]
-        log = (self.dir / "traffic.log").open("wb")
-        self.traffic = subprocess.Popen(command, env=WORKER_ENV, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                        start_new_session=True)
+        workers = [word for name, url in self.urls().items() for word in ("--worker", f"{name}={url}")]
+        self._start_traffic(["--rate", str(rate), "--mix", "userrecaptcha=1", *workers])
         wait_for(lambda: all(self.status(name)["tasks"]["open"] >= at_least_open for name in self.workers),
                  f"{at_least_open} open tasks on every worker")
+
+    def _start_traffic(self, more: list[str]) -> None:
+        for left in ("traffic.stop", "audit.json", "book.jsonl"):
+            (self.dir / left).unlink(missing_ok=True)
+        command = [sys.executable, "-m", "solver_worker", "traffic", "run", "--duration", "240",
+                   "--until-file", str(self.dir / "traffic.stop"), "--seed", "5",
+                   "--token-file", str(self.dir / "token"), "--book", str(self.dir / "book.jsonl"),
+                   "--report", str(self.dir / "audit.json"), "--ledger-file", str(self.dir / "ledger.jsonl")]
+        for name in self.workers:
+            command += ["--journal", f"{name}={self.journal(name)}"]
+        log = (self.dir / "traffic.log").open("wb")
+        self.traffic = subprocess.Popen([*command, *more], env=WORKER_ENV, stdin=subprocess.DEVNULL, stdout=log,
+                                        stderr=log, start_new_session=True)
 
     def wait_for_accepted(self, least: int) -> None:
         """Let the traffic go on until so many tasks were taken."""
         book = self.dir / "book.jsonl"
-        wait_for(lambda: book.read_text(encoding="utf-8").count('"accepted"') >= least, f"{least} accepted tasks", 60)
+        wait_for(lambda: book.exists() and book.read_text(encoding="utf-8").count('"accepted"') >= least,
+                 f"{least} accepted tasks", 60)
 
     def close(self) -> None:
         self.forwarder.close()

@@ -343,13 +343,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     up.add_argument("--routers", type=int, default=0, help="hosts r1, r2, ... (%(default)s)")
     commands.add_parser("down", help="remove them without a trace")
     commands.add_parser("status", help="show them")
+    commands.add_parser("try", help="bring one up and remove it: whether this machine can")
     for name, text in (("poweroff", "pull the plug"), ("start", "boot again, with the disk as it was"),
                        ("cut", "take its network line down"), ("mend", "and up again")):
         commands.add_parser(name, help=text).add_argument("host")
     args = parser.parse_args(argv)
     try:
         lab = Lab(args.dir, getattr(args, "count", 0), getattr(args, "routers", 0))
-        if args.command in ("up", "down"):
+        if args.command == "try":
+            lab = Lab(args.dir, 1, 0)
+            try:
+                lab.up()
+            finally:
+                lab.down()
+        elif args.command in ("up", "down"):
             getattr(lab, args.command)()
         elif args.command == "status":
             for host in lab.hosts.values():

@@ -9,16 +9,8 @@ import time
 import pytest
 from faultlib import LEASES, until, watched
 from fleetlib import assert_nothing_lost, wait_for
-from hostlib import PACE, HostFleet
+from hostlib import PACE, HostFleet, recap
 from lab import LabError
-
-
-def recap(out: str) -> dict[str, int]:
-    """The worst counters of the play's recap."""
-    found: dict[str, int] = {}
-    for name, value in re.findall(r"(ok|changed|unreachable|failed|skipped|rescued)=(\d+)", out):
-        found[name] = max(found.get(name, 0), int(value))
-    return found
 
 
 def said(out: str) -> str:

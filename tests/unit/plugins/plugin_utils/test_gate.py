@@ -192,3 +192,29 @@ def test_each_of_a_wave_begins_with_another_control_worker():
     wave = ["w2", "w3"]
     asked = {one: [own["host"] for own in _gate.control_workers(made, rollout, wave, one)] for one in wave}
     assert asked == {"w2": ["w6", "w5", "w4", "w1"], "w3": ["w5", "w4", "w6", "w1"]}
+
+
+def routed(seen, **views):
+    """What the gate sees with two routers; a view is the workers that one router serves, or why it says nothing."""
+    answers = {router: {"unreachable": True, "msg": view} if isinstance(view, str) else
+               {"servers": {name: {"serving": name in view} for name in seen}} for router, view in views.items()}
+    return _gate.with_routers(seen, {name: {"name": name} for name in seen}, answers)
+
+
+def test_by_the_routers_view_a_worker_serves_where_all_that_answer_send_it_tasks():
+    made = plan(fleet(3))
+    everyone = ("w1", "w2", "w3")
+    assert ask(made, seen=routed(live(made), r1=everyone, r2=everyone)).open
+    assert ask(made, seen=routed(live(made), r1=everyone, r2="no route")).open
+    short = ask(made, seen=routed(live(made), r1=everyone, r2=("w1", "w3")))
+    assert (short.open, short.cause, short.wait) == (False, "floor", True)
+    assert "w2 is out of service" in short.reason
+
+
+def test_no_router_that_answers_is_no_proof_that_anybody_serves():
+    made = plan(fleet(3))
+    seen = routed(live(made), r1="no route", r2="no route")
+    assert ask(made, seen=seen) == (
+        False, "floor", "no router can be asked who serves (r1: no route; r2: no route); bring one back, or set "
+        "solver_floor_view: workers", True)
+    assert not ask(made, seen=seen, stalled=900.0).wait

@@ -156,3 +156,34 @@ def test_every_default_passes_its_own_check(name):
 ])
 def test_what_would_hang_or_never_abort_is_refused(settings, part):
     assert part in only_error(**settings)
+
+
+def routed(routers, **settings):
+    return resolve(fleet(**settings), routers=routers)
+
+
+def test_a_router_needs_workers_that_it_can_reach_and_a_grace_that_it_can_see():
+    far = {"r1": {"ansible_host": "front.example.net"}}
+    assert routed(far, solver_data_host="192.0.2.1").errors == []
+    assert routed(far).errors == [
+        "the router r1 cannot reach w1, w2, w3, w4: solver_data_host is loopback on another machine; set it to an "
+        "address of the worker's host"]
+    assert routed(far, ansible_host="front.example.net").errors == []
+    assert routed(far, solver_data_host="192.0.2.1", solver_drain_grace=1).errors == [
+        "solver_drain_grace is 1 s, but a router looks at a worker every 1 s (solver_router_check_interval); make the "
+        "grace at least 2 s"]
+    assert resolve(fleet(solver_drain_grace=1)).errors == []
+
+
+def test_a_routers_own_settings_are_checked_by_its_name():
+    bad = {"r1": {"ansible_connection": "local", "solver_router_bind": ["8090"], "solver_router_keys": 1,
+                  "solver_router_port": 8090}}
+    assert routed(bad, ansible_connection="local").errors == [
+        "solver_router_port is not a setting of solver.fleet; did you mean solver_router_hosts?",
+        "r1: solver_router_keys is 1; it must be at least 1000",
+        "r1: solver_router_bind is '8090'; it must be HOST:PORT"]
+
+
+def test_the_routers_view_needs_a_router():
+    assert resolve(fleet(solver_floor_view="routers")).errors == [
+        "solver_floor_view is routers, but the inventory group solver_routers (solver_router_hosts) has no host"]

@@ -204,3 +204,22 @@ def test_the_same_seed_makes_the_same_tasks() -> None:
 def test_times_are_read_as_the_data_api_writes_them() -> None:
     assert epoch("1970-01-01T00:01:40.500Z") == 100.5
     assert epoch(None) is epoch("soon") is None
+
+
+async def test_clients_have_one_task_at_a_time_and_end(scripted: Start) -> None:
+    worker = await scripted("w1")
+    events = await run(worker, tasks=7, clients=2)
+    assert names(events)[-1] == "end"
+    assert names(events).count("final") == 7
+    open_now, most = 0, 0
+    for name in names(events):
+        open_now += {"task": 1, "final": -1}.get(name, 0)
+        most = max(most, open_now)
+    assert most == 2
+
+
+@pytest.mark.parametrize("wanted", [0, 2_000, 60_000])
+def test_a_body_is_as_large_as_it_should_be(wanted: int) -> None:
+    task = next(generate("run", 1, {"base64": 1.0}, 0.0, wanted))
+    size = len(json.dumps(task.body()))
+    assert size < 1000 if not wanted else abs(size - wanted) < 100

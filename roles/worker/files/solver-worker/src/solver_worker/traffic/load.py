@@ -99,8 +99,11 @@ class Load:
             while not self._stop.is_set() and not self._is_over(began) and next(left, None) is not None:
                 await self._follow(next(self._tasks))
 
-        self._open.update(asyncio.create_task(client()) for _number in range(self._plan.clients))
-        while not self._stop.is_set() and not all(one.done() for one in self._open):
+        for _number in range(self._plan.clients):
+            task = asyncio.create_task(client())
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+        while self._open and not self._stop.is_set():
             await asyncio.sleep(_PAUSE_S)
 
     async def _wait_until(self, due: float) -> bool:

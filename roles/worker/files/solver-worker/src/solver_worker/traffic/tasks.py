@@ -35,9 +35,8 @@ class Task:
             fields["pageurl"] = f"https://shop.test/{self.nonce}"
         return {"method": self.method, **fields}
 
-
     def _image(self) -> bytes:
-        # Base64 makes four bytes of three. What is in the padding does not matter, only that no book takes it for a nonce.
+        # Base64 makes four bytes of three. The padding must only be nothing that a book takes for a nonce.
         texts = {"comment": self.nonce}
         missing = self.body_bytes * 3 // 4 - len(make_png(texts))
         return make_png({**texts, "padding": "." * (missing - 30)}) if missing > 30 else make_png(texts)

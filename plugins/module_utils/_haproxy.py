@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""Ask HAProxy over its own socket what it knows of the servers behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import socket
+import time
+from typing import Any
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+# Columns of "show stat", https://docs.haproxy.org/2.6/management.html#9.1
+_COUNTS = {"scur": "sessions", "stot": "sessions_total", "weight": "weight", "wretr": "retries",
+           "wredis": "redispatches", "econ": "connect_errors", "eresp": "response_errors", "hrsp_5xx": "answers_5xx"}
+
+
+class RouterError(Exception):
+    """HAProxy could not be asked; C(code) is stable, C(message) is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def ask(path: str, command: str, timeout: float) -> str:
+    """Send one command and return the whole answer."""
+    deadline = time.monotonic() + timeout
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as line:
+        try:
+            line.settimeout(timeout)
+            line.connect(path)
+            line.sendall(command.encode("ascii") + b"\n")
+            return _read(line, deadline).decode("utf-8", "replace")
+        except FileNotFoundError as error:
+            raise RouterError("no_socket", f"there is no socket '{path}': the router does not run, or stats_socket is "
+                                           "another one") from error
+        except ConnectionRefusedError as error:
+            raise RouterError("dead", f"nobody answers at '{path}': the router has ended") from error
+        except PermissionError as error:
+            raise RouterError("denied", f"this user may not use '{path}'; become root or {_HINT}") from error
+        except TimeoutError as error:
+            raise RouterError("hung", f"no complete answer from '{path}' within {timeout:g} s") from error
+        except OSError as error:
+            raise RouterError("broken", f"asking '{path}': {error}") from error
+
+
+_HINT = "a member of the socket's group"
+
+
+def _read(line: socket.socket, deadline: float) -> bytes:
+    found = io.BytesIO()
+    while True:
+        line.settimeout(max(0.01, deadline - time.monotonic()))
+        data = line.recv(65536)
+        if not data:
+            return found.getvalue()
+        found.write(data)
+        if found.tell() > MAX_ANSWER_BYTES:
+            raise RouterError("foreign", f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+        if time.monotonic() >= deadline:
+            raise TimeoutError
+
+
+def servers(answer: str, backend: str) -> dict[str, dict[str, Any]]:
+    """Return the servers of one backend from the answer to C(show stat)."""
+    if not answer.startswith("# pxname,"):
+        raise RouterError("foreign", "what answers is not HAProxy: no table of statistics")
+    rows = [row for row in csv.DictReader(io.StringIO(answer[2:])) if row["pxname"] == backend]
+    if not rows:
+        raise RouterError("no_backend", f"the router has no backend '{backend}'")
+    return {row["svname"]: _server(row) for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")}
+
+
+def _server(row: dict[str, Any]) -> dict[str, Any]:
+    status = str(row.get("status") or "")
+    found: dict[str, Any] = {
+        # "UP 1/2" is a server that is about to be down; "NOLB" answered 404: reads, but no new tasks.
+        "status": status, "serving": status.startswith("UP") or status == "no check",
+        "check": str(row.get("last_chk") or row.get("check_status") or ""), "address": str(row.get("addr") or "")}
+    found.update({name: int(row[column]) if (row.get(column) or "").isdigit() else 0
+                  for column, name in _COUNTS.items()})
+    return found
+
+
+def look(stats_socket: str, backend: str, timeout: float) -> dict[str, Any]:
+    """Return the router's live view."""
+    found = servers(ask(stats_socket, "show stat", timeout), backend)
+    info = dict(part for part in (tuple(line.split(": ", 1)) for line in
+                                  ask(stats_socket, "show info", timeout).splitlines()) if len(part) == 2)
+    return {"servers": found, "serving": sorted(name for name, one in found.items() if one["serving"]),
+            "version": info.get("Version", ""), "uptime_s": int(info.get("Uptime_sec") or 0),
+            "pid": int(info.get("Pid") or 0), "connections": int(info.get("CurrConns") or 0)}

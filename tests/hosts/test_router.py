@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Three workers on two hosts behind a real HAProxy on a third, rolled under the load of eight clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from faultlib import LEASES, until, watched
+from fleetlib import control, wait_for
+from hostlib import HostFleet, recap
+
+
+def view(fleet: HostFleet) -> dict[str, str]:
+    """What HAProxy itself says of each worker, by the test's own eyes."""
+    lines = fleet.haproxy("show stat").splitlines()
+    rows = [dict(zip(lines[0].removeprefix("# ").split(","), line.split(","), strict=False)) for line in lines[1:]]
+    return {row["svname"]: row["status"] for row in rows
+            if row.get("pxname") == "solver" and row["svname"] not in ("FRONTEND", "BACKEND")
+            and row["check_status"]}
+
+
+def new_processes(fleet: HostFleet, before: dict[str, str]) -> bool:
+    try:
+        return all(fleet.status(name)["instance"]["boot_id"] != before[name] for name in fleet.workers)
+    except (OSError, AssertionError):
+        return False
+
+
+def post(fleet: HostFleet, key: str, timeout: float = 20) -> tuple[int, dict[str, Any], str]:
+    body = json.dumps({"method": "userrecaptcha", "googlekey": f"k-{key}", "pageurl": "https://shop.test/"}).encode()
+    request = urllib.request.Request(
+        f"{fleet.router_url()}/v1/tasks", data=body, method="POST",
+        headers={"Content-Type": "application/json", "Idempotency-Key": key, "Authorization": f"Bearer {fleet.token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return answer.status, json.loads(answer.read()), answer.headers["X-Solver-Worker"]
+    except urllib.error.HTTPError as problem:
+        return problem.code, json.loads(problem.read()), problem.headers.get("X-Solver-Worker", "")
+
+
+def test_the_router_is_put_in_front(fleet: HostFleet) -> None:
+    fleet.place(w1="h1", w2="h2", w3="h1")
+    fleet.route("r1")
+    plan = fleet.playbook("provision", "--check", "--diff", solver_version="1.2.0")
+    assert plan.returncode == 0, plan.stdout
+    done = fleet.playbook("provision", solver_version="1.2.0")
+    assert done.returncode == 0, done.stdout
+    wait_for(lambda: view(fleet) == {"w1": "UP", "w2": "UP", "w3": "UP"}, "three workers behind the router")
+    again = fleet.playbook("provision", solver_version="1.2.0")
+    assert again.returncode == 0, again.stdout
+    assert recap(again.stdout)["changed"] == 0, again.stdout
+    answer = fleet.module("r1", "solver.fleet.router_info")
+    assert answer["serving"] == ["w1", "w2", "w3"], answer
+
+
+@pytest.mark.parametrize("body_bytes", [200, 60_000])
+def test_a_rollout_through_the_router_refuses_nothing(fleet: HostFleet, body_bytes: int) -> None:
+    fleet.start_clients(8, body_bytes)
+    for version in ("1.3.0", "1.2.0"):
+        with watched(fleet):
+            done = fleet.roll(version, solver_drain_grace=2, solver_floor_view="routers")
+        assert done.returncode == 0, done.stdout
+        assert set(fleet.versions().values()) == {version}
+    audit = fleet.end_traffic()
+    client = fleet.report()["client"]
+    print(f"8 clients, bodies of {body_bytes} B, three workers rolled twice:", json.dumps({**audit, **client}))
+    assert client["tasks"] >= 100, client
+    assert client["declined"] == 0, client
+    assert audit["answered"] == audit["accepted"] >= 100, audit
+    for name in ("refused", "lost", "wrong", "billed_twice", "uncertain", "failed", "expired"):
+        assert audit[name] == 0, (name, audit)
+
+
+def test_a_reload_drops_no_connection_and_forgets_nothing(fleet: HostFleet) -> None:
+    status, document, owner = post(fleet, "before-the-reload")
+    assert status == 202, document
+    fleet.start_clients(8, 200)
+    drain = {"owner": "test", "grace_s": 3, "lease_s": 60, "deadline_s": 60}
+    assert control(fleet.socket(owner), "PUT", "/v1/drain", drain)[0] == 202
+    wait_for(lambda: view(fleet)[owner] == "NOLB", f"the router to see {owner} drain")
+    first = fleet.haproxy("show info").split("\nPid: ")[1].split()[0]
+    for _number in range(5):
+        fleet.on_router("systemctl reload solver-router")
+        assert view(fleet)[owner] == "NOLB", "a new process does not send tasks to a draining worker"
+    assert fleet.haproxy("show info").split("\nPid: ")[1].split()[0] != first
+    status, again, named = post(fleet, "before-the-reload")
+    assert (status, again["id"], named) == (200, document["id"], owner), "a key stays with its worker"
+    control(fleet.socket(owner), "DELETE", "/v1/drain?owner=test")
+    wait_for(lambda: view(fleet)[owner] == "UP", f"{owner} to get tasks again")
+    audit = fleet.end_traffic()
+    assert audit["lost"] == audit["wrong"] == audit["refused"] == fleet.report()["client"]["declined"] == 0, audit
+    assert audit["answered"] == audit["accepted"] > 20, audit
+
+
+def test_an_unknown_outcome_is_never_sent_to_another_worker(fleet: HostFleet) -> None:
+    """The worker dies with the request in its hands: the router says that it does not know, nobody is billed twice."""
+    pids = [fleet.pid(name) for name in fleet.workers]
+    before = {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.workers}
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(OSError, match="timed out"):
+            post(fleet, "doubt", timeout=1)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: new_processes(fleet, before), "new processes", 60)
+    wait_for(lambda: set(view(fleet).values()) == {"UP"}, "all behind the router", 60)
+    status, document, _named = post(fleet, "doubt")
+    assert (status, document["code"]) == (502, "outcome_unknown")
+    assert post(fleet, "no-doubt")[0] == 202
+
+
+def test_a_cancelled_run_strands_no_worker(fleet: HostFleet) -> None:
+    fleet.start_clients(8, 200)
+    with watched(fleet) as seen:
+        running = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_drain_grace=2,
+                                       solver_progress_deadline=160, **LEASES)
+        until(seen, "the drain of w1", lambda: seen.last("w1").get("drain"), running, 200)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.communicate()
+    wait_for(lambda: set(view(fleet).values()) == {"UP"}, "all workers to get tasks again", 120)
+    audit = fleet.end_traffic()
+    assert audit["answered"] == audit["accepted"] > 20, audit
+    assert fleet.report()["client"]["declined"] == 0
+    done = fleet.roll("1.3.0", solver_drain_grace=2)
+    assert done.returncode == 0, done.stdout
+
+
+def test_too_short_a_grace_is_refused(fleet: HostFleet) -> None:
+    done = fleet.roll("1.2.0", solver_drain_grace=1)
+    assert done.returncode != 0
+    assert "make the grace at least 2 s" in " ".join(done.stdout.split()), done.stdout
+
+
+def test_a_removed_worker_leaves_the_router(fleet: HostFleet) -> None:
+    done = fleet.playbook("remove", solver_only=["w3"])
+    assert done.returncode == 0, done.stdout
+    del fleet.workers["w3"]
+    fleet.write()
+    assert view(fleet) == {"w1": "UP", "w2": "UP"}
+    assert "w3" not in fleet.haproxy("show stat")
