@@ -178,7 +178,7 @@ class HostFleet(Fleet):
              *(["-a", json.dumps(values)] if values else [])],
             cwd=ROOT, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
                            "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
-                 "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal"},
+                           "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal"},
             capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         return dict(json.loads(done.stdout.split("=>", 1)[1]))
