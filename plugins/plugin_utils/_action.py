@@ -55,17 +55,29 @@ def fleet_facts(task_vars: Mapping[str, Any], hosts: Iterable[str], *names: str)
 def plain(value: Any) -> Any:
     """Return plain Python data: no lazy containers of the templating engine, no subclasses of str.
 
-    A result that Ansible cut off after a task's C(timeout) tells of a line that went dead in the middle of a call. It
-    says as little of the worker as C(unreachable) does, so it is marked as that here, for all that decide.
+    A result of which the worker's host said no word is marked as C(unreachable) here, for all that decide.
     """
     if isinstance(value, Mapping):
         found = {str(key): plain(value[key]) for key in value}
-        return {**found, "unreachable": True} if found.get("timedout") else found
+        return {**found, "unreachable": True} if found.get("timedout") or _wordless(found) else found
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, str):
         return str(value)
     return value
+
+
+# All that a result has when not the module but Ansible itself gave up.
+_WORDLESS = frozenset({"failed", "msg", "changed", "attempts", "exception", "warnings", "deprecations"})
+
+
+def _wordless(result: Mapping[str, Any]) -> bool:
+    """Whether a call failed before or after its module: our modules say C(failure), a crash has C(module_stdout).
+
+    C(timedout) is a line that went dead in the middle of a call. ansible-core 2.18 also says C(failed) instead of
+    C(unreachable) when the line is lost while it removes its temporary files, after the module's own end.
+    """
+    return result.get("failed") is True and "msg" in result and set(result) <= _WORDLESS
 
 
 def write_refusal(path: str, document: Mapping[str, Any]) -> None:

@@ -58,9 +58,6 @@ class Forwarder:
             return
 
     def close(self) -> None:
-        if self.traffic is not None:
-            self.traffic.kill()
-            self.traffic.wait(20)
         self.server.close()
 
 
@@ -226,6 +223,9 @@ class HostFleet(Fleet):
                  f"{least} accepted tasks", 60)
 
     def close(self) -> None:
+        if self.traffic is not None:
+            self.traffic.kill()
+            self.traffic.wait(20)
         self.forwarder.close()
         self.sandbox.terminate()
         self.sandbox.wait(20)

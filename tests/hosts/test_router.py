@@ -93,6 +93,7 @@ def test_a_reload_drops_no_connection_and_forgets_nothing(fleet: HostFleet) -> N
     assert (status, again["id"], named) == (200, document["id"], owner), "a key stays with its worker"
     control(fleet.socket(owner), "DELETE", "/v1/drain?owner=test")
     wait_for(lambda: view(fleet)[owner] == "UP", f"{owner} to get tasks again")
+    fleet.wait_for_accepted(40)
     audit = fleet.end_traffic()
     assert audit["lost"] == audit["wrong"] == audit["refused"] == fleet.report()["client"]["declined"] == 0, audit
     assert audit["answered"] == audit["accepted"] > 20, audit

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the controller-side actions share."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
+
+
+@pytest.mark.parametrize("result", [
+    {"failed": True, "timedout": {"frame": "x", "period": 5}, "msg": "timed out", "changed": False},
+    # What ansible-core 2.18 registers when the line is lost while it removes its temporary files.
+    {"failed": True, "msg": "the line is cut", "changed": False},
+    {"failed": True, "msg": "the line is cut", "changed": False, "attempts": 2, "exception": "(traceback)"},
+])
+def test_a_result_without_a_word_of_the_host_is_unreachable(result):
+    assert plain({"drain": result})["drain"]["unreachable"] is True
+
+
+@pytest.mark.parametrize("result", [
+    {"failed": True, "msg": "no", "changed": False, "failure": {"code": "hung"}},
+    {"failed": True, "msg": "MODULE FAILURE", "module_stdout": "", "module_stderr": "Traceback", "rc": 1},
+    {"failed": False, "msg": "well", "changed": False},
+    {"msg": "well"},
+    {"unreachable": False, "msg": "well"},
+])
+def test_a_result_with_a_word_stays_as_it_is(result):
+    assert plain(result) == result
