@@ -57,7 +57,8 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Which workers, how many at a time, and when to stop.",
         ("solver_hosts", "solver_exclude", "solver_only", "solver_fleet_size", "solver_forget", "solver_allow_partial",
          "solver_reason", "solver_rollout_id", "solver_max_unavailable", "solver_max_fail_percentage",
-         "solver_on_abort", "solver_progress_deadline", "solver_force", "solver_foreign_drain", "solver_verdict_file")),
+         "solver_on_abort", "solver_progress_deadline", "solver_force", "solver_foreign_drain", "solver_hooks",
+         "solver_verdict_file")),
     "The lock": (
         "So that one rollout at a time touches the fleet.",
         ("solver_lock_wait", "solver_lock_ttl", "solver_lock_steal")),

@@ -9,7 +9,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain
-from ansible_collections.solver.fleet.plugins.plugin_utils._gate import roll_back
+from ansible_collections.solver.fleet.plugins.plugin_utils._gate import HOOK_FACTS, last_gate, roll_back
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import BACK_GROUP, wave_pairs
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import closed_by
 
@@ -26,10 +26,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self.validate_argument_spec({})
         plan = plain(task_vars["solver_plan"])
         settings = plain(task_vars["solver_rollout"])["settings"]
-        facts = fleet_facts(task_vars, plan["workers"], "solver_outcome", "solver_gate")
+        facts = fleet_facts(task_vars, plan["workers"], "solver_outcome", "solver_gate", *HOOK_FACTS)
         outcomes = {host: own.get("solver_outcome") or {} for host, own in facts.items()}
-        last = max((own.get("solver_gate") or {} for own in facts.values()), key=lambda one: one.get("looks") or 0)
-        closed = closed_by(plan, outcomes, last) or {}
+        closed = closed_by(plan, outcomes, last_gate(facts)) or {}
         waves = roll_back(plan, outcomes, str(closed.get("cause") or ""), settings["solver_on_abort"])
         names = [name for wave in waves for name in wave]
         result.update(changed=False, pairs=wave_pairs(waves, BACK_GROUP), waves=waves)

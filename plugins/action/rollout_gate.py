@@ -12,12 +12,14 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain
 from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import run_everywhere
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
+    HOOK_FACTS,
     Decision,
     Stall,
     done_count,
     gate,
     gate_back,
     healthy_count,
+    last_gate,
     spent_by,
     with_routers,
 )
@@ -44,12 +46,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         fact = "solver_back_gate" if self.back else "solver_gate"
         self.plan = plain(self.task_vars["solver_plan"])
         self.rollout = plain(self.task_vars["solver_rollout"])
-        facts = fleet_facts(self.task_vars, self.plan["workers"], "solver_outcome", "solver_back_outcome", fact)
+        facts = fleet_facts(self.task_vars, self.plan["workers"], "solver_outcome", "solver_back_outcome",
+                            *HOOK_FACTS, fact)
         # Going back, what became of a worker there is the last that is known of it.
         last = "solver_back_outcome" if self.back else "solver_outcome"
         outcomes = {host: own.get(last) or own.get("solver_outcome") or {} for host, own in facts.items()}
-        before = _latest([own.get(fact) or {} for own in facts.values()])
-        state = dict(before) if before.get("cause") and not before.get("open") else self._ask(outcomes, before)
+        before = last_gate(facts, self.back)
+        state = before if before.get("cause") and not before.get("open") else self._ask(outcomes, before)
         state["done"], state["todo"] = done_count(self.plan, outcomes), len(self.plan["order"])
         state["spent"] = spent_by(self.plan, outcomes)
         result.update(changed=False, ansible_facts={fact: state}, **state)
@@ -105,8 +108,3 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             self, self.task_vars, f"solver.fleet.{module}", args,
             timeout=LOOK_S + float(self.rollout["settings"]["solver_control_timeout"]),
             parallel=max(1, int(self.task_vars.get("ansible_forks") or 5)))
-
-
-def _latest(states: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the last decision: facts reach the workers of one wave, so each has the one of its own."""
-    return max(states, key=lambda state: int(state.get("looks") or 0), default={})

@@ -9,12 +9,14 @@ import secrets
 from datetime import datetime, UTC
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_variables, write_refusal
 from ansible_collections.solver.fleet.plugins.plugin_utils._lock import here
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import wave_groups
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS, Resolved, resolve
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
 KINDS = ("update", "rollback", "recover", "provision", "remove")
@@ -51,6 +53,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if kind and wave_groups(task_vars["groups"]):
             resolved.errors.append("the inventory has groups named solver_wave_*, which a rollout makes for itself; "
                                    "rename them, and run one rollout per ansible-playbook")
+        if not resolved.errors:
+            resolved.errors += self._unreadable_hooks(resolved.settings["solver_hooks"])
         if resolved.errors:
             return result | _refused(resolved)
         settings = resolved.settings
@@ -70,6 +74,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["warnings"] = resolved.warnings
         result["changed"] = False
         return result
+
+    def _unreadable_hooks(self, hooks: dict[str, str]) -> list[str]:
+        """Read each task file as Ansible will: one that is missing or is no list of tasks ends a run at once."""
+        errors = []
+        for name, path in hooks.items():
+            try:
+                tasks = self._loader.load_from_file(path, cache="none")
+            except AnsibleError as error:
+                errors.append(f"solver_hooks.{name}: {path} cannot be read: {one_line(error.message)}")
+                continue
+            if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+                errors.append(f"solver_hooks.{name}: {path} must hold a list of tasks")
+        return errors
 
 
 def _refused(resolved: Resolved) -> dict[str, Any]:

@@ -15,6 +15,12 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._action import (
     write_json,
     write_refusal,
 )
+from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
+    HOOK_FACTS,
+    hook_failures,
+    hook_line,
+    last_gate,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import not_done, verdict, verdict_lines
 
 
@@ -31,17 +37,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         plan = plain(task_vars["solver_plan"])
         plan["ended_at"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         facts = fleet_facts(task_vars, plan["workers"], "solver_outcome", "solver_back_outcome", "solver_gate",
-                            "solver_final", "solver_back_gate")
+                            "solver_final", "solver_back_gate", *HOOK_FACTS)
 
         def of(name: str) -> dict[str, Any]:
             return {host: own[name] for host, own in facts.items() if own.get(name)}
 
-        last = max((own.get("solver_gate") or {} for own in facts.values()), key=lambda one: one.get("looks") or 0)
+        plan["warnings"] += [hook_line(failure) for failure in hook_failures(facts)]
         shut = [own["solver_back_gate"]["reason"] for own in facts.values() if own.get("solver_back_gate")]
         reason = next((text for text in shut if text), "the rollback did not come to it")
         backs = {name: {"outcome": "failed", "cause": "unknown", "reason": reason}
                  for name in plain(task_vars.get("solver_back") or {}).get("order", [])} | of("solver_back_outcome")
-        document = verdict(plan, of("solver_outcome"), of("solver_final"), gate=last, backs=backs,
+        document = verdict(plan, of("solver_outcome"), of("solver_final"), gate=last_gate(facts), backs=backs,
                            check_mode=bool(self._task.check_mode))
         path = plain(task_vars["solver_rollout"])["settings"]["solver_verdict_file"]
         if path:

@@ -41,6 +41,11 @@ def control_workers(
     return _gate.control_workers(plain(plan), plain(rollout), [str(name) for name in batch], str(asking))
 
 
+def hook_outcome(failures: list[Mapping[str, Any]], plan: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Say what became of a worker whose own hook failed before it."""
+    return _gate.hook_outcome(plain(failures), plain(plan), str(name))
+
+
 def lock_free(census: Mapping[str, Any]) -> bool:
     """Say whether no live rollout holds the worker, by all that this machine can know."""
     holder = _plan.holder_of(plain(census))
@@ -85,7 +90,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "control_tried": control_tried, "control_workers": control_workers,
-            "fleet_lines": fleet_lines, "lock_free": lock_free,
+            "fleet_lines": fleet_lines, "hook_outcome": hook_outcome, "lock_free": lock_free,
             "progress_line": progress_line, "to_toml": to_toml,
             "update_needs_control": update_needs_control, "update_next": update_next,
             "update_outcome": update_outcome,

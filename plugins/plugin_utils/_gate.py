@@ -17,6 +17,8 @@ Outcomes = Mapping[str, Mapping[str, Any]]
 # What a worker may end as. Everything in SPENDS counts against the failure budget.
 GOOD = frozenset({"updated", "already"})
 SPENDS = frozenset({"failed", "reverted", "quarantined", "unreachable", "unknown"})
+# Where the failures of the user's hooks stand: around the whole or a wave, and around a worker.
+HOOK_FACTS = ("solver_wave_hook_failures", "solver_hook_failures")
 # These come back by themselves, when their lease ends or when they can be reached again.
 MAY_RETURN = frozenset({"unknown", "unreachable"})
 
@@ -52,6 +54,48 @@ def gate(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str], 
 def gate_back(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str], stall: Stall) -> Decision:
     """Decide whether a wave of a rollback may begin: it needs the lock and keeps the floor like any other."""
     return _lock(live) or _progress(stall) or _floor(plan, outcomes, live, wave, stall)
+
+
+def last_gate(facts: Outcomes, back: bool = False) -> dict[str, Any]:
+    """Return the gate's last decision, from the facts of all workers, or that a hook of the user closed it.
+
+    Facts reach the workers of one wave, so each has the decision of its own. Nothing of the user's stops a rollback.
+    """
+    name = "solver_back_gate" if back else "solver_gate"
+    last = dict(max((own.get(name) or {} for own in facts.values()), key=lambda state: int(state.get("looks") or 0),
+                    default={}))
+    if back or (last.get("cause") and not last.get("open")):
+        return last
+    failed = next((failure for failure in hook_failures(facts)
+                   if failure["hook"] in ("before_rollout", "before_wave") and not failure.get("back")), None)
+    if failed is None:
+        return last
+    return {**last, "open": False, "cause": "hook",
+            "reason": f"{hook_line(failed)}; mend it and run the same command again"}
+
+
+def hook_failures(facts: Outcomes) -> list[dict[str, Any]]:
+    """Return what failed in the hooks, each once: those of a wave stand with each of its workers."""
+    found: list[dict[str, Any]] = []
+    for own in facts.values():
+        for name in HOOK_FACTS:
+            found += [failure for failure in own.get(name) or [] if failure not in found]
+    return found
+
+
+def hook_line(failure: Mapping[str, Any]) -> str:
+    """Say in one line which hook failed, in which task, and why."""
+    where = f" at {failure['worker']}" if failure.get("worker") else ""
+    task = f" in its task '{one_line(failure['task'])}'" if failure.get("task") else ""
+    return f"the hook {failure['hook']}{where} failed{task}: {one_line(failure['reason'])}"
+
+
+def hook_outcome(failures: Sequence[Mapping[str, Any]], plan: Plan, name: str) -> dict[str, Any]:
+    """Return the outcome of a worker that its own hook kept from being updated."""
+    failure = next(failure for failure in failures if failure["hook"] == "before_worker")
+    planned = plan["workers"][name]
+    return {"outcome": "failed", "cause": "hook", "reason": hook_line(failure), "from": planned["from"],
+            "to": planned["to"]}
 
 
 def _lock(live: Outcomes) -> Decision | None:

@@ -90,6 +90,9 @@ SETTINGS: dict[str, Setting] = {
     "solver_max_fail_percentage": Setting(
         "percent", 25.0, "Failure budget of the whole fleet: above it (not at it) no further worker is touched. "
         "0 means none may fail."),
+    "solver_hooks": Setting(
+        "mapping", {}, "Task files of your own, by the point where they run: before_rollout, before_wave, "
+        "before_worker, after_worker, after_wave, after_rollout, on_failure. Each an absolute path on the controller."),
     "solver_verdict_file": Setting("path", "", "Where the controller writes the verdict, a JSON document."),
     "solver_router_hosts": Setting("text", "solver_routers", "Inventory group of the routers, if there are any."),
     "solver_router_check_interval": Setting(
@@ -216,13 +219,16 @@ LOCAL_FLEET: dict[str, Setting] = {
     "solver_local_fleet_purge": Setting("flag", False, "With absent: remove cached builds and reports as well."),
 }
 
+# Where tasks of the user may run, in the order of a rollout.
+HOOKS = ("before_rollout", "before_wave", "before_worker", "after_worker", "after_wave", "after_rollout", "on_failure")
+
 # Set by the playbooks themselves.
 INTERNAL = frozenset({
     "solver_back", "solver_back_gate", "solver_back_outcome", "solver_back_result", "solver_begin", "solver_census",
-    "solver_enrolled",
-    "solver_final", "solver_gate", "solver_lock", "solver_operation", "solver_outcome", "solver_package_digest",
-    "solver_plan", "solver_plan_result", "solver_request", "solver_requested", "solver_rollout", "solver_staged",
-    "solver_step", "solver_unlocked", "solver_verdict", "solver_verdict_result", "solver_waited", "solver_wheels",
+    "solver_enrolled", "solver_final", "solver_gate", "solver_hook", "solver_hook_failures", "solver_lock",
+    "solver_operation", "solver_outcome", "solver_package_digest", "solver_plan", "solver_plan_result",
+    "solver_request", "solver_requested", "solver_rollout", "solver_staged", "solver_step", "solver_unlocked",
+    "solver_verdict", "solver_verdict_result", "solver_waited", "solver_wave_hook_failures", "solver_wheels",
 })
 
 
@@ -401,6 +407,7 @@ def resolve(
     out.routers = {host: _router(out, host, host_vars) for host, host_vars in (routers or {}).items()}
     _together(out, len(variables))
     _routers_rules(out, rolls)
+    _hooks(out)
     if rolls:
         _rollout_rules(out)
     if rolls and left_out and not out.settings["solver_allow_partial"]:
@@ -503,6 +510,18 @@ def _routers_rules(out: Resolved, rolls: bool) -> None:
         if alone:
             _extend(out.errors, [f"the router {host} cannot reach {', '.join(alone)}: solver_data_host is loopback on "
                                  "another machine; set it to an address of the worker's host"])
+
+
+def _hooks(out: Resolved) -> None:
+    """Where a hook runs, and that its file can be found from anywhere."""
+    for name, path in out.settings["solver_hooks"].items():
+        if name not in HOOKS:
+            near = difflib.get_close_matches(str(name), HOOKS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; choose of: {', '.join(HOOKS)}"
+            _extend(out.errors, [f"solver_hooks has {name}, which is no point of a rollout{hint}"])
+        elif not isinstance(path, str) or not os.path.isabs(path):
+            _extend(out.errors, [f"solver_hooks.{name} is {path!r}; it must be the absolute path of a task file on the "
+                                 "controller, such as '{{ inventory_dir }}/hooks/" + f"{name}.yml'"])
 
 
 def secret_files(name: str, own: Mapping[str, Any]) -> dict[str, str]:

@@ -206,4 +206,5 @@ def verdict_lines(doc: Mapping[str, Any]) -> list[str]:
     if doc["verdict"] not in ("planned", "refused"):
         lost = lost_tasks(doc)
         lines.append(f"books: {lost['uncertain']} tasks uncertain, {lost['expired']} expired since the rollout began")
+    lines += [f"warning: {text}" for text in doc["warnings"]]
     return lines + [f"why: {reason}" for reason in doc["reasons"]]

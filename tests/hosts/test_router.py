@@ -87,7 +87,7 @@ def test_a_reload_drops_no_connection_and_forgets_nothing(fleet: HostFleet) -> N
     first = fleet.haproxy("show info").split("\nPid: ")[1].split()[0]
     for _number in range(5):
         fleet.on_router("systemctl reload solver-router")
-        assert view(fleet)[owner] == "NOLB", "a new process does not send tasks to a draining worker"
+        assert view(fleet)[owner].startswith("NOLB"), "a new process does not send tasks to a draining worker"
     assert fleet.haproxy("show info").split("\nPid: ")[1].split()[0] != first
     status, again, named = post(fleet, "before-the-reload")
     assert (status, again["id"], named) == (200, document["id"], owner), "a key stays with its worker"

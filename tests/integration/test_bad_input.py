@@ -38,6 +38,12 @@ CASES = {
     "window above half": ({"solver_version": "1.3.0", "solver_max_unavailable": "51%"}, "use 50% or less"),
     "window not a number": ({"solver_version": "1.3.0", "solver_max_unavailable": "few"}, "it must be a number"),
     "misspelt setting": ({"solver_version": "1.3.0", "solver_drain_timout": 5}, "did you mean solver_drain_timeout?"),
+    "hook at no point": ({"solver_version": "1.3.0", "solver_hooks": {"before_workers": "/x.yml"}},
+                         "did you mean before_worker?"),
+    "hook that is missing": ({"solver_version": "1.3.0", "solver_hooks": {"on_failure": "/nonexistent/hook.yml"}},
+                             "solver_hooks.on_failure: /nonexistent/hook.yml cannot be read"),
+    "hook that is no list": ({"solver_version": "1.3.0", "solver_hooks": {"on_failure": "/proc/self/comm"}},
+                             "must hold a list of tasks"),
     "long socket path": ({"solver_version": "1.3.0", "solver_control_socket": "/run/" + "x" * 103},
                          "solver_control_socket is 108 bytes long"),
 }
