@@ -3,24 +3,6 @@
 
 from __future__ import annotations
 
-import json
-
-import pytest
-
-
-@pytest.fixture
-def own(host):
-    return host.ansible.get_variables()
-
-
-@pytest.fixture
-def status(host, own):
-    # The release's own program asks: a host need not have curl.
-    program = f"{own['solver_base_dir']}/workers/{own['inventory_hostname']}/current/env/bin/solver-worker"
-    done = host.run("%s status --socket %s --json", program, own["solver_control_socket"])
-    assert done.rc == 0, done
-    return json.loads(done.stdout)
-
 
 def test_it_serves_the_new_release(status):
     assert status["instance"]["version"] == "1.3.0"
