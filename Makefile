@@ -8,7 +8,7 @@ WORKER := roles/worker/files/solver-worker
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration faults faults-quick cores molecule sanity bench hosts hosts-down hosts-test clean
+.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration faults faults-quick cores molecule sanity bench hosts hosts-down hosts-test hosts-molecule clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -66,8 +66,12 @@ hosts: ## Start three disposable systemd hosts with SSH on this machine (root on
 hosts-down: ## Remove them without a trace
 	@$(PYTHON) tests/hosts/lab.py down
 
-hosts-test: $(VENV)/.dev ## Provision, update and break workers on such hosts, over SSH and behind HAProxy (root on Debian)
+hosts-test: $(VENV)/.dev hosts-molecule ## Provision, update and break workers on such hosts, over SSH and behind HAProxy (root on Debian)
 	$(BIN)/pytest tests/hosts --junit-xml=.cache/results/hosts.xml
+
+hosts-molecule: $(VENV)/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" MOLECULE_GLOB='extensions/molecule/hosts/*/molecule.yml' \
+	  molecule --base-config extensions/molecule/hosts/config.yml test --all
 
 bench: $(VENV)/.dev ## Measure the worker's sizes and times
 	PYTHONPATH=$(WORKER)/src $(BIN)/python tests/bench/worker_sizes.py
