@@ -70,7 +70,10 @@ hosts-test: $(VENV)/.dev hosts-molecule ## Provision, update and break workers o
 	$(BIN)/pytest tests/hosts --junit-xml=.cache/results/hosts.xml
 
 hosts-molecule: $(VENV)/.dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" MOLECULE_GLOB='extensions/molecule/hosts/*/molecule.yml' \
+	@# What an interrupted run left behind is gone, whatever molecule remembers of it.
+	$(BIN)/python tests/hosts/keep.py down
+	export PATH="$(CURDIR)/$(BIN):$$PATH" MOLECULE_GLOB='extensions/molecule/hosts/*/molecule.yml'; \
+	  molecule --base-config extensions/molecule/hosts/config.yml reset --scenario-name default && \
 	  molecule --base-config extensions/molecule/hosts/config.yml test --all
 
 bench: $(VENV)/.dev ## Measure the worker's sizes and times

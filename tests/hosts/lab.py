@@ -34,6 +34,7 @@ echo 'deploy ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/deploy
 chmod 0440 /etc/sudoers.d/deploy
 systemctl disable haproxy.service
 systemctl mask systemd-networkd.service systemd-networkd-wait-online.service getty.target console-getty.service
+systemctl mask systemd-update-utmp-runlevel.service
 : > /etc/machine-id
 apt-get clean
 """
