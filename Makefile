@@ -72,9 +72,9 @@ hosts-test: $(VENV)/.dev hosts-molecule ## Provision, update and break workers o
 hosts-molecule: $(VENV)/.dev
 	@# What an interrupted run left behind is gone, whatever molecule remembers of it.
 	$(BIN)/python tests/hosts/keep.py down
-	export PATH="$(CURDIR)/$(BIN):$$PATH" MOLECULE_GLOB='extensions/molecule/hosts/*/molecule.yml'; \
-	  molecule --base-config extensions/molecule/config_hosts.yml reset --scenario-name default && \
-	  molecule --base-config extensions/molecule/config_hosts.yml test --all
+	export PATH="$(CURDIR)/$(BIN):$$PATH" MOLECULE_GLOB='tests/molecule/*/molecule.yml'; \
+	  molecule --base-config tests/molecule/config.yml reset --scenario-name default && \
+	  molecule --base-config tests/molecule/config.yml test --all
 
 bench: $(VENV)/.dev ## Measure the worker's sizes and times
 	PYTHONPATH=$(WORKER)/src $(BIN)/python tests/bench/worker_sizes.py

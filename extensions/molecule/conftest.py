@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -16,7 +17,15 @@ def own(host):
 @pytest.fixture
 def status(host, own):
     # The release's own program asks: a host need not have curl.
-    program = f"{own['solver_base_dir']}/workers/{own['inventory_hostname']}/current/env/bin/solver-worker"
-    done = host.run("%s status --socket %s --json", program, own["solver_control_socket"])
+    name = own["inventory_hostname"]
+    program = f"{own.get('solver_base_dir', '/opt/solver')}/workers/{name}/current/env/bin/solver-worker"
+    socket = own.get("solver_control_socket", f"/run/solver/{name}/control.sock")
+    with host.sudo() if own.get("solver_become") else contextlib.nullcontext():
+        done = host.run("%s status --socket %s --json", program, socket)
     assert done.rc == 0, done
     return json.loads(done.stdout)
+
+
+@pytest.fixture
+def name(own):
+    return own["inventory_hostname"]

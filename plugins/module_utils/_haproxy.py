@@ -42,14 +42,12 @@ def ask(path: str, command: str, timeout: float) -> str:
         except ConnectionRefusedError as error:
             raise RouterError("dead", f"nobody answers at '{path}': the router has ended") from error
         except PermissionError as error:
-            raise RouterError("denied", f"this user may not use '{path}'; become root or {_HINT}") from error
+            raise RouterError("denied", f"this user may not use '{path}'; become root or a member of the socket's "
+                                        "group") from error
         except TimeoutError as error:
             raise RouterError("hung", f"no complete answer from '{path}' within {timeout:g} s") from error
         except OSError as error:
             raise RouterError("broken", f"asking '{path}': {error}") from error
-
-
-_HINT = "a member of the socket's group"
 
 
 def _read(line: socket.socket, deadline: float) -> bytes:

@@ -59,15 +59,15 @@ def gate_back(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[s
 def last_gate(facts: Outcomes, back: bool = False) -> dict[str, Any]:
     """Return the gate's last decision, from the facts of all workers, or that a hook of the user closed it.
 
-    Facts reach the workers of one wave, so each has the decision of its own. Nothing of the user's stops a rollback.
+    Facts reach the workers of one wave, so each has the decision of its own.
     """
     name = "solver_back_gate" if back else "solver_gate"
     last = dict(max((own.get(name) or {} for own in facts.values()), key=lambda state: int(state.get("looks") or 0),
                     default={}))
     if back or (last.get("cause") and not last.get("open")):
         return last
-    failed = next((failure for failure in hook_failures(facts)
-                   if failure["hook"] in ("before_rollout", "before_wave") and not failure.get("back")), None)
+    # One before a worker keeps only that worker from its update.
+    failed = next((failure for failure in hook_failures(facts) if failure["stops"] and not failure.get("worker")), None)
     if failed is None:
         return last
     return {**last, "open": False, "cause": "hook",
@@ -92,7 +92,7 @@ def hook_line(failure: Mapping[str, Any]) -> str:
 
 def hook_outcome(failures: Sequence[Mapping[str, Any]], plan: Plan, name: str) -> dict[str, Any]:
     """Return the outcome of a worker that its own hook kept from being updated."""
-    failure = next(failure for failure in failures if failure["hook"] == "before_worker")
+    failure = next(failure for failure in failures if failure["stops"])
     planned = plan["workers"][name]
     return {"outcome": "failed", "cause": "hook", "reason": hook_line(failure), "from": planned["from"],
             "to": planned["to"]}

@@ -138,6 +138,28 @@ def test_failed_and_unreachable_in_one_wave_stop_the_rollout(make_fleet, where):
     fleet.assert_all_serve()
 
 
+def test_a_worker_that_is_lost_in_its_hook_is_unreachable(make_fleet, tmp_path):
+    """A play goes on over an unreachable task; what follows in the user's tasks and in ours must not hurt."""
+    fleet: Fleet = make_fleet(3)
+    lines = Lines(fleet)
+    inventory = fleet.write_inventory("lines.yml", w1=lines.host)
+    hook = tmp_path / "lose.yml"
+    hook.write_text(f"""\
+- name: Lose the line
+  ansible.builtin.file: {{path: {lines.folder}/w1.cut, state: touch}}
+  delegate_to: localhost
+  when: inventory_hostname == 'w1'
+- name: Meet a dead line
+  ansible.builtin.ping:
+""", encoding="utf-8")
+    done = fleet.roll("1.3.0", inventory=inventory, env=lines.env, solver_hooks={"before_worker": str(hook)},
+                      solver_max_fail_percentage=34)
+    assert done.returncode != 0, done.stdout
+    assert fleet.outcomes() == {"w1": "unreachable", "w2": "updated", "w3": "updated"}, done.stdout
+    assert fleet.versions() == {"w1": "1.2.0", "w2": "1.3.0", "w3": "1.3.0"}
+    fleet.assert_all_serve()
+
+
 def test_a_host_that_is_cut_off_in_its_update_comes_back_by_its_lease(make_fleet):
     fleet: Fleet = make_fleet(3)
     lines = Lines(fleet)

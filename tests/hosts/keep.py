@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -67,8 +66,7 @@ def hold() -> int:
         fleet.place(w1="h1", w2="h2", w3="h1")
         fleet.route("r1")
         (FOLDER / "keeper.pid").write_text(str(os.getpid()))
-        while True:
-            time.sleep(3600)
+        signal.pause()
     finally:
         fleet.close()
 

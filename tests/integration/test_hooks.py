@@ -99,6 +99,7 @@ def test_a_hook_that_fails_before_a_worker_or_a_wave_stops_there(make_fleet, hoo
         hooks.write(point)
     again = fleet.roll("1.3.0", solver_hooks=hooks.paths)
     assert again.returncode == 0, again.stdout
+    assert hooks.ran()[0]["name"] == "before_rollout", "a run that goes on runs it again"
     assert set(fleet.versions().values()) == {"1.3.0"}
     assert fleet.verdict()["rollout_id"] == verdict["rollout_id"]
 
@@ -123,15 +124,28 @@ def test_a_hook_that_fails_afterwards_only_warns(make_fleet, hooks):
     assert len(warned) == 3, verdict["warnings"]  # one a worker; those of the two waves say the same
     assert "The hook after_rollout failed" in done.stdout
 
-    # What brings workers back is not stopped by a hook.
-    hooks.write("before_worker", "solver_hook.going_back")
-    hooks.write("before_wave", "solver_hook.going_back")
-    back = fleet.playbook(
-        "rolling_update", solver_version="1.4.1", solver_hooks=hooks.paths, solver_max_fail_percentage=0,
-        solver_probe_retries=1)
-    assert back.returncode != 0, back.stdout
-    fleet.assert_all_serve()
-    assert set(fleet.versions().values()) == {"1.3.0"}
+
+def test_no_hook_stops_what_brings_workers_back(make_fleet, hooks):
+    fleet: Fleet = make_fleet(3)
+    for point in ("before_rollout", "before_wave", "before_worker"):
+        hooks.write(point, "solver_hook.going_back")
+    # Within 34 % one may fail: w1 is updated, w2 and w3 meet a port that is taken, and w1 goes back.
+    taken = fleet.hosts()["w1"]["solver_data_port"]
+    inventory = fleet.write_inventory("taken.yml", w2={"solver_data_port": taken}, w3={"solver_data_port": taken})
+    aborted = fleet.roll("1.3.0", inventory=inventory, solver_hooks=hooks.paths, solver_max_fail_percentage=34)
+    assert aborted.returncode != 0, aborted.stdout
+    assert fleet.outcomes() == {"w1": "rolled_back", "w2": "reverted", "w3": "reverted"}, aborted.stdout
+    assert fleet.verdict()["verdict"] == "rolled_back"
+    going_back = [own["name"] for own in hooks.ran() if own["going_back"]]
+    assert going_back == ["before_wave", "before_worker", "after_worker", "after_wave"]
+
+    done = fleet.roll("1.3.0", solver_hooks=hooks.paths, solver_force=True)
+    assert done.returncode == 0, done.stdout
+    assert hooks.ran()[0]["name"] == "before_rollout"
+    back = fleet.playbook("rollback", solver_hooks=hooks.paths)
+    assert back.returncode == 0, back.stdout
+    assert set(fleet.versions().values()) == {"1.2.0"}
+    assert len([text for text in fleet.verdict()["warnings"] if "had enough" in text]) == 5, fleet.verdict()["warnings"]
 
 
 def test_a_hook_that_cannot_be_loaded_ends_the_run_before_anything_is_touched(make_fleet, hooks):

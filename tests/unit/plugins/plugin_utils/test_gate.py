@@ -220,7 +220,7 @@ def test_no_router_that_answers_is_no_proof_that_anybody_serves():
     assert not ask(made, seen=seen, stalled=900.0).wait
 
 
-BROKEN = {"hook": "before_wave", "back": False, "task": "Silence the alert", "reason": "401\nno"}
+BROKEN = {"hook": "before_wave", "stops": True, "task": "Silence the alert", "reason": "401\nno"}
 
 
 def test_a_hook_before_a_wave_closes_the_gate_but_never_that_of_a_rollback():
@@ -229,14 +229,16 @@ def test_a_hook_before_a_wave_closes_the_gate_but_never_that_of_a_rollback():
     assert (last["open"], last["cause"]) == (False, "hook")
     assert "the hook before_wave failed in its task 'Silence the alert': 401 no" in last["reason"]
     assert _gate.last_gate(facts, back=True) == {}
-    for failure in ({**BROKEN, "back": True}, {**BROKEN, "hook": "after_wave"}):
-        assert _gate.last_gate({"w1": {**facts["w1"], "solver_wave_hook_failures": [failure]}})["open"]
+    only_warns = {"w1": {**facts["w1"], "solver_wave_hook_failures": [{**BROKEN, "stops": False}]}}
+    assert _gate.last_gate(only_warns)["open"]
+    of_worker = {"w1": {"solver_gate": {"open": True}, "solver_hook_failures": [{**BROKEN, "worker": "w1"}]}}
+    assert _gate.last_gate(of_worker)["open"]
     closed = {"open": False, "cause": "budget", "looks": 2}
     assert _gate.last_gate({**facts, "w2": {"solver_gate": closed}}) == closed
 
 
 def test_the_failures_of_a_wave_are_told_once():
-    of_worker = {"hook": "before_worker", "worker": "w2", "task": "", "reason": "no"}
+    of_worker = {"hook": "before_worker", "stops": True, "worker": "w2", "task": "", "reason": "no"}
     facts = {"w1": {"solver_wave_hook_failures": [BROKEN]},
              "w2": {"solver_wave_hook_failures": [BROKEN], "solver_hook_failures": [of_worker]}}
     assert _gate.hook_failures(facts) == [BROKEN, of_worker]

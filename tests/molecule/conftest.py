@@ -1,0 +1,1 @@
+../../extensions/molecule/conftest.py
