@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import stat
 import time
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -399,6 +400,31 @@ async def test_a_token_that_aged_while_we_were_away_is_expired(world: World) -> 
     document = await worker.final(accepted["id"])
     assert (document["state"], document["solution"]) == ("expired", None)
     assert (await worker.status())["totals"]["expired"] == 1
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+async def test_a_wall_clock_stepped_over_a_restart_ages_nothing(world: World, step: int) -> None:
+    world.sandbox("--solve", "default=0.2:0.2")
+    worker = await world.worker(tasks={"time_limit_s": 60.0}).start()
+    solved = await worker.final((await worker.post("k1", task(1)))[1]["id"])
+    await world.faults({"on": "res", "fault": "ERROR_ZERO_BALANCE"})
+    _status, waiting = await worker.post("k2", task(2))
+    await wait_open(worker, 1, "polling")
+
+    for _again in range(2):
+        await worker.term()
+        await worker.start(SF_CLOCK=str(step))
+        _status, read = await worker.get(solved["id"])
+        assert (read["state"], read["solution"]) == ("succeeded", solved["solution"])
+        for name in ("accepted_at", "solved_at", "expires_at"):
+            moved = datetime.fromisoformat(read[name]) - datetime.fromisoformat(solved[name])
+            assert abs(moved.total_seconds() - step) < 1, (name, solved, read)
+        assert 0 <= (await worker.status())["tasks"]["oldest_age_s"] < 60
+
+    await world.no_faults()
+    assert (await worker.final(waiting["id"]))["state"] == "succeeded"
+    totals = (await worker.status())["totals"]
+    assert (totals["succeeded"], totals["failed"], totals["expired"]) == (2, 0, 0)
 
 
 # -- drains

@@ -5,14 +5,17 @@ SF_VERSION=x        runs as another version
 SF_SCHEMA=n         knows that many journal schemas, each adding a column and a table
 SF_KILL=step:when   kills itself right before or after the commit of the first such step
 SF_MIN_READER=n     with SF_SCHEMA: the last step demands such a reader
+SF_CLOCK=s          sees a wall clock that is off by so many seconds
 """
 
 import os
 import signal
 import sys
+import time
+from types import SimpleNamespace
 
 import solver_worker
-from solver_worker import cli, schema
+from solver_worker import cli, clock, schema
 from solver_worker.journal import Journal
 
 
@@ -57,7 +60,15 @@ def bend_commit(step: str, when: str) -> None:
     Journal._commit = dying  # type: ignore[method-assign]
 
 
+def bend_clock(seconds: float) -> None:
+    clock.time = SimpleNamespace(  # type: ignore[assignment]
+        time=lambda: time.time() + seconds, clock_gettime=time.clock_gettime
+    )
+
+
 if __name__ == "__main__":
+    if "SF_CLOCK" in os.environ:
+        bend_clock(float(os.environ["SF_CLOCK"]))
     if "SF_VERSION" in os.environ:
         bend_version(os.environ["SF_VERSION"])
     if "SF_SCHEMA" in os.environ:

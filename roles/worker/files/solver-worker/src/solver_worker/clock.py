@@ -8,19 +8,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+UNKNOWN_BOOT = "unknown"
 
 
 class Clock:
     """``boot`` measures leases and waits; ``now`` is a date that nobody can step while we run."""
 
     def __init__(self) -> None:
-        self._offset = time.time() - self.boot()
+        self.offset = time.time() - self.boot()
 
     def boot(self) -> float:
         return time.clock_gettime(_BOOTTIME)
 
     def now(self) -> float:
-        return self._offset + self.boot()
+        return self.offset + self.boot()
 
 
 def kernel_boot_id() -> str:
@@ -28,7 +29,7 @@ def kernel_boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
-        return "unknown"
+        return UNKNOWN_BOOT
 
 
 def rfc3339(at: float | None) -> str | None:

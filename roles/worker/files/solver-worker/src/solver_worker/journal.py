@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import schema
+from .clock import UNKNOWN_BOOT
 from .schema import Stamp
 
 TOTALS = (
@@ -62,6 +63,10 @@ _COLUMNS = (
     "id, idempotency_key, digest, method, state, payload, provider_id, accepted_at, submitted_at, solved_at,"
     " expires_at, final_at, gone_at, resubmits, solution, error_code, error_class"
 )
+
+_DATES = ("accepted_at", "submitted_at", "solved_at", "expires_at", "final_at", "gone_at")
+# Less than this is drift, and nothing is judged that exactly.
+CLOCK_STEP_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -172,13 +177,30 @@ class Journal:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
-    def count_start(self) -> int:
-        """How many processes opened this journal before."""
+    def count_start(self, kernel: str, offset: float) -> int:
+        """How many processes opened this journal before. OFFSET: the date at which the machine's boot clock was 0."""
         earlier = int(self.meta("starts") or 0)
         with self._write() as db:
             self._set(db, "starts", str(earlier + 1))
             db.execute("DELETE FROM probes WHERE answer IS NULL")
+            self._follow_clock(db, earlier, kernel, offset)
         return earlier
+
+    def _follow_clock(self, db: sqlite3.Connection, earlier: int, kernel: str, offset: float) -> None:
+        """Moves all dates along when the wall clock was set since the last process: nothing ages by that.
+
+        Only within one boot of the machine can a step be told from time that went by. A release that does not keep
+        this note may have run in between; then the number of its start does not fit, and nothing is moved.
+        """
+        noted = json.loads(self.meta("clock") or "{}")
+        if noted.get("kernel") == kernel != UNKNOWN_BOOT and noted.get("starts") == earlier:
+            step = offset - float(noted["offset"])
+            if abs(step) >= CLOCK_STEP_S:
+                moved = ", ".join(f"{name} = {name} + :step" for name in _DATES)
+                db.execute(f"UPDATE tasks SET {moved}", {"step": step})  # noqa: S608
+                db.execute("UPDATE probes SET begun_at = begun_at + :step", {"step": step})
+        note = {"kernel": kernel, "offset": offset, "starts": earlier + 1}
+        self._set(db, "clock", json.dumps(note))
 
     def save_drain(self, drain: Mapping[str, Any] | None, serving_version: str | None = None) -> None:
         """The drain, or none; with a version: from now on that version serves."""

@@ -83,7 +83,7 @@ class Worker:
         """Opens the journal; raises JournalRefusedError with the file untouched."""
         try:
             journal = Journal(self.config.journal_path)
-            self.restarts = journal.count_start()
+            self.restarts = journal.count_start(kernel_boot_id(), self.clock.offset)
         except (sqlite3.Error, OSError) as exc:
             raise JournalRefusedError("journal_unusable", f"opening the journal: {exc}") from exc
         self.journal = journal
