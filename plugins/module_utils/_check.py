@@ -59,6 +59,7 @@ class CheckOptions(NamedTuple):
     expect_state: Sequence[str] = ("running", "drained")
     totals_before: Json | None = None
     soak: float = 0.0
+    soak_since: Json | None = None
     request_id: str | None = None
     probe_task: Json | None = None
     probe_expect: str | None = None
@@ -252,7 +253,9 @@ class CheckFlow:
         # Without a request_id a later call could not go on with the same probe: then this one waits to the end.
         resumable = options.request_id is not None or "probe" not in options.checks
         slice_s = options.wait_slice if resumable else self.limit
-        self.span = Span(clock or Clock(), slice_s, elapsed_since(options.since, machine()))
+        now = machine()
+        self.span = Span(clock or Clock(), slice_s, elapsed_since(options.since, now))
+        self.watched_before = elapsed_since(options.soak_since, now)
         self.status: Json | None = None
         self.pending = "the worker was not asked yet"
         self.answered: str | None = None
@@ -394,7 +397,7 @@ class CheckFlow:
         """Watch a good worker for as long as asked; any change for the worse fails at once."""
         while self.options.soak > 0:
             status = self.status or {}
-            left = self.options.soak - seconds_in_state(status, self.wall())
+            left = self.options.soak - self._watched(status)
             if left <= 0:
                 break
             self.pending = f"the worker is watched for {left:.0f} s more"
@@ -408,6 +411,12 @@ class CheckFlow:
             self.span.pause(SHORTEST_ROUND_S - (self.span.in_call() - started))
         self.result["done"] = True
         return True
+
+    def _watched(self, status: Json) -> float:
+        """The worker's own date of its state is wrong by any step of the wall clock since its process began."""
+        if self.options.soak_since:
+            return self.watched_before + self.span.in_call()
+        return seconds_in_state(status, self.wall())
 
     # --- the probe ---
 

@@ -89,6 +89,13 @@ options:
     description: Seconds that the worker must have been in its good state, watched with O(checks).
     type: float
     default: 0.0
+  soak_since:
+    description:
+      - RV(host_clock) of the module on the same target that put the worker into service, from which O(soak) then
+        counts over all calls.
+      - Without it O(soak) counts from the date at which the worker says that it came into its state. A wall clock
+        that is set meanwhile makes that wrong.
+    type: dict
   request_id:
     description:
       - Names the probe, so that repeated calls go on with it. The module makes the process and O(since)
@@ -337,6 +344,7 @@ def argument_spec() -> dict[str, dict[str, Any]]:
         "expect_state": {"type": "list", "elements": "str", "default": ["running", "drained"]},
         "totals_before": {"type": "dict"},
         "soak": {"type": "float", "default": 0.0},
+        "soak_since": {"type": "dict"},
         "request_id": {"type": "str"},
         "since": {"type": "dict"},
         "probe_task": {"type": "dict"},

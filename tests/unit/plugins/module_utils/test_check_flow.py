@@ -213,6 +213,21 @@ def test_a_soak_watches_the_worker(clock: Any, tools: Any) -> None:
     assert failing(flow(worker, checks=["worker"], soak=90)).code == "worker_failed"
 
 
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_soak_since_a_reading_of_the_host_minds_no_stepped_clock(clock: Any, tools: Any, step: float) -> None:
+    worker = ScriptedWorker(clock, [tools.status()], [])
+
+    def call() -> bool:
+        check = flow(worker, checks=["worker"], soak=30, soak_since={"host_boot_id": "h", "uptime_s": 100.0})
+        wall = check.wall
+        check.wall = lambda: wall() + step
+        return check.run()
+
+    assert call() is False
+    assert call() is True
+    assert clock.now() == pytest.approx(1030, abs=1)
+
+
 @pytest.mark.parametrize(
     ("options", "changes", "code"),
     [
