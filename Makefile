@@ -8,7 +8,7 @@ WORKER := roles/worker/files/solver-worker
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration faults faults-quick cores molecule sanity bench hosts hosts-down hosts-test hosts-molecule clean
+.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration faults faults-quick traps cores molecule sanity bench hosts hosts-down hosts-test hosts-molecule clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -47,6 +47,9 @@ integration: $(VENV)/.dev ## Modules and playbooks against real workers, under t
 
 faults: $(VENV)/.dev ## Inject every fault into real fleets under traffic; prints a table
 	$(BIN)/pytest tests/faults -n 2 --junit-xml=.cache/results/faults.xml
+
+traps: $(VENV)/.dev ## Every trap of Ansible, on the oldest and the newest ansible-core that can be installed here
+	$(BIN)/python tools/cores.py --traps
 
 faults-quick: $(VENV)/.dev
 	$(BIN)/pytest tests/faults -n 2 -m quick --junit-xml=.cache/results/faults.xml

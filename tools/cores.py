@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +26,8 @@ CORES: dict[str, tuple[str, ...]] = {
 }
 KEYWORD = "good_release or one_failure or (failed_and_unreachable and first) or abort_rolls or two_operators"
 TESTS = ("tests/integration/test_rolling_update.py", "tests/faults")
+# Every trap of Ansible that docs/ansible-traps.md lists, as far as it needs no test host.
+TRAPS = ("tests/integration", "tests/faults")
 
 
 def main() -> int:
@@ -32,13 +35,15 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every supported core, not only the oldest and newest")
     parser.add_argument("--keyword", "-k", default=KEYWORD,
                         help="which of the playbook's tests, as for pytest -k (%(default)s)")
+    parser.add_argument("--traps", action="store_true", help="the tests marked as traps instead; takes long")
     args = parser.parse_args()
     chosen = possible() if args.all else ends(possible())
     if not chosen:
         print("no supported ansible-core can run on the Pythons of this machine", file=sys.stderr)
         return 1
     print("cores: " + ", ".join(f"{core} on Python {python}" for core, (python, _path) in chosen.items()), flush=True)
-    codes = [run(core, path, args.keyword) for core, (_python, path) in chosen.items()]
+    words = [*TRAPS, "-m", "trap"] if args.traps else [*TESTS, "-k", args.keyword]
+    codes = [run(core, path, words) for core, (_python, path) in chosen.items()]
     return max(codes)
 
 
@@ -71,15 +76,13 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def run(core: str, python: str, keyword: str) -> int:
+def run(core: str, python: str, words: Sequence[str]) -> int:
     folder = HOME / core
     if not (folder / "bin" / "ansible-playbook").exists():
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", f"ansible-core~={core}.0"],
                        check=True)
-    command = [sys.executable, "-m", "pytest", *TESTS, "-n", "2", f"--junit-xml={ROOT}/.cache/results/core-{core}.xml"]
-    if keyword:
-        command += ["-k", keyword]
+    command = [sys.executable, "-m", "pytest", *words, "-n", "2", f"--junit-xml={ROOT}/.cache/results/core-{core}.xml"]
     version = subprocess.run([str(folder / "bin/ansible-playbook"), "--version"], capture_output=True, text=True,
                              check=True).stdout.splitlines()[0]
     print(f"--- {version}", flush=True)

@@ -44,8 +44,14 @@ def ids(fleet: Fleet) -> set[str]:
 QUICK = (("SIGKILL", "draining"), ("SIGKILL", "switched"))
 
 
+def marks(how: str, phase: str) -> list[pytest.MarkDecorator]:
+    """Which runs are quick, and which show what each ansible-core makes of a signal."""
+    quick = [pytest.mark.quick] if (how, phase) in QUICK else []
+    return [*quick, pytest.mark.trap] if phase == "draining" else quick
+
+
 @pytest.mark.parametrize(("how", "phase"), [
-    pytest.param(how, phase, marks=[pytest.mark.quick] if (how, phase) in QUICK else [])
+    pytest.param(how, phase, marks=marks(how, phase))
     for how in SIGNALS for phase in PHASES
     # the gentler signals differ only in the middle of a worker's update
     if how == "SIGKILL" or phase not in ("before the first drain", "second wave")])
@@ -66,6 +72,7 @@ def test_run_again_converges_and_continues(make_fleet, phase, how):
     assert_nothing_lost(audit)
 
 
+@pytest.mark.trap
 @pytest.mark.parametrize(("phase", "version"), [("draining", "1.2.0"), ("switched", "1.3.0")])
 def test_the_leases_alone_bring_every_worker_back(make_fleet, phase, version):
     """Expiry before the switch resumes; after it the worker verifies itself and then serves."""

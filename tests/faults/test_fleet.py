@@ -9,9 +9,10 @@ import socket
 
 import pytest
 from faultlib import FAILS_ITS_PROBE, LEASES, Lines, provider_faults, record_of, until, watched
-from fleetlib import Fleet, assert_nothing_lost, control, wait_for
+from fleetlib import Fleet, assert_nothing_lost, control, overlay, wait_for
 
 
+@pytest.mark.trap
 @pytest.mark.quick
 def test_two_operators_at_once(make_fleet):
     """The second is refused and told who is at work; or it waits, finds its work done, and is content."""
@@ -31,6 +32,7 @@ def test_two_operators_at_once(make_fleet):
     assert set(fleet.versions().values()) == {"1.3.0"}
 
 
+@pytest.mark.trap
 @pytest.mark.parametrize(("request_name", "verdict"), [("pause", "paused"), ("abort", "aborted")])
 def test_a_request_ends_the_rollout_before_its_next_wave(make_fleet, request_name, verdict):
     fleet: Fleet = make_fleet(3)
@@ -60,6 +62,7 @@ def test_a_request_without_a_rollout_says_so(make_fleet):
     assert "No rollout is running" in done.stdout
 
 
+@pytest.mark.trap
 def test_an_inventory_that_lacks_a_worker_is_refused(make_fleet):
     """As a sliced job or a shortened inventory would look; two slices would drain twice the window."""
     fleet: Fleet = make_fleet(3)
@@ -109,6 +112,7 @@ def test_the_floor_is_kept_and_said_while_somebody_else_uses_the_window_up(make_
     assert fleet.versions() == {"w1": "1.3.0", "w2": "1.2.0"}, out
 
 
+@pytest.mark.trap
 @pytest.mark.parametrize("where", ["first", "last"])
 def test_failed_and_unreachable_in_one_wave_stop_the_rollout(make_fleet, where):
     """Ansible loses the stop when one host fails and another is lost in the same task of the same batch."""
@@ -310,3 +314,22 @@ def test_a_disk_that_fills_while_staging_refuses_before_the_first_drain(make_fle
     assert {name: fleet.status(name)["seq"] for name in fleet.hosts()} == seqs
     done = fleet.roll("1.3.0")
     assert done.returncode == 0, done.stdout
+
+
+def test_a_wall_clock_that_is_set_ages_no_task_and_no_soak(make_fleet, tmp_path):
+    """Each new process sees another wall clock than the one before, an hour ahead and then an hour behind."""
+    off = tmp_path / "off"
+    bent = overlay(tmp_path / "bent", clock=("time.time()", f"time.time() + float(Path({str(off)!r}).read_text())"))
+    off.write_text("0")
+    fleet: Fleet = make_fleet(2, solver_local_fleet_versions=["1.5.0", "1.5.1"],
+                              solver_local_fleet_overlays={"1.5.0": bent, "1.5.1": bent})
+    fleet.start_traffic(rate=6)
+    for seconds, version in ((3600, "1.5.1"), (-3600, "1.5.0")):
+        off.write_text(str(seconds))
+        with watched(fleet):
+            done = fleet.roll(version, solver_drain_mode="handover", solver_min_healthy_time=4)
+        assert done.returncode == 0, done.stdout
+        timings = [worker["timings"]["soak"] for worker in fleet.verdict()["workers"]]
+        assert all(4 <= seconds < 30 for seconds in timings), timings
+    assert_nothing_lost(fleet.end_traffic())
+    fleet.assert_all_serve()

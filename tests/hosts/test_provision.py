@@ -169,6 +169,40 @@ def test_a_host_cut_off_in_its_wave_comes_back_by_its_lease(fleet: HostFleet) ->
     assert set(fleet.versions().values()) == {"1.2.0"}
 
 
+@pytest.mark.parametrize(("moment", "versions"), [
+    ("draining", {"w1": "1.3.0", "w2": "1.2.0", "w3": "1.2.0"}),
+    ("switched", {"w1": "1.3.0", "w2": "1.3.0", "w3": "1.2.0"}),
+])
+def test_a_host_rebooted_in_its_wave_serves_by_its_lease_and_the_next_run_goes_on(
+    fleet: HostFleet, moment: str, versions: dict[str, str],
+) -> None:
+    """Before the switch it serves as it was; after it, the new version verifies itself first."""
+    assert fleet.roll("1.2.0").returncode == 0
+    before = boots(fleet)["w2"]
+    fleet.start_traffic(rate=8)
+    with watched(fleet) as seen:
+        running = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_progress_deadline=160,
+                                       solver_min_healthy_time=20, **LEASES)
+        until(seen, "the drain of w2", lambda: seen.last("w2").get("drain"), running, 200)
+        if moment == "switched":
+            until(seen, "the new process of w2", lambda: seen.last("w2").get("instance", {}).get("version") == "1.3.0",
+                  running, 200)
+        fleet.workers["w2"][0].ssh("systemctl reboot")
+        out, _none = running.communicate(timeout=400)
+        assert running.returncode != 0
+        assert fleet.outcomes() == {"w1": "updated", "w2": "unreachable", "w3": "not_attempted"}, out
+        wait_for(lambda: seen.last("w2").get("state") == "running", "w2 in service by its lease", 150)
+        assert fleet.versions() == versions
+        assert boots(fleet)["w2"] != before
+        done = fleet.roll("1.3.0")
+    assert done.returncode == 0, done.stdout
+    assert set(fleet.versions().values()) == {"1.3.0"}
+    audit = fleet.end_traffic()
+    assert audit["lost"] == audit["wrong"] == audit["billed_twice"] == audit["expired"] == 0, audit
+    assert audit["accepted"] > 20
+    fleet.assert_all_serve()
+
+
 def test_a_worker_is_removed_after_its_last_task(fleet: HostFleet) -> None:
     fleet.start_traffic(rate=8)
     done = fleet.playbook("remove", solver_only=["w3"])
@@ -182,4 +216,4 @@ def test_a_worker_is_removed_after_its_last_task(fleet: HostFleet) -> None:
     assert again.returncode == 0, again.stdout
     del fleet.workers["w3"]
     fleet.write()
-    assert fleet.roll("1.3.0").returncode == 0
+    assert fleet.roll("1.2.0").returncode == 0

@@ -52,6 +52,7 @@ def hooks(tmp_path: Path) -> Hooks:
     return Hooks(tmp_path)
 
 
+@pytest.mark.trap
 def test_each_hook_runs_at_its_point_and_never_without_work(make_fleet, hooks):
     fleet: Fleet = make_fleet(3)
     plan = fleet.roll("1.3.0", "--check", solver_hooks=hooks.paths)

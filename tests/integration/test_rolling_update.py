@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 
+import pytest
 from fleetlib import Fleet, assert_nothing_lost, control, wait_for
 
 
@@ -66,6 +67,7 @@ def test_a_release_whose_probe_fails_never_takes_a_task(make_fleet):
     assert fleet.verdict()["verdict"] == "aborted"
 
 
+@pytest.mark.trap
 def test_one_failure_of_four_is_within_25_percent(make_fleet):
     fleet: Fleet = make_fleet()
     with socket.socket() as taken:
@@ -82,6 +84,7 @@ def test_one_failure_of_four_is_within_25_percent(make_fleet):
     assert "Mixed versions: 1 on 1.2.0 (w2); 3 on 1.3.0 (w1, w3, w4)" in status.stdout
 
 
+@pytest.mark.trap
 def test_an_unreachable_worker_counts(make_fleet):
     fleet: Fleet = make_fleet()
     with socket.socket() as closed:
@@ -101,6 +104,7 @@ def test_an_unreachable_worker_counts(make_fleet):
     assert fleet.versions() == {"w1": "1.2.0", "w2": "1.3.0", "w3": "1.3.0", "w4": "1.3.0"}
 
 
+@pytest.mark.trap
 def test_a_limited_run_is_refused(make_fleet):
     fleet: Fleet = make_fleet(2)
     done = fleet.roll("1.3.0", "--limit", "w2")

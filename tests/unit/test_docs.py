@@ -134,10 +134,14 @@ def test_the_page_of_the_verdict_names_every_field_and_word():
     assert [word for word in words if f"| `{word}` |" not in text] == []
 
 
-def test_every_named_test_exists():
+NAMED = r"`([\w./-]+\.py)::(test_\w+)`"
+
+
+@pytest.mark.parametrize(("page", "least"), [("what-happens-when.md", 30), ("ansible-traps.md", 20)])
+def test_every_named_test_exists(page, least):
     """A row that promises a test which is gone is worse than no row."""
-    named = re.findall(r"`([\w./-]+\.py)::(test_\w+)`", (DOCS / "what-happens-when.md").read_text(encoding="utf-8"))
-    assert len(named) >= 30
+    named = re.findall(NAMED, (DOCS / page).read_text(encoding="utf-8"))
+    assert len(named) >= least
     folders = (ROOT / "tests", ROOT / "roles/worker/files/solver-worker/tests")
     missing = []
     for file, test in named:
@@ -145,6 +149,25 @@ def test_every_named_test_exists():
         if not any(test in _functions(path) for path in found):
             missing.append(f"{file}::{test}")
     assert missing == []
+
+
+def test_the_traps_that_run_on_both_cores_are_those_that_are_marked():
+    named = set(re.findall(r"\[both\] " + NAMED, (DOCS / "ansible-traps.md").read_text(encoding="utf-8")))
+    files = [path for folder in ("integration", "faults") for path in (ROOT / "tests" / folder).glob("test_*.py")]
+    marked = {(path.name, test) for path in files for test in _traps(path)}
+    assert named == marked
+
+
+def _traps(path: Path) -> set[str]:
+    """The tests with the mark, their own, their module's, or that of some of their parameters."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tests = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    whole = any(isinstance(node, ast.Assign) and "mark.trap" in ast.unparse(node) for node in tree.body)
+    by_parameter = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node not in tests
+                    and "mark.trap" in ast.unparse(node)}
+    words = {"mark.trap", *(f"{name}(" for name in by_parameter)}
+    return {node.name for node in tests
+            if whole or any(word in ast.unparse(own) for own in node.decorator_list for word in words)}
 
 
 def _functions(path: Path) -> set[str]:

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the playbooks must say literally, because Ansible makes something else of anything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
+
+
+class Loader(yaml.SafeLoader):
+    """Knows the tags of Ansible."""
+
+
+Loader.add_multi_constructor("!", lambda loader, _suffix, node: loader.construct_scalar(node))
+
+
+def plays(path: Path) -> list[dict[str, Any]]:
+    return [play for play in yaml.load(path.read_text(encoding="utf-8"), Loader) if "hosts" in play]
+
+
+def waves() -> list[dict[str, Any]]:
+    return [play for play in plays(ROOT / "playbooks" / "rolling_update.yml") if "serial" in play]
+
+
+def test_the_plays_that_roll_say_literally_how():
+    assert len(waves()) == 2, "one play rolls, one rolls back"
+    for play in waves():
+        assert play["strategy"] == "ansible.builtin.linear"
+        assert play["any_errors_fatal"] is False
+        assert play["max_fail_percentage"] == 0
+        assert play["ignore_unreachable"] is True
+        # No host variable is seen there: only groups, which the plan made.
+        assert "groups | solver.fleet.wave_sizes" in play["serial"]
+        assert "groups | solver.fleet.wave_hosts" in play["hosts"]
+        assert "order" not in play, "it would destroy the order of the plan"
+
+
+def test_no_play_that_matters_addresses_localhost():
+    """A limit skips such a play without a word; what is left says only that there are no workers."""
+    local = {f"{path.stem}: {play['name']}" for path in PLAYBOOKS for play in plays(path)
+             if path.stem != "local_fleet" and play["hosts"] == "localhost"}
+    assert all(name.endswith("Refuse an empty fleet") for name in local), local
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
+def test_nothing_asks_a_person(path):
+    text = path.read_text(encoding="utf-8")
+    assert "vars_prompt" not in text
+    assert "ansible.builtin.pause" not in text
+
+
+def test_every_guard_runs_whatever_tags_are_chosen():
+    """With --tags a task that lacks `always` is skipped, and a gate that is skipped is open."""
+    for play in waves():
+        gate, *rest = play["tasks"]
+        leave = next(task for task in rest if task.get("ansible.builtin.meta") == "end_host")
+        assert gate["tags"] == leave["tags"] == ["always"]
