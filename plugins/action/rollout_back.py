@@ -40,5 +40,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 
 def _swapped(worker: dict[str, Any]) -> dict[str, Any]:
+    """Without a probe: that release has served here, and a provider that is down must not keep it from serving."""
     return {**worker, "from": worker["to"], "from_release": worker["release"], "to": worker["back_version"],
-            "release": worker["back_to"], "back_to": None, "back_version": None, "serving": True, "steal": False}
+            "release": worker["back_to"], "back_to": None, "back_version": None, "serving": True, "steal": False,
+            "probe": False, "on_expire": None}

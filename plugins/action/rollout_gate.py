@@ -20,7 +20,11 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     gate_back,
     healthy_count,
     last_gate,
+    lost_later,
+    returned_count,
     spent_by,
+    told,
+    with_losses,
     with_routers,
 )
 
@@ -51,6 +55,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         # Going back, what became of a worker there is the last that is known of it.
         last = "solver_back_outcome" if self.back else "solver_outcome"
         outcomes = {host: own.get(last) or own.get("solver_outcome") or {} for host, own in facts.items()}
+        backs = {host: own.get("solver_back_outcome") or {} for host, own in facts.items()}
+        self.told = told({host: own.get("solver_outcome") or {} for host, own in facts.items()}, backs)
+        self.healthy = returned_count(backs) if self.back else healthy_count(self.plan, outcomes)
         before = last_gate(facts, self.back)
         state = before if before.get("cause") and not before.get("open") else self._ask(outcomes, before)
         state["done"], state["todo"] = done_count(self.plan, outcomes), len(self.plan["order"])
@@ -62,23 +69,33 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _ask(self, outcomes: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
         """Look until the wave may begin, or never will."""
         decide = gate_back if self.back else gate
-        healthy = healthy_count(self.plan, outcomes)
         since = time.monotonic()
-        if before.get("healthy") == healthy:
+        if before.get("healthy") == self.healthy:
             since = float(before["since"])
         deadline = float(self.rollout["settings"]["solver_progress_deadline"])
         wave = list(self.task_vars["ansible_play_batch"])
         said = 0.0
         while True:
-            live = self._census()
-            decision = decide(self.plan, outcomes, live, wave, Stall(time.monotonic() - since, deadline))
+            live, lost = self._look(outcomes)
+            known = with_losses(outcomes, lost)
+            decision = decide(self.plan, known, live, wave, Stall(time.monotonic() - since, deadline))
             if not decision.wait:
                 return {"open": decision.open, "cause": decision.cause, "reason": decision.reason,
-                        "healthy": healthy, "since": since, "looks": int(before.get("looks") or 0) + 1}
+                        "healthy": self.healthy, "since": since, "looks": int(before.get("looks") or 0) + 1}
             if time.monotonic() - said >= SAY_EVERY_S:
                 said = time.monotonic()
                 self._say(decision, deadline - (said - since))
             time.sleep(min(PAUSE_S, max(0.1, deadline - (time.monotonic() - since))))
+
+    def _look(self, outcomes: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        """Return how all are now, and who was fine and is lost: not once, a line may be slow, but twice in a row."""
+        live = self._census()
+        silent = set(lost_later(self.plan, outcomes, live))
+        if silent:
+            time.sleep(PAUSE_S)
+            live = self._census()
+            silent &= set(lost_later(self.plan, outcomes, live))
+        return live, silent
 
     def _say(self, decision: Decision, left: float) -> None:
         self._display.display(f"waiting for workers, {left:.0f} s left: {decision.reason}")
@@ -92,7 +109,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "state": "renewed", "rollout_id": self.plan["rollout_id"], "run_id": self.plan["run_id"],
                 "ttl": settings["solver_lock_ttl"],
                 "control_socket": self.rollout["workers"][name]["control_socket"],
-                "control_timeout": settings["solver_control_timeout"]}
+                "control_timeout": settings["solver_control_timeout"], **self.told.get(name, {})}
             for name in self.plan["lock"]["workers"]}
         live = self._everywhere("rollout_lock", args)
         if settings["solver_floor_view"] != "routers":

@@ -7,6 +7,7 @@ from __future__ import annotations
 from datetime import datetime, UTC
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import (
@@ -51,7 +52,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                            check_mode=bool(self._task.check_mode))
         path = plain(task_vars["solver_rollout"])["settings"]["solver_verdict_file"]
         if path:
-            (write_refusal if self._task.check_mode else write_json)(path, document)
+            self._write(path, document)
         result.update(changed=False, verdict=document, msg=verdict_lines(document),
                       not_done=not_done(document, plan), ansible_facts={"solver_verdict": document})
         return result
+
+    def _write(self, path: str, document: dict[str, Any]) -> None:
+        """A file that cannot be written is no reason to keep the lock; the hosts keep the verdict as well."""
+        try:
+            (write_refusal if self._task.check_mode else write_json)(path, document)
+        except AnsibleActionFail as error:
+            document["warnings"].append(f"the verdict is not in its file: {error.message}")

@@ -14,9 +14,11 @@ from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _gate,
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
 
 
-def update_next(steps: Mapping[str, Any], revertible: bool = True) -> str:
+def update_next(
+    steps: Mapping[str, Any], revertible: bool = True, planned: Mapping[str, Any] | None = None,
+) -> str:
     """Decide what follows a failed step."""
-    return _step.next_action(plain(steps), bool(revertible))
+    return _step.next_action(plain(steps), bool(revertible), plain(planned or {}))
 
 
 def update_needs_control(steps: Mapping[str, Any]) -> bool:
@@ -79,7 +81,10 @@ def wave_sizes(groups: Mapping[str, Any], prefix: str = _plan.WAVE_GROUP) -> lis
 
 def within_limit(pattern: str, fleet: list[str], limited: list[str]) -> str:
     """Return the pattern, or fail when the limit of the run leaves no worker of the fleet."""
-    if fleet and not set(fleet) & set(limited):
+    if not fleet:
+        raise AnsibleFilterError(f"the inventory has no workers: nothing matches {pattern}; name the inventory with "
+                                 "-i, or the group with solver_hosts")
+    if not set(fleet) & set(limited):
         raise AnsibleFilterError("the limit of this run leaves no worker of the fleet; run it without --limit")
     return pattern
 

@@ -10,7 +10,7 @@ import os
 from typing import Any, Dict
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import Finding, WorkerClient
-from ansible_collections.solver.fleet.plugins.module_utils._record_file import look
+from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile, look
 from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock
 
 Json = Dict[str, Any]
@@ -44,7 +44,7 @@ def linked_release(worker_dir: str, link: str) -> Json | None:
     return document if isinstance(document, dict) else None
 
 
-def census(control_socket: str, control_timeout: float, worker_dir: str | None = None) -> Json:
+def census(control_socket: str, control_timeout: float, worker_dir: str | None = None, history: int = 0) -> Json:
     """The result of worker_info."""
     result: Json = {"finding": "answering", "worker": None, "host_clock": host_clock()}
     try:
@@ -54,5 +54,7 @@ def census(control_socket: str, control_timeout: float, worker_dir: str | None =
         result.update(finding=finding_of(error), message=error.message)
     if worker_dir:
         result.update(look(worker_dir))
+        if history > 0:
+            result["history"] = RecordFile(worker_dir).heads(history)
         result["releases"] = {link: linked_release(worker_dir, link) for link in ("current", "previous", "staged")}
     return result

@@ -50,6 +50,8 @@ class Claim(NamedTuple):
     dead_runs: tuple[str, ...] = ()
     steal: bool = False
     expected_seq: int | None = None
+    # By the controller's clock: those of several workers may differ, and rollouts are ordered by it.
+    started_at: str | None = None
 
 
 def empty() -> Json:
@@ -155,6 +157,9 @@ def held(record: Json, claim: Claim, at: Now) -> Json:
     }
     out = dict(record, seq=record["seq"] + 1, lock=lock, request=record["request"] if ours else None)
     if claim.release_to:
+        # A run that does not get the whole fleet gives its lock back, and what it found here is what stays.
+        found = {"rollout": record["rollout"], "superseded": record["superseded"]}
+        lock["found"] = old.get("found") or found if ours else found
         out.update(_begun(record, claim, at))
     return out
 
@@ -167,7 +172,7 @@ def _begun(record: Json, claim: Claim, at: Now) -> Json:
     begun: Json = {
         "id": claim.rollout_id, "kind": claim.kind, "target": claim.target, "reason": claim.reason,
         "from": own.get("from") if goes_on else claim.release_from, "to": claim.release_to,
-        "started_at": own.get("started_at") if same else at.wall,
+        "started_at": own.get("started_at") if same else claim.started_at or at.wall,
         "ended_at": None, "verdict": None, "outcome": None, "cause": None, "outcome_reason": None,
     }
     superseded = list(record.get("superseded") or [])
@@ -184,19 +189,32 @@ def is_ours(record: Json | None, run_id: str) -> bool:
     return ((record or {}).get("lock") or {}).get("run_id") == run_id
 
 
-def renewed(record: Json, ttl: float, at: Now) -> Json:
+def renewed(record: Json, ttl: float, at: Now, became: Json | None = None) -> Json:
+    """The record with a fresh lock; BECAME tells what became of the worker, for whoever goes on if this run dies."""
     lock = dict(record["lock"], renewed_at=at.wall, renewed_clock=at.clock, ttl_s=ttl)
-    return dict(record, seq=record["seq"] + 1, lock=lock)
+    out = dict(record, seq=record["seq"] + 1, lock=lock)
+    own = _of_lock(record)
+    if became and own:
+        out["rollout"] = dict(own, **became)
+    return out
+
+
+def _of_lock(record: Json) -> Json | None:
+    """The rollout, if it is the one that the lock is for, and not an earlier one that the worker still remembers."""
+    own: Json | None = record.get("rollout")
+    return own if own and own["id"] == (record["lock"] or {}).get("rollout_id") else None
 
 
 def released(record: Json, roster: list[str] | None, end: Json, at: Now) -> Json:
-    """The record without the lock; END holds what became of the worker, where the rollout came to an end."""
+    """The record without the lock; END holds what became of the worker. Without it the rollout never began."""
     out = dict(record, seq=record["seq"] + 1, lock=None, request=None)
     if roster:
         out["roster"] = sorted(set(roster))
-    own = record.get("rollout")
-    if own and end and own["id"] == (record["lock"] or {}).get("rollout_id"):
+    own = _of_lock(record)
+    if end and own:
         out["rollout"] = dict(own, ended_at=at.wall, **end)
+    elif not end:
+        out.update((record["lock"] or {}).get("found") or {})
     return out
 
 

@@ -35,6 +35,8 @@ KEEP_HISTORY = 20
 BUSY_S = 40.0
 _POLL_S = 0.1
 _MAX_BYTES = 1 << 20
+# What tells one verdict from another; the rest may be long.
+_HEAD = ("rollout_id", "run_id", "kind", "target", "verdict", "started_at", "ended_at", "reasons")
 _MODE = 0o640
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -149,6 +151,15 @@ class RecordFile:
         except OSError as error:
             raise self._unwritable(error) from error
 
+    def heads(self, count: int) -> list[Json]:
+        """The heads of the newest verdicts; one that cannot be read is left out, it decides nothing."""
+        found = []
+        with contextlib.suppress(OSError):
+            for entry in sorted(os.listdir(self.history), reverse=True)[:count]:
+                head = _head(os.path.join(self.history, entry))
+                found += [head] if head else []
+        return found
+
     @contextlib.contextmanager
     def fence(self, run_id: str | None) -> Iterator[None]:
         """Let a module work only while its run holds the rollout's lock, and keep others from taking it meanwhile."""
@@ -162,6 +173,15 @@ class RecordFile:
             if not is_ours(record, run_id):
                 raise _fenced((record or {}).get("lock"))
             yield
+
+
+def _head(path: str) -> Json | None:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            verdict = json.loads(stream.read())
+        return {name: verdict.get(name) for name in _HEAD}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
 
 
 def _fenced(holder: Json | None) -> StepError:

@@ -42,7 +42,8 @@ options:
     description:
       - V(held) takes the lock if it is free, expired, of a dead run or this run's own.
       - V(renewed) says that the run is alive; fails with C(lock_lost) when another run has the lock.
-      - V(released) writes what became of the worker and gives the lock back; another run's is left alone.
+      - V(released) writes what became of the worker and gives the lock back; another run's is left alone. Without
+        O(verdict) the rollout never began, and what the record held before it is there again.
       - V(requested) leaves O(request) for the run that holds the lock.
       - V(enrolled) writes the O(roster), outside of any rollout; fails with C(held) while one holds the lock.
     type: str
@@ -102,6 +103,9 @@ options:
     description: Take the lock whoever holds it. Needs O(reason).
     type: bool
     default: false
+  started_at:
+    description: When the rollout began, by the controller's clock; rollouts are ordered by it. Default is the target's.
+    type: str
   expected_seq:
     description:
       - The RV(record.seq) that the census saw, 0 for no record. Another one fails with C(changed), unless this very
@@ -129,13 +133,13 @@ options:
     type: list
     elements: str
   outcome:
-    description: For V(released), what became of the worker.
+    description: For V(released) and V(renewed), what became of the worker; a later run goes by it.
     type: str
   cause:
-    description: For V(released), what its failure is blamed on.
+    description: With O(outcome), what its failure is blamed on.
     type: str
   outcome_reason:
-    description: For V(released), why in words.
+    description: With O(outcome), why in words.
     type: str
   verdict:
     description: For V(released), the verdict document; the rollout is then over.
@@ -271,6 +275,7 @@ def argument_spec() -> dict[str, Any]:
         "request": {"type": "str", "choices": ["pause", "abort", "none"], "default": "none"},
         "by": {"type": "str", "default": ""},
         "roster": {"type": "list", "elements": "str"},
+        "started_at": {"type": "str"},
         "outcome": {"type": "str"},
         "cause": {"type": "str"},
         "outcome_reason": {"type": "str"},
@@ -289,6 +294,7 @@ def claim_of(given: Json) -> Claim:
         release_from=release("from"), release_to=release("to"), reason=given["reason"], job=given["job"],
         user=given["user"], controller=given["controller"], ttl=given["ttl"],
         dead_runs=tuple(given["dead_runs"]), steal=given["steal"], expected_seq=given["expected_seq"],
+        started_at=given["started_at"],
     )
 
 
@@ -336,7 +342,8 @@ class Run:
             holder = record["lock"]
             who = in_words(holder, now()) if holder else "nobody holds it"
             raise StepError("lock_lost", f"renewing the lock: it is no longer this run's, {who}", {"holder": holder})
-        self._set(renewed(record, self.given["ttl"], now()))
+        became = {name: self.given[name] for name in ("outcome", "cause", "outcome_reason")}
+        self._set(renewed(record, self.given["ttl"], now(), became if became["outcome"] else None))
 
     def _released(self, record: Json) -> None:
         if not is_ours(record, self.given["run_id"]):
@@ -364,7 +371,7 @@ class Run:
 
     def _requested(self, record: Json) -> None:
         what = self.given["request"]
-        if what != "none" and not record["lock"]:
+        if what != "none" and lock_state(record, now()) != "held":
             raise StepError("no_rollout", f"asking for {what}: no rollout holds this worker", {})
         if (record["request"] or {}).get("what", "none") != what:
             self._set(requested(record, what, self.given["by"], self.given["reason"], now()))

@@ -40,6 +40,10 @@ options:
       - Directory of the worker with its links C(current) and C(previous).
       - When given, RV(releases) tells what they point to, also for a worker that does not run.
     type: path
+  history:
+    description: With O(worker_dir), how many of the newest verdicts that are kept there RV(history) tells of.
+    type: int
+    default: 0
 seealso:
   - module: solver.fleet.worker_drain
   - module: solver.fleet.solve_check
@@ -115,6 +119,16 @@ record_problem:
   description: Why the record cannot be read.
   returned: when the record cannot be read
   type: str
+history:
+  description: The heads of the verdicts that the worker keeps, the newest first.
+  returned: when O(worker_dir) is given and O(history) is above 0
+  type: list
+  elements: dict
+  contains:
+    rollout_id:
+      description: The rollout; also C(kind), C(target), C(verdict), C(started_at), C(ended_at) and C(reasons).
+      type: str
+      returned: always
 host_clock:
   description: A reading of the target's clock that is never stepped, for
     O(solver.fleet.solve_check#module:since).
@@ -155,7 +169,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._result import (
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=dict(control_argument_spec(), worker_dir={"type": "path"}),
+        argument_spec=dict(control_argument_spec(), worker_dir={"type": "path"}, history={"type": "int", "default": 0}),
         supports_check_mode=True,
     )
     try:

@@ -56,6 +56,19 @@ def gate_back(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[s
     return _lock(live) or _progress(stall) or _floor(plan, outcomes, live, wave, stall)
 
 
+def lost_later(plan: Plan, outcomes: Outcomes, live: Outcomes) -> list[str]:
+    """Return the workers that were fine and cannot be reached any more."""
+    return sorted(name for name, seen in live.items()
+                  if seen.get("unreachable") and word_of(plan, outcomes, name) in GOOD)
+
+
+def with_losses(outcomes: Outcomes, lost: Collection[str]) -> dict[str, Mapping[str, Any]]:
+    """Return OUTCOMES with the LOST workers as what they are now: the budget is over the fleet as it stands."""
+    gone = {name: {**(outcomes.get(name) or {}), "outcome": "unreachable", "cause": "host",
+                   "reason": "lost after its update", "step": None} for name in lost}
+    return {**outcomes, **gone}
+
+
 def last_gate(facts: Outcomes, back: bool = False) -> dict[str, Any]:
     """Return the gate's last decision, from the facts of all workers, or that a hook of the user closed it.
 
@@ -240,6 +253,21 @@ def done_count(plan: Plan, outcomes: Outcomes) -> int:
 def healthy_count(plan: Plan, outcomes: Outcomes) -> int:
     """Return how many workers became healthy: what resets the progress deadline."""
     return sum(1 for name in plan["order"] if word_of(plan, outcomes, name) == "updated")
+
+
+def returned_count(backs: Outcomes) -> int:
+    """Return how many workers are back where they came from: what resets the progress deadline of a rollback."""
+    return sum(1 for own in backs.values() if own.get("outcome") == "updated")
+
+
+def told(outcomes: Outcomes, backs: Outcomes) -> dict[str, dict[str, Any]]:
+    """Return what the workers' records are to say of them while the rollout goes on: a later run goes by it.
+
+    What came after is not told: a worker that went back is no proof against its release.
+    """
+    return {name: {key: own.get(source) for key, source in
+                   (("outcome", "outcome"), ("cause", "cause"), ("outcome_reason", "reason"))}
+            for name, own in outcomes.items() if own.get("outcome") and not backs.get(name)}
 
 
 def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> list[list[str]]:

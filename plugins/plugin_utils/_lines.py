@@ -66,15 +66,24 @@ def _lock_line(holder: Mapping[str, Any], names: list[str]) -> str:
 
 
 def history_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the last rollouts that the workers' records know, newest first."""
-    known: dict[str, Mapping[str, Any]] = {}
+    """Return the runs that the workers remember, newest first; a record alone knows of one that has not ended."""
+    ended: dict[str, Mapping[str, Any]] = {}
+    records: dict[str, Mapping[str, Any]] = {}
     for census in fleet.values():
+        ended.update({str(head["run_id"]): head for head in census.get("history") or []})
         own = (census.get("rollout") or {}).get("rollout") or {}
         if own.get("id"):
-            known[str(own["id"])] = own
-    newest = sorted(known.values(), key=lambda own: str(own.get("started_at") or ""), reverse=True)[:5]
-    return [f"Rollout {own['id']}: {own.get('kind')} to {own.get('target')}, begun {own.get('started_at')}, "
-            f"{own.get('verdict') or 'not ended'}." for own in newest]
+            records[str(own["id"])] = own
+    told = {str(head["rollout_id"]) for head in ended.values()}
+    runs = [*ended.values(), *({**own, "rollout_id": name} for name, own in records.items() if name not in told)]
+    runs.sort(key=lambda run: str(run.get("started_at") or ""), reverse=True)
+    return [_history_line(run) for run in runs]
+
+
+def _history_line(run: Mapping[str, Any]) -> str:
+    why = f": {one_line(run['reasons'][0])}" if run.get("reasons") else ""
+    return (f"Rollout {run['rollout_id']}: {run.get('kind')} to {run.get('target')}, begun {run.get('started_at')}, "
+            f"{run.get('verdict') or 'not ended'}{why}.")
 
 
 def _note(census: Mapping[str, Any], worker: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     Decision,
     converge,
+    known_rollouts,
     lacking,
     on_drain_timeout,
     recover,
@@ -18,7 +19,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     rollout_of,
     serving,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
 
 Fleet = Mapping[str, Mapping[str, Any]]
 
@@ -146,6 +147,7 @@ def _plan_worker(
         "probe": True,
     }
     plan.update(back_to(census, plan))
+    plan.update(owner=owner_of(census, plan), on_expire=on_expire(worker, plan), begins=begins(census, plan))
     decision = _decide(census, staged, plan, settings, name)
     return {**plan, **decision._asdict()}
 
@@ -158,6 +160,28 @@ def back_to(census: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any
     if ours and (own.get("to") or {}).get("release") == plan["release"] and begun.get("release"):
         return {"back_to": begun["release"], "back_version": begun.get("version")}
     return {"back_to": plan["from_release"], "back_version": plan["from"]}
+
+
+def owner_of(census: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """Return in whose name the worker is drained: a recovery goes on in that of the rollout which it ends.
+
+    So the worker still knows the version whose drain it is, and the record whose drain was left, also if the recovery
+    dies in its turn.
+    """
+    owner = str(((census.get("worker") or {}).get("drain") or {}).get("owner") or "")
+    return owner if plan["kind"] == "recover" and owner in known_rollouts(census) else str(plan["rollout_id"])
+
+
+def on_expire(worker: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:
+    """Return what a lost lease leads to where an interrupted run switched the worker; nothing where none did."""
+    if not switched_before(plan):
+        return None
+    return "verify" if "verify" in ((worker.get("api") or {}).get("features") or []) else "hold"
+
+
+def begins(census: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
+    """Whether the record of a worker at the target is this rollout's own; any other keeps its own way back."""
+    return bool(rollout_of(census).get("id") == plan["rollout_id"])
 
 
 def _decide(

@@ -13,13 +13,17 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._fault import is_at_p
 # The registered results by the name of the step; C(wave) is a list, of the verify results of the whole wave.
 Steps = Mapping[str, Any]
 
-# The forward steps of one worker's update, in order, and what a failure of each is blamed on.
-STEPS: tuple[tuple[str, str], ...] = (
-    ("drain", "drain"), ("switch", "release"), ("verify", "release"), ("resume", "release"), ("soak", "release"))
+# The forward steps of one worker's update, in order.
+STEPS = ("drain", "switch", "verify", "resume", "soak")
 REVERT_STEPS = ("revert", "revert_verify", "revert_resume")
 
-# The switch failed before it touched anything: the drain is to blame, not the release.
-BEFORE_SWITCH = frozenset({"not_safe_to_stop", "foreign_drain", "lease_lost", "no_drain", "hung", "denied", "foreign"})
+# What a machine, its disk or its service manager fails with, whatever is to run there.
+OF_HOST = frozenset({"unwritable", "unreadable", "no_space", "busy", "locked", "bad_record", "no_release",
+                     "no_previous", "bad_service", "no_service", "no_supervisor", "no_systemd"})
+# The drain was not ours any more, or the process that was to go would not.
+OF_DRAIN = frozenset({"foreign_drain", "drain_lost", "lease_lost", "not_safe_to_stop", "stop_timeout", "stop_failed"})
+# The drain under which a worker holds a version that it does not know; nobody asked for it.
+OWN_HOLD = "solver-worker"
 # Another run holds the rollout's lock: this one has no business here any more, and must touch nothing.
 FENCED = "fenced"
 
@@ -43,7 +47,7 @@ def step_ok(result: Mapping[str, Any] | None) -> bool:
 
 def failed_step(steps: Steps) -> str | None:
     """Return the first forward step that ran and did not succeed."""
-    for name, _cause in STEPS:
+    for name in STEPS:
         result = steps.get(name)
         if not result:
             return name if name != "soak" else None
@@ -54,30 +58,46 @@ def failed_step(steps: Steps) -> str | None:
     return None
 
 
-def next_action(steps: Steps, revertible: bool = True) -> str:
+def next_action(steps: Steps, revertible: bool = True, planned: Mapping[str, Any] | None = None) -> str:
     """Decide what follows a failed step: ``revert``, ``resume`` or ``nothing`` more for this worker.
 
-    An unreachable worker is left alone: its lease brings it back, and the operator hears its name. Where nothing is
-    left to go back to (not REVERTIBLE), a worker that was switched stays held, which is quarantine.
+    An unreachable worker is left alone: its lease brings it back, and the operator hears its name. So is one that
+    somebody else holds by now. Where nothing is left to go back to (not REVERTIBLE), a worker that was switched stays
+    held, which is quarantine.
     """
     step = failed_step(steps)
     if step is None:
         return "nothing"
     result = steps.get(step) or {}
-    if result.get("unreachable") or code_of(result) == FENCED:
+    if result.get("unreachable") or code_of(result) == FENCED or taken_over(step, result):
         return "nothing"
-    action = _after_drain(result) if step == "drain" else _after_switch(steps, step, result)
+    begun = switched_before(planned or {})
+    action = _after_drain(result, begun) if step == "drain" else _after_switch(steps, step, result, begun)
     return "nothing" if action == "revert" and not revertible else action
 
 
-def _after_drain(result: Mapping[str, Any]) -> str:
+def switched_before(planned: Mapping[str, Any]) -> bool:
+    """Whether an interrupted run switched the worker already: it runs what it is to be taken to, unverified."""
+    back = planned.get("back_to")
+    return bool(back) and planned.get("from_release") == planned.get("release") != back
+
+
+def taken_over(step: str, result: Mapping[str, Any]) -> bool:
+    """Whether somebody else drained the worker after we had put it back into service, or took our drain over."""
+    if step == "resume":
+        return code_of(result) == "foreign_drain"
+    drain = ((result.get("worker") or {}).get("drain") or {}) if step == "soak" else {}
+    return code_of(result) == "unexpected_state" and bool(drain) and drain.get("owner") != OWN_HOLD
+
+
+def _after_drain(result: Mapping[str, Any], begun: bool) -> str:
     # worker_drain gives back what its own call took; an earlier call may have begun the drain.
-    left = result.get("gave_back") or code_of(result) == "foreign_drain" or not result or unverified(result)
-    return "nothing" if left else "resume"
+    left = result.get("gave_back") or code_of(result) == "foreign_drain" or not result
+    return "nothing" if left or begun or unverified(result) else "resume"
 
 
-def _after_switch(steps: Steps, step: str, result: Mapping[str, Any]) -> str:
-    if unverified(steps.get("drain") or {}):
+def _after_switch(steps: Steps, step: str, result: Mapping[str, Any], begun: bool) -> str:
+    if begun or unverified(steps.get("drain") or {}):
         return "nothing" if step == "switch" and untouched(result) else "revert"
     if step == "switch" and untouched(result):
         return "resume"
@@ -123,7 +143,7 @@ def outcome(planned: Mapping[str, Any], steps: Steps, revertible: bool = True) -
         out["reason"] += f"; {one_line(fault['reason'])}"
     out["log"] = _log_lines(result)
     out["cause"] = _cause(step, result, fault)
-    out["outcome"] = _failed_outcome(result, steps, fault, revertible)
+    out["outcome"] = _failed_outcome(planned, steps, fault, revertible)
     if out["outcome"] == "quarantined":
         out["reason"] += "; " + _revert_reason(steps, revertible)
     return out
@@ -142,19 +162,32 @@ def _cause(step: str, result: Mapping[str, Any], fault: Mapping[str, Any]) -> st
     if fault:
         return "release" if fault["fault"] == "release" else "unknown"
     details = (result.get("failure") or {}).get("details") or {}
-    if code_of(result) in ("bad_option", FENCED) or details.get("fault") in ("account", "network"):
+    if not result or code_of(result) in ("bad_option", FENCED) or details.get("fault") in ("account", "network"):
         return "unknown"  # not the release's doing
-    if step == "switch" and code_of(result) in BEFORE_SWITCH:
+    if step == "drain" or taken_over(step, result):
         return "drain"
-    return dict(STEPS)[step] if result else "unknown"
+    return _cause_after_drain(step, result)
 
 
-def _failed_outcome(result: Mapping[str, Any], steps: Steps, fault: Mapping[str, Any], revertible: bool) -> str:
-    if result.get("unreachable"):
+def _cause_after_drain(step: str, result: Mapping[str, Any]) -> str:
+    """A release is to blame only for what happened after it was switched to."""
+    code = code_of(result)
+    if code in OF_HOST:
+        return "host"
+    if code in OF_DRAIN:
+        return "drain"
+    if step == "switch" and untouched(result):
+        return "drain" if code else "unknown"
+    return "release"
+
+
+def _failed_outcome(planned: Mapping[str, Any], steps: Steps, fault: Mapping[str, Any], revertible: bool) -> str:
+    step = str(failed_step(steps))
+    if (steps.get(step) or {}).get("unreachable"):
         return "unreachable"
-    action = next_action(steps, revertible)
+    action = next_action(steps, revertible, planned)
     if action == "nothing":
-        return "failed" if revertible or failed_step(steps) == "drain" else "quarantined"
+        return "failed" if revertible or step == "drain" else "quarantined"
     if action == "resume":
         return "failed" if step_ok(steps.get("give_back")) else "quarantined"
     if not all(step_ok(steps.get(name)) for name in REVERT_STEPS):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 sys.path.insert(0, str(Path(__file__).parent))
 from faultlib import VERSIONS, all_broken_releases
 from fleetlib import ROOT, Fleet, ansible_bin
+from fleetpool import Pool
 
 
 @pytest.fixture(scope="session")
@@ -26,19 +27,21 @@ def fault_folder() -> Path:
     return folder
 
 
-@pytest.fixture
-def make_fleet(fault_folder: Path) -> Iterator:
-    fleet = Fleet(fault_folder)
-    fleet.down()
+@pytest.fixture(scope="session")
+def pool(fault_folder: Path) -> Iterator[Pool]:
+    made = Pool(fault_folder, solver_local_fleet_versions=VERSIONS,
+                solver_local_fleet_overlays=all_broken_releases(fault_folder.with_suffix(".overlays")))
+    yield made
+    made.close()
 
-    def make(size: int = 2, **variables):
-        variables.setdefault("solver_local_fleet_versions", VERSIONS)
-        variables.setdefault("solver_local_fleet_overlays", all_broken_releases(fault_folder.with_suffix(".overlays")))
-        return fleet.up(size, **variables)
+
+@pytest.fixture
+def make_fleet(pool: Pool) -> Iterator[Callable[..., Fleet]]:
+    def make(size: int = 2, **variables: object) -> Fleet:
+        return pool.get(size, **variables)
 
     yield make
-    done = fleet.down()
-    assert done.returncode == 0, done.stdout
+    pool.rest()
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -18,10 +18,12 @@ from typing import Any
 from fleetlib import Fleet, broken_releases, control, overlay
 
 CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER = "1.4.0", "1.4.1", "1.4.2", "1.4.3", "1.4.4", "1.4.5"
+# Two good releases that see another wall clock: off by the seconds in the file `off` of the worker's directory.
+OTHER_CLOCK = ("1.5.0", "1.5.1")
 # The shortest lease that is allowed, with phases that fit into it.
 LEASES = {"solver_drain_lease": 60, "solver_drain_timeout": 30, "solver_deploy_timeout": 60,
           "solver_healthy_deadline": 60}
-VERSIONS = ["1.2.0", "1.3.0", CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER]
+VERSIONS = ["1.2.0", "1.3.0", CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER, *OTHER_CLOCK]
 _TRY = "    try:\n        held = take_locks"
 
 
@@ -34,6 +36,8 @@ def all_broken_releases(folder: Path) -> dict[str, str]:
     made[LIES] = overlay(folder / "lies", status=('"version": worker.version,', '"version": "9.9.9",'))
     made[DIES_LATER] = overlay(folder / "later", serve=(
         _TRY, "    import threading\n    threading.Timer(10, os._exit, (3,)).start()\n" + _TRY))
+    off = 'float((Path(__import__("sys").argv[-1]).parents[1] / "off").read_text())'
+    made.update(dict.fromkeys(OTHER_CLOCK, overlay(folder / "clock", clock=("time.time()", f"time.time() + {off}"))))
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
     return made
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from faultlib import LEASES, Sampler, record_of, until, watched
+from faultlib import FAILS_ITS_PROBE, LEASES, Sampler, record_of, until, watched
 from fleetlib import Fleet, assert_nothing_lost, wait_for
 
 PHASES: dict[str, Callable[[Sampler], Any]] = {
@@ -104,6 +104,25 @@ def test_recover_brings_back_what_was_left(make_fleet, phase, version):
     assert done.returncode == 0, done.stdout
     assert record_of(fleet, "w1")["rollout"]["from"]["version"] == "1.2.0"
     assert set(fleet.versions().values()) == {"1.3.0"}
+
+
+def test_recover_reverts_what_cannot_be_verified_and_then_has_nothing_to_do(make_fleet):
+    """The dead run had switched w1 to a release that serves, but cannot solve: it must neither serve nor stay held."""
+    fleet: Fleet = make_fleet(2)
+    with watched(fleet, never_accepts=(FAILS_ITS_PROBE,)) as seen:
+        process = fleet.start_playbook("rolling_update", solver_version=FAILS_ITS_PROBE)
+        until(seen, "the new process of w1",
+              lambda: seen.last("w1").get("instance", {}).get("version") == FAILS_ITS_PROBE, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        done = fleet.playbook("recover", solver_probe_retries=1)
+        assert done.returncode != 0, done.stdout
+        assert fleet.outcomes()["w1"] == "reverted", done.stdout
+        assert set(fleet.versions().values()) == {"1.2.0"}
+        fleet.assert_all_serve()
+        again = fleet.playbook("recover")
+    assert again.returncode == 0, again.stdout
+    assert fleet.verdict()["verdict"] == "completed"
 
 
 def test_a_controller_that_comes_back_is_fenced(make_fleet):

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fleetlib import ROOT, Fleet, ansible_bin, broken_releases
+from fleetpool import Pool
 
 VERSIONS = ["1.2.0", "1.3.0", "1.4.0", "1.4.1"]
 
@@ -24,16 +25,18 @@ def fleet_folder() -> Path:
     return folder
 
 
-@pytest.fixture
-def make_fleet(fleet_folder: Path) -> Iterator:
-    fleet = Fleet(fleet_folder)
-    fleet.down()
+@pytest.fixture(scope="session")
+def pool(fleet_folder: Path) -> Iterator[Pool]:
+    made = Pool(fleet_folder, solver_local_fleet_versions=VERSIONS,
+                solver_local_fleet_overlays=broken_releases(fleet_folder.with_suffix(".overlays")))
+    yield made
+    made.close()
 
-    def make(size: int = 4, **variables):
-        variables.setdefault("solver_local_fleet_versions", VERSIONS)
-        variables.setdefault("solver_local_fleet_overlays", broken_releases(fleet_folder.with_suffix(".overlays")))
-        return fleet.up(size, **variables)
+
+@pytest.fixture
+def make_fleet(pool: Pool) -> Iterator[Callable[..., Fleet]]:
+    def make(size: int = 4, **variables: object) -> Fleet:
+        return pool.get(size, **variables)
 
     yield make
-    done = fleet.down()
-    assert done.returncode == 0, done.stdout
+    pool.rest()

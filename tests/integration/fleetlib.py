@@ -16,9 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "roles/worker/files/solver-worker"
 SANDBOX = ["--solve", "userrecaptcha=1:2.5", "--solve", "base64=0.2:0.5", "--submit-latency", "0.05", "--seed", "11"]
+VERDICT = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/schemas/verdict-1.json").read_text("utf-8")))
 
 
 def ansible_bin() -> Path:
@@ -99,18 +102,22 @@ class Fleet:
     def up(self, size: int = 4, **variables: Any) -> Fleet:
         settings = {"solver_local_fleet_dir": str(self.dir), "solver_local_fleet_size": size,
                     "solver_local_fleet_sandbox": SANDBOX, **variables}
-        done = self.playbook("local_fleet", inventory=Path(os.devnull), **settings)
+        # Whatever is not built yet is built now.
+        done = self.playbook("local_fleet", inventory=Path(os.devnull), timeout=900, **settings)
         assert done.returncode == 0, done.stdout
         return self
 
     def down(self, purge: bool = False) -> subprocess.CompletedProcess[str]:
-        if self.traffic is not None:
-            _kill(self.traffic)
-            self.traffic = None
+        self.end_traffic_process()
         if not purge and not (self.dir / "ports.json").exists():
             return subprocess.CompletedProcess([], 0, "there is no fleet", "")
         return self.playbook("local_fleet", inventory=Path(os.devnull), solver_local_fleet_dir=str(self.dir),
                              solver_local_fleet_state="absent", solver_local_fleet_purge=purge)
+
+    def end_traffic_process(self) -> None:
+        if self.traffic is not None:
+            _kill(self.traffic)
+            self.traffic = None
 
     def roll(self, version: str, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
         return self.playbook("rolling_update", *words, solver_version=version, **variables)
@@ -155,7 +162,10 @@ class Fleet:
                                           + totals["expired"] + tasks["open"]), (name, totals, tasks)
 
     def verdict(self) -> dict[str, Any]:
-        return dict(json.loads((self.dir / "verdict.json").read_text(encoding="utf-8")))
+        """The verdict of the last run, which must be what the published schema says."""
+        document = json.loads((self.dir / "verdict.json").read_text(encoding="utf-8"))
+        VERDICT.validate(document)
+        return dict(document)
 
     def outcomes(self) -> dict[str, str]:
         return {worker["name"]: worker["outcome"] for worker in self.verdict()["workers"]}

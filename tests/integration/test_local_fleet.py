@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ def processes_of(folder: Path) -> list[str]:
             if f"{folder}/" in line and "pytest" not in line:
                 found.append(line)
     return found
+
+
+@pytest.fixture
+def make_fleet(tmp_path_factory) -> Iterator[Callable[[int], Fleet]]:
+    """These are about the setting up itself."""
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"))
+    yield fleet.up
+    assert fleet.down(purge=True).returncode == 0
 
 
 def test_it_can_be_set_up_twice_and_leaves_nothing_running(make_fleet):

@@ -41,6 +41,13 @@ def test_the_plays_that_roll_say_literally_how():
         assert "order" not in play, "it would destroy the order of the plan"
 
 
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
+def test_every_play_of_the_fleet_is_linear(path):
+    """Under a configured `free` or `host_pinned`, run_once is ignored: each worker would make a plan of its own."""
+    assert [play["name"] for play in plays(path)
+            if play["hosts"] != "localhost" and play.get("strategy") != "ansible.builtin.linear"] == []
+
+
 def test_no_play_that_matters_addresses_localhost():
     """A limit skips such a play without a word; what is left says only that there are no workers."""
     local = {f"{path.stem}: {play['name']}" for path in PLAYBOOKS for play in plays(path)

@@ -55,9 +55,35 @@ def test_a_dead_or_stolen_lock_is_taken(more):
     assert take(held, claim("run2", **more))["lock"]["run_id"] == "run2"
 
 
+def test_a_run_that_does_not_get_the_whole_fleet_leaves_the_record_as_it_was():
+    """Else an interrupted rollout would be forgotten, and with it where the worker came from."""
+    interrupted = take(record.empty(), claim())
+    for rollout in ("r1", "r2"):
+        refused = take(interrupted, claim("run2", rollout, steal=True)._replace(release_from=NEW))
+        again = take(refused, claim("run2", rollout)._replace(release_from=NEW))  # its connection broke in between
+        given_back = record.released(again, None, {}, at())
+        assert (given_back["rollout"], given_back["superseded"]) == (interrupted["rollout"], [])
+        assert given_back["lock"] is None
+
+
+def test_what_became_of_a_worker_is_kept_while_the_rollout_goes_on():
+    held = take(record.empty(), claim())
+    became = {"outcome": "reverted", "cause": "release", "outcome_reason": "verify: no"}
+    known = record.renewed(held, 1800.0, at(5), became)
+    assert (known["rollout"]["outcome"], known["rollout"]["ended_at"]) == ("reverted", None)
+    # not of a rollout before it, which the worker still remembers because this one leaves it alone
+    left_alone = take(known, claim("run2", "r2", steal=True)._replace(release_to=None))
+    assert record.renewed(left_alone, 1800.0, at(9), {**became, "outcome": "updated"})["rollout"] == known["rollout"]
+
+
+def test_rollouts_are_ordered_by_the_clock_of_the_controller():
+    held = take(record.empty(), claim(started_at="2026-11-24T01:00:00Z"))
+    assert held["rollout"]["started_at"] == "2026-11-24T01:00:00Z"
+
+
 def test_the_same_rollout_keeps_where_the_worker_came_from():
     first = take(record.empty(), claim())
-    again = take(record.released(first, None, {}, at()), claim("run2")._replace(release_from=NEW))
+    again = take(record.released(first, None, {"verdict": "paused"}, at()), claim("run2")._replace(release_from=NEW))
     assert again["rollout"]["from"] == OLD
     other = take(record.released(again, None, {}, at()), claim("run3")._replace(
         release_from=NEW, release_to={"version": "1.3.0", "release": "newer"}))
@@ -67,8 +93,8 @@ def test_the_same_rollout_keeps_where_the_worker_came_from():
 
 
 def test_another_rollout_closes_an_open_one_as_superseded():
-    first = record.released(take(record.empty(), claim()), None, {}, at())
-    assert take(first, claim("run2", "r2"))["superseded"][0]["id"] == "r1"
+    interrupted = take(record.empty(), claim())
+    assert take(interrupted, claim("run2", "r2", dead_runs=("run1",)))["superseded"][0]["id"] == "r1"
     ended = record.released(take(record.empty(), claim()), None, {"verdict": "completed"}, at())
     assert take(ended, claim("run2", "r2"))["superseded"] == []
 
@@ -91,8 +117,8 @@ def test_a_claim_that_is_sent_twice_is_taken_once_and_keeps_a_request():
 
 
 def test_a_lock_without_a_release_leaves_the_last_rollout_alone():
-    first = record.released(take(record.empty(), claim()), None, {}, at())
-    recovering = take(first, claim("run2", "recover-1")._replace(release_to=None))
+    interrupted = take(record.empty(), claim())
+    recovering = take(interrupted, claim("run2", "recover-1", dead_runs=("run1",))._replace(release_to=None))
     assert recovering["rollout"]["id"] == "r1"
     assert record.released(recovering, None, {"verdict": "completed"}, at())["rollout"]["verdict"] is None
 
@@ -228,6 +254,18 @@ def test_the_history_keeps_the_newest_twenty(tmp_path):
             file.append_history({"rollout_id": f"r/{number}", "n": number}, at(number))
     kept = sorted(Path(file.history).iterdir())
     assert [json.loads(path.read_text("utf-8"))["n"] for path in kept] == list(range(5, 25))
+
+
+def test_the_history_tells_the_newest_first_and_skips_what_cannot_be_read(tmp_path):
+    file = files.RecordFile(str(tmp_path))
+    assert file.heads(20) == []
+    with file.guarded(exclusive=True):
+        for number in range(3):
+            file.append_history({"rollout_id": f"r{number}", "verdict": "completed", "workers": ["long"]}, at(number))
+    Path(file.history, "2099-01-01-broken.json").write_text("{", encoding="utf-8")
+    found = file.heads(3)
+    assert [head["rollout_id"] for head in found] == ["r2", "r1"]
+    assert "workers" not in found[0]
 
 
 def test_the_fence_lets_only_the_holder_work(tmp_path):

@@ -79,6 +79,28 @@ def test_recover_verifies_what_was_switched_and_knows_the_way_back():
     assert made["back_to"] == "1.2.0-old"
 
 
+def test_recover_goes_on_in_the_name_of_the_rollout_that_it_ends():
+    """Its drain then still knows the version that it is of, and the record whose drain it is, if this dies as well."""
+    held = census(state="drained", drain=drain(version="1.2.0"), record=record(), **NEW)
+    made = decide(held, kind="recover")
+    assert (made["owner"], made["on_expire"]) == ("r0", "hold")
+    held["worker"]["api"]["features"].append("verify")
+    assert decide(held, kind="recover")["on_expire"] == "verify"
+    assert decide(census(state="failed", record=record()), kind="recover")["owner"] == "r1"
+    before = decide(census(state="drained", drain=drain(), record=record()), kind="recover")
+    assert (before["owner"], before["on_expire"]) == ("r0", None)
+
+
+def test_a_worker_at_the_target_keeps_its_own_way_back():
+    seen = census(record=record(verdict="completed"), **NEW)
+    made = decide(seen, at_target=True)
+    assert (made["action"], made["begins"]) == ("already", True), "the same rollout goes on"
+    later = record("r5", kind="rollback", target="previous", started_at="2026-11-25T01:00:00Z")
+    both = plan({"w1": {"census": seen, "staged": staged(at_target=True)},
+                 "w2": {"census": census(record=later), "staged": staged()}})
+    assert (both["workers"]["w1"]["action"], both["workers"]["w1"]["begins"]) == ("already", False)
+
+
 def test_recover_brings_a_dead_process_back_to_where_it_came_from():
     seen = {"finding": "dead", "worker": None, "rollout": record(), "releases": {"current": {"id": "1.3.0-new"}}}
     made = decide(seen, kind="recover")

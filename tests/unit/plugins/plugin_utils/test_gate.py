@@ -31,6 +31,34 @@ def test_unreachable_spends_but_is_not_known_to_be_out():
     assert ask(plan(fleet(4, w4=GONE), solver_max_fail_percentage=0.0)).cause == "budget"
 
 
+def test_a_worker_that_is_lost_after_its_turn_spends_as_well():
+    made = plan(fleet(4, w4=updated()), solver_max_fail_percentage=0.0)
+    outcomes = {"w1": {"outcome": "updated"}}
+    for name in ("w1", "w4"):
+        seen = live(made)
+        seen[name] = {"unreachable": True, "msg": "gone"}
+        lost = _gate.lost_later(made, outcomes, seen)
+        assert lost == [name]
+        decision = ask(made, _gate.with_losses(outcomes, lost), seen, ["w2"])
+        assert (decision.open, decision.cause) == (False, "budget")
+        assert ask(made, outcomes, live(made), ["w2"]).open
+    seen = live(made)
+    seen["w2"] = {"unreachable": True}
+    assert _gate.lost_later(made, {"w2": {"outcome": "unreachable"}}, seen) == [], "it was counted when it was lost"
+
+
+def test_each_worker_that_is_back_resets_the_deadline_of_a_rollback():
+    backs = {"w1": {"outcome": "updated"}, "w2": {"outcome": "failed"}, "w3": {}}
+    assert _gate.returned_count(backs) == 1
+
+
+def test_a_later_run_is_told_what_became_of_a_worker_but_not_that_it_went_back():
+    outcomes = {"w1": {"outcome": "reverted", "cause": "release", "reason": "no", "log": ["x"]}, "w2": {},
+                "w3": {"outcome": "updated"}}
+    assert _gate.told(outcomes, {"w3": {"outcome": "updated"}}) == {
+        "w1": {"outcome": "reverted", "cause": "release", "outcome_reason": "no"}}
+
+
 def test_zero_means_zero():
     made = plan(solver_max_fail_percentage=0.0)
     assert ask(made).open

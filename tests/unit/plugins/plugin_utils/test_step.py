@@ -9,6 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rollout_kit import FAILED, GONE, GOOD, HELD, PLANNED, REVERTED
 
+UNTOUCHED = FAILED | {"switched": False}
+
+
+def because(code):
+    return {"failure": {"code": code}}
+
 
 def outcome(**steps):
     made = _step.outcome(PLANNED, {**GOOD, **steps})
@@ -30,8 +36,20 @@ def test_good_steps_are_an_update():
     ({"switch": FAILED | {"switched": False, "failure": {"code": "lease_lost"}}, "give_back": {"changed": True}},
      "resume",
      ("failed", "drain")),
-    ({"switch": FAILED | {"switched": False}, "give_back": {"changed": True}}, "resume", ("failed", "release")),
-    ({"switch": FAILED | {"switched": False}, "give_back": FAILED}, "resume", ("quarantined", "release")),
+    # whatever kept the switch from beginning, the release is not to blame
+    ({"switch": UNTOUCHED, "give_back": {"changed": True}}, "resume", ("failed", "unknown")),
+    ({"switch": UNTOUCHED, "give_back": FAILED}, "resume", ("quarantined", "unknown")),
+    ({"switch": UNTOUCHED | because("unwritable"), "give_back": {"changed": True}}, "resume", ("failed", "host")),
+    ({"switch": UNTOUCHED | because("starting"), "give_back": {"changed": True}}, "resume", ("failed", "drain")),
+    # nor for a process of the one before it that does not end, nor for a service manager that does not answer
+    ({"switch": FAILED | {"switched": True} | because("stop_timeout"), **REVERTED}, "revert", ("reverted", "drain")),
+    ({"switch": FAILED | {"switched": True} | because("no_systemd"), **REVERTED}, "revert", ("reverted", "host")),
+    # nor for somebody else who drains the worker when it is back in service; it is left to him
+    ({"resume": FAILED | because("foreign_drain")}, "nothing", ("failed", "drain")),
+    ({"soak": FAILED | because("unexpected_state") | {"worker": {"drain": {"owner": "somebody"}}}}, "nothing",
+     ("failed", "drain")),
+    ({"soak": FAILED | because("unexpected_state") | {"worker": {"drain": {"owner": "solver-worker"}}}, **REVERTED},
+     "revert", ("reverted", "release")),
     # a module that died without a word, or one that only restarted, may have changed what runs
     ({"switch": FAILED, **REVERTED}, "revert", ("reverted", "release")),
     ({"switch": FAILED | {"switched": False, "restarted": True}, **REVERTED}, "revert", ("reverted", "release")),
@@ -39,8 +57,7 @@ def test_good_steps_are_an_update():
     ({"switch": {"switched": False, "restarted": False}, "verify": FAILED}, "nothing", ("failed", "release")),
     # the drained process is of another version than the drain's: it must not just resume
     ({"drain": FAILED | {"worker": HELD}, "switch": {}}, "nothing", ("failed", "drain")),
-    ({"drain": {"done": True, "worker": HELD}, "switch": FAILED | {"switched": False}}, "nothing",
-     ("failed", "release")),
+    ({"drain": {"done": True, "worker": HELD}, "switch": UNTOUCHED}, "nothing", ("failed", "unknown")),
     ({"verify": FAILED | {"failure": {"code": "probe_failed", "details": {"fault": "account"}}}, **REVERTED},
      "revert", ("returned", "unknown")),
     ({"verify": FAILED | {"failure": {"code": "bad_option"}}, **REVERTED}, "revert", ("reverted", "unknown")),
@@ -58,6 +75,22 @@ def test_good_steps_are_an_update():
 def test_failures(steps, action, expected):
     assert _step.next_action({**GOOD, **steps}) == action
     assert outcome(**steps) == expected
+
+
+SWITCHED_BEFORE = {**PLANNED, "from_release": "1.3.0-new", "release": "1.3.0-new", "back_to": "1.2.0-old"}
+
+
+@pytest.mark.parametrize(("steps", "action"), [
+    ({"switch": {"switched": False, "restarted": False}, "verify": FAILED}, "revert"),
+    ({"switch": UNTOUCHED}, "nothing"),
+    ({"drain": FAILED, "switch": {}}, "nothing"),
+    ({"verify": GONE}, "nothing"),
+])
+def test_what_an_interrupted_run_switched_is_reverted_and_never_just_resumed(steps, action):
+    """Its versions may be equal: then only the releases tell that this process was never verified."""
+    assert _step.next_action({**GOOD, **steps}, planned=SWITCHED_BEFORE) == action
+    same = {**SWITCHED_BEFORE, "back_to": "1.3.0-new"}
+    assert _step.next_action({**GOOD, **steps}, planned=same) != "revert"
 
 
 STEP = st.sampled_from([{}, {"done": True}, {"done": False}, FAILED, GONE, {"skipped": True}, {"switched": True}])

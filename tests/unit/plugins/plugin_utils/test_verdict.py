@@ -153,3 +153,20 @@ def test_status_says_what_the_next_start_would_run():
     seen = census()
     seen["releases"]["current"] = {"id": "1.3.0-new"}
     assert "its next start runs 1.3.0-new" in _lines.fleet_lines({"w1": seen})[1]
+
+
+def test_the_history_tells_each_run_once_and_what_has_not_ended():
+    def head(run, rollout, word, started, reasons=()):
+        return {"run_id": run, "rollout_id": rollout, "kind": "update", "target": "1.3.0", "verdict": word,
+                "started_at": started, "ended_at": started, "reasons": list(reasons)}
+
+    kept = [head("b", "r1", "completed", "2026-11-24T02:00:00Z"),
+            head("a", "r1", "aborted", "2026-11-24T01:00:00Z", ["2 of 4 workers failed"])]
+    lines = _lines.fleet_lines({
+        "w1": census(record=record("r1", verdict="completed"), history=kept),
+        "w2": census(record=record("r1", verdict="completed"), history=kept[:1]),
+        "w3": census(record=record("r9", target="1.4.0", started_at="2026-11-25T01:00:00Z"))})
+    assert [line for line in lines if line.startswith("Rollout ")] == [
+        "Rollout r9: update to 1.4.0, begun 2026-11-25T01:00:00Z, not ended.",
+        "Rollout r1: update to 1.3.0, begun 2026-11-24T02:00:00Z, completed.",
+        "Rollout r1: update to 1.3.0, begun 2026-11-24T01:00:00Z, aborted: 2 of 4 workers failed."]
