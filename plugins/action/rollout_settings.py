@@ -20,8 +20,10 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
 KINDS = ("update", "rollback", "recover", "provision", "remove")
-# These touch no worker that serves, so the rules of a rollout are not theirs.
+# These touch no worker that serves, so the rules of a rollout are not theirs: neither hooks nor a verdict.
 STILL = (None, "provision", "remove")
+# What these leave behind (rosters, routers) is of the whole fleet, whatever a limit makes of the play.
+WHOLE = ("provision", "remove")
 
 
 # One remote call waits for at most 25 s by itself; the rest is for the connection. Beyond it the line is dead: ssh
@@ -42,21 +44,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "kind": {"type": "str", "choices": list(KINDS)},
             "fleet": {"type": "list", "elements": "str"}})
         kind = args["kind"]
-        hosts = list(task_vars["ansible_play_hosts_all"])
+        rolls = kind not in STILL
+        played = list(task_vars["ansible_play_hosts_all"])
+        hosts = list(args["fleet"] or played) if kind in WHOLE else played
         variables = fleet_variables(self, task_vars, hosts)
         left_out = sorted(set(args["fleet"] or ()) - set(hosts))
         group = next((own["solver_router_hosts"] for own in variables.values() if own.get("solver_router_hosts")),
                      SETTINGS["solver_router_hosts"].default)
         routers = fleet_variables(self, task_vars, task_vars["groups"].get(group, []))
         resolved = resolve(variables, need_version=kind in ("update", "provision"), left_out=left_out,
-                           rolls=kind not in STILL, routers=routers)
+                           rolls=rolls, routers=routers)
         if kind and wave_groups(task_vars["groups"]):
             resolved.errors.append("the inventory has groups named solver_wave_*, which a rollout makes for itself; "
                                    "rename them, and run one rollout per ansible-playbook")
-        if not resolved.errors:
+        if rolls and not resolved.errors:
             resolved.errors += self._unreadable_hooks(resolved.settings["solver_hooks"])
         if resolved.errors:
-            return result | _refused(resolved)
+            return result | _refused(resolved, rolls)
         settings = resolved.settings
         settings.pop("solver_index_url")  # it may hold a password, and facts are shown with -v
         result["ansible_facts"] = {
@@ -89,9 +93,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return errors
 
 
-def _refused(resolved: Resolved) -> dict[str, Any]:
+def _refused(resolved: Resolved, rolls: bool) -> dict[str, Any]:
     path = resolved.settings.get("solver_verdict_file")
-    if path:
+    # Whoever only looks or asks must not write over the verdict of a rollout.
+    if path and rolls:
         target = {"target": resolved.settings.get("solver_version")}
         write_refusal(path, document("refused", target, reasons=resolved.errors))
     return {

@@ -388,6 +388,14 @@ class CheckFlow:
         if state in ("stopped", "failed", "restarting"):
             detail = getattr(seen, "detail", "")
             raise self._exited(f"its process ended, the service is {state}" + (f" ({detail})" if detail else ""))
+        self._same_start(seen)
+
+    def _same_start(self, seen: Any) -> None:
+        """A process that ended and was started again between two looks, or two calls, has ended all the same."""
+        restarts = getattr(seen, "restarts", None)
+        if restarts and self.options.expect_boot_id_not is not None:
+            times = "once" if restarts == 1 else f"{restarts} times"
+            raise self._exited(f"its process ended, and the service was started again {times} since its switch")
         pid = getattr(seen, "pid", None)
         if self.service_pid and pid and pid != self.service_pid:
             raise self._exited(f"its process {self.service_pid} ended, and {pid} was started")

@@ -67,6 +67,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._wheels import (
 
 CHECK_TIMEOUT_S = 60.0
 SECRET_BYTES = 65536
+PYTHON_SETTING = "solver_worker_python (python)"
 _SECRET_FILE = re.compile(r"""^\s*\w+_file\s*=\s*["']([^"']+)["']""", re.MULTILINE)
 
 
@@ -425,6 +426,8 @@ class Stage:
             self._check_space()
             if package.path or not self.target.sha256:
                 self._check_env_possible(package)
+            if not self.base.env_is_complete(package):
+                find_python(self.target.python, PYTHON_SETTING)
         else:
             self.result["check"] = self._try(self.base.release(name), package.version)
         self.result["changed"] = not complete
@@ -535,7 +538,7 @@ class Stage:
 
     def _build_env(self, package: Package, scratch: str, lock: int) -> None:
         env = self.base.env(package)
-        python = find_python(self.target.python, "solver_worker_python (python)")
+        python = find_python(self.target.python, PYTHON_SETTING)
         remove_tree(env)
         where = self.target.where
         if self.target.wheelhouse:

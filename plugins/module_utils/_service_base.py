@@ -22,12 +22,14 @@ STATES = ("running", "starting", "stopped", "failed", "restarting", "unknown")
 class ServiceState(NamedTuple):
     """What the service manager says of a service.
 
-    C(failed) was given up or ended by itself; C(restarting) ended by itself and will be tried again.
+    C(failed) was given up or ended by itself; C(restarting) ended by itself and will be tried again. C(restarts) counts
+    how often the manager started it by itself since somebody told it to start; None where it does not tell.
     """
 
     state: str
     pid: int | None
     detail: str
+    restarts: int | None = None
 
     def record(self) -> Settings:
         return {"state": self.state, "pid": self.pid, "detail": self.detail}

@@ -15,7 +15,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._service_base import 
     Settings,
 )
 
-_PROPERTIES = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus"
+_PROPERTIES = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus,NRestarts"
 _STATES = {
     "active": "running",
     "reloading": "running",
@@ -51,7 +51,13 @@ def read_show(text: str) -> ServiceState:
     state = "restarting" if sub.startswith("auto-restart") else _STATES.get(active, "unknown")
     pid = found.get("MainPID", "")
     detail = f"{active} ({sub}), result {found.get('Result')}, exit status {found.get('ExecMainStatus')}"
-    return ServiceState(state, int(pid) if pid.isdigit() and pid != "0" else None, detail)
+    restarts = found.get("NRestarts", "")
+    return ServiceState(
+        state,
+        int(pid) if pid.isdigit() and pid != "0" else None,
+        detail,
+        int(restarts) if restarts.isdigit() else None,
+    )
 
 
 class SystemdService(Service):

@@ -36,15 +36,19 @@ attributes:
     support: full
 options:
   fleet:
-    description: All workers of the inventory, so that a run that is limited to a part of them is noticed.
+    description:
+      - All workers of the inventory, so that a run that is limited to a part of them is noticed.
+      - For the kinds V(provision) and V(remove) the fact then holds all of them, whatever the limit.
     type: list
     elements: str
   kind:
     description:
       - What the settings are for. With it, also what only a rollout needs is checked.
-      - V(update) needs C(solver_version), V(rollback) may have it, V(recover) does not use it.
+      - V(update) and V(provision) need C(solver_version), V(rollback) may have it, V(recover) and V(remove) do not
+        use it.
+      - The hooks are read, and a refusal is written as a verdict, for V(update), V(rollback) and V(recover) alone.
     type: str
-    choices: [update, rollback, recover]
+    choices: [update, rollback, recover, provision, remove]
 """
 
 EXAMPLES = r"""

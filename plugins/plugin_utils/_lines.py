@@ -88,13 +88,11 @@ def _history_line(run: Mapping[str, Any]) -> str:
 
 def _note(census: Mapping[str, Any], worker: Mapping[str, Any]) -> str:
     drain = worker.get("drain")
-    pending = _pending(census, worker)
-    if pending and not drain:
-        return pending
     if drain:
         return f"drained by {drain.get('owner')}: {drain.get('reason') or 'no reason given'}"
     failure = worker.get("failure") or {}
-    return one_line(failure.get("message") or ("" if worker else census.get("message") or census.get("msg")))
+    wrong = one_line(failure.get("message") or ("" if worker else census.get("message") or census.get("msg")))
+    return "; ".join(part for part in (wrong, _pending(census, worker)) if part)
 
 
 def _pending(census: Mapping[str, Any], worker: Mapping[str, Any]) -> str:

@@ -94,7 +94,9 @@ SETTINGS: dict[str, Setting] = {
         "mapping", {}, "Task files of your own, by the point where they run: before_rollout, before_wave, "
         "before_worker, after_worker, after_wave, after_rollout, on_failure. Each an absolute path on the controller."),
     "solver_verdict_file": Setting("path", "", "Where the controller writes the verdict, a JSON document."),
-    "solver_router_hosts": Setting("text", "solver_routers", "Inventory group of the routers, if there are any."),
+    "solver_router_hosts": Setting(
+        "text", "solver_routers", "Inventory group of the routers, if there are any. Another one is named with -e: "
+        "which hosts a play is for must be known before any host's variables are."),
     "solver_router_check_interval": Setting(
         "seconds", 1.0, "Time between two health checks of a worker by its router. solver_drain_grace must be at least "
         "twice as long.", minimum=0.1, maximum=60),
@@ -187,7 +189,8 @@ ROUTER: dict[str, Setting] = {
         per_worker=True, minimum=16_384),
     "solver_router_keys": Setting(
         "count", 200_000, "How many idempotency keys the router remembers, for a day.", per_worker=True, minimum=1000),
-    "solver_router_max_connections": Setting("count", 2000, "Connections at once.", per_worker=True, minimum=10),
+    "solver_router_max_connections": Setting(
+        "count", 2000, "Connections at once.", per_worker=True, minimum=10, maximum=500_000),
     "solver_router_stats_socket": Setting(
         "path", "/run/solver-router/stats.sock", "HAProxy's own socket, for solver_floor_view.", per_worker=True),
     "solver_router_backend": Setting(
@@ -227,8 +230,9 @@ INTERNAL = frozenset({
     "solver_back", "solver_back_gate", "solver_back_outcome", "solver_back_result", "solver_begin", "solver_census",
     "solver_enrolled", "solver_final", "solver_gate", "solver_hook", "solver_hook_failures", "solver_lock",
     "solver_operation", "solver_outcome", "solver_package_digest", "solver_plan", "solver_plan_result",
-    "solver_request", "solver_requested", "solver_rollout", "solver_staged", "solver_step", "solver_unlocked",
-    "solver_verdict", "solver_verdict_result", "solver_waited", "solver_wave_hook_failures", "solver_wheels",
+    "solver_removal", "solver_removal_look", "solver_removal_looks", "solver_request", "solver_requested",
+    "solver_rollout", "solver_staged", "solver_step", "solver_unlocked", "solver_verdict",
+    "solver_verdict_result", "solver_waited", "solver_wave_hook_failures", "solver_wheels",
 })
 
 
@@ -407,8 +411,9 @@ def resolve(
     out.routers = {host: _router(out, host, host_vars) for host, host_vars in (routers or {}).items()}
     _together(out, len(variables))
     _routers_rules(out, rolls)
-    _hooks(out)
+    _machines_rules(out)
     if rolls:
+        _hooks(out)
         _rollout_rules(out)
     if rolls and left_out and not out.settings["solver_allow_partial"]:
         _extend(out.errors, [
@@ -495,7 +500,7 @@ def _routers_rules(out: Resolved, rolls: bool) -> None:
     """What a router would send to nobody, or too long to somebody who has left."""
     settings = out.settings
     if not out.routers:
-        if settings["solver_floor_view"] == "routers":
+        if rolls and settings["solver_floor_view"] == "routers":
             _extend(out.errors, ["solver_floor_view is routers, but the inventory group "
                                  f"{settings['solver_router_hosts']} (solver_router_hosts) has no host"])
         return
@@ -510,6 +515,19 @@ def _routers_rules(out: Resolved, rolls: bool) -> None:
         if alone:
             _extend(out.errors, [f"the router {host} cannot reach {', '.join(alone)}: solver_data_host is loopback on "
                                  "another machine; set it to an address of the worker's host"])
+
+
+def _machines_rules(out: Resolved) -> None:
+    """What two workers of one machine cannot each have for themselves."""
+    users: dict[tuple[str, str], dict[str, str]] = {}
+    for host, worker in out.workers.items():
+        if worker["user"]:
+            users.setdefault((worker["machine"], worker["base_dir"]), {})[host] = worker["user"]
+    for (machine, base), own in users.items():
+        if len(set(own.values())) > 1:
+            said = ", ".join(f"{host} has {user}" for host, user in sorted(own.items()))
+            _extend(out.errors, [f"solver_user differs between the workers of {machine} in {base} ({said}), but its "
+                                 "files can belong to one user alone; set one solver_user, or another solver_base_dir"])
 
 
 def _hooks(out: Resolved) -> None:

@@ -19,6 +19,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._check import (
     unsettled,
 )
 from ansible_collections.solver.fleet.plugins.module_utils._client import ApiProblem, DeadSocket, Hung, NoSocket
+from ansible_collections.solver.fleet.plugins.module_utils._service_base import ServiceState
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,6 +146,22 @@ def test_a_service_that_starts_again_and_again_is_noticed(clock: Any) -> None:
     view = ServiceView(lambda: Seen("starting", next(pids), ""), list)
     error = failing(flow(ScriptedWorker(clock, [NoSocket("none")], []), service=view))
     assert error.message.startswith("its process 5 ended, and 6 was started")
+
+
+@pytest.mark.parametrize(("restarts", "old", "fails"), [(1, "boot-0", True), (0, "boot-0", False), (3, None, False)])
+def test_a_process_that_the_manager_replaced_since_its_switch_fails(
+    clock: Any, tools: Any, restarts: int, old: str | None, fails: bool,
+) -> None:
+    """Between the switch and the first look, or between two calls, nobody saw it end; systemd counted it."""
+    view = ServiceView(lambda: ServiceState("running", 7, "", restarts), list)
+    worker = ScriptedWorker(clock, [tools.status("drained")], [])
+    one = flow(worker, service=view, checks=["worker"], expect_boot_id_not=old)
+    if not fails:
+        assert one.run() is True
+        return
+    error = failing(one)
+    assert error.code == "worker_exited"
+    assert error.message.startswith("its process ended, and the service was started again once since its switch")
 
 
 @pytest.mark.parametrize("gone", [NoSocket("none"), DeadSocket("left")])

@@ -290,3 +290,8 @@ def test_a_missing_command_is_named() -> None:
 )
 def test_systemd_states(show: str, state: str, pid: int | None) -> None:
     assert read_show(show)[:2] == (state, pid)
+
+
+@pytest.mark.parametrize(("show", "restarts"), [("NRestarts=0", 0), ("NRestarts=2", 2), ("ActiveState=active", None)])
+def test_systemd_counts_what_it_restarted_by_itself(show: str, restarts: int | None) -> None:
+    assert read_show(show).restarts == restarts

@@ -109,6 +109,14 @@ def test_check_mode_on_an_empty_host(host: Host) -> None:
     assert not host.base.exists()
 
 
+def test_check_mode_misses_the_python_that_the_real_run_would_miss(host: Host) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    arguments = host.arguments(version="1.2.0", python="/nonexistent/python")
+    code, said = failed(run_module("worker_release", arguments, True))
+    assert code == "no_python"
+    assert "name it in solver_worker_python" in said
+
+
 def test_the_diff_shows_version_and_configuration(shared: Host) -> None:
     diff = shared.run(check_mode=True, version="1.3.0", port=9)["diff"]
     assert diff["after"] == "# version: 1.3.0\n" + CONFIG.format(name="w1", port=9)

@@ -184,6 +184,24 @@ def test_a_routers_own_settings_are_checked_by_its_name():
         "r1: solver_router_bind is '8090'; it must be HOST:PORT"]
 
 
+def test_two_workers_of_one_machine_and_directory_have_one_user():
+    own = fleet(size=3, ansible_host="a")
+    own["w2"]["solver_user"] = "other"
+    own["w3"].update(solver_user="third", ansible_host="b")
+    assert resolve(own).errors == [
+        "solver_user differs between the workers of a in /opt/solver (w1 has solver, w2 has other), but its files can "
+        "belong to one user alone; set one solver_user, or another solver_base_dir"]
+    own["w2"]["solver_base_dir"] = "/opt/other"
+    assert resolve(own).errors == []
+
+
+def test_what_only_a_rollout_needs_is_asked_of_a_rollout_alone():
+    """Whoever looks, asks for an abort or provisions is not stopped by a hook, nor by who says which workers serve."""
+    settings = fleet(solver_floor_view="routers", solver_hooks={"before_rollout": "not/absolute.yml"})
+    assert len(resolve(settings).errors) == 2
+    assert resolve(settings, rolls=False).errors == []
+
+
 def test_the_routers_view_needs_a_router():
     assert resolve(fleet(solver_floor_view="routers")).errors == [
         "solver_floor_view is routers, but the inventory group solver_routers (solver_router_hosts) has no host"]

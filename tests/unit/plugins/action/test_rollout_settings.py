@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The settings as a play gets them, by the real ansible-playbook; nothing is connected to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[4]
+PLAY = """
+- hosts: solver_workers
+  gather_facts: false
+  tasks:
+    - solver.fleet.rollout_settings:
+        kind: {kind}
+        fleet: "{{{{ groups.solver_workers }}}}"
+      run_once: true
+    - ansible.builtin.copy:
+        content: "{{{{ {{'hosts': solver_rollout.hosts, 'workers': solver_rollout.workers | list}} | to_json }}}}"
+        dest: {out}
+      delegate_to: localhost
+      connection: local
+      run_once: true
+"""
+
+
+def settled(folder: Path, kind: str, *words: str, **shared: object) -> subprocess.CompletedProcess[str]:
+    hosts = {name: {"solver_data_port": 9000 + number} for number, name in enumerate(("w1", "w2", "w3"))}
+    settings = {"solver_version": "1.3.0", "solver_verdict_file": str(folder / "verdict.json"), **shared}
+    (folder / "inventory.yml").write_text(json.dumps({"solver_workers": {"hosts": hosts, "vars": settings}}))
+    name = "omit" if kind == "none" else kind
+    text = PLAY.format(kind='"{{ omit }}"' if name == "omit" else name, out=folder / "out.json")
+    (folder / "play.yml").write_text(text)
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(folder / "inventory.yml"),
+         str(folder / "play.yml"), "-e", f"ansible_python_interpreter={sys.executable}", *words],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("kind", ["provision", "remove"])
+def test_a_limit_leaves_the_whole_fleet_in_rosters_and_routers(tmp_path: Path, kind: str) -> None:
+    done = settled(tmp_path, kind, "--limit", "w2")
+    assert done.returncode == 0, done.stdout
+    assert json.loads((tmp_path / "out.json").read_text()) == {"hosts": ["w1", "w2", "w3"],
+                                                               "workers": ["w1", "w2", "w3"]}
+
+
+@pytest.mark.parametrize("kind", ["none", "provision", "remove"])
+def test_a_missing_hook_stops_only_who_would_run_it(tmp_path: Path, kind: str) -> None:
+    hooks = {"before_rollout": str(tmp_path / "missing.yml")}
+    assert settled(tmp_path, kind, solver_hooks=hooks).returncode == 0
+    refused = settled(tmp_path, "update", solver_hooks=hooks)
+    assert refused.returncode != 0
+    assert json.loads((tmp_path / "verdict.json").read_text())["verdict"] == "refused"
+
+
+@pytest.mark.parametrize("kind", ["none", "provision"])
+def test_who_only_looks_writes_over_no_verdict(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "verdict.json").write_text('{"verdict": "completed"}')
+    assert settled(tmp_path, kind, solver_drain_timeout="long").returncode != 0
+    assert json.loads((tmp_path / "verdict.json").read_text()) == {"verdict": "completed"}
