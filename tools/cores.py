@@ -76,18 +76,24 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def run(core: str, python: str, words: Sequence[str]) -> int:
-    folder = HOME / core
-    if not (folder / "bin" / "ansible-playbook").exists():
-        subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", f"ansible-core~={core}.0"],
+def install(core: str, python: str, name: str = "") -> Path:
+    """Make the environment of a core unless it is there; return the folder of its programs."""
+    programs = HOME / (name or core) / "bin"
+    if not (programs / "ansible-playbook").exists():
+        subprocess.run([python, "-m", "venv", "--clear", str(programs.parent)], check=True)
+        subprocess.run([str(programs / "python"), "-m", "pip", "install", "--quiet", f"ansible-core~={core}.0"],
                        check=True)
+    return programs
+
+
+def run(core: str, python: str, words: Sequence[str]) -> int:
+    programs = install(core, python)
     command = [sys.executable, "-m", "pytest", *words, "-n", "2", f"--junit-xml={ROOT}/.cache/results/core-{core}.xml"]
-    version = subprocess.run([str(folder / "bin/ansible-playbook"), "--version"], capture_output=True, text=True,
+    version = subprocess.run([str(programs / "ansible-playbook"), "--version"], capture_output=True, text=True,
                              check=True).stdout.splitlines()[0]
     print(f"--- {version}", flush=True)
     return subprocess.run(command, cwd=ROOT, check=False,
-                          env={**os.environ, "SOLVER_ANSIBLE_BIN": str(folder / "bin")}).returncode
+                          env={**os.environ, "SOLVER_ANSIBLE_BIN": str(programs)}).returncode
 
 
 if __name__ == "__main__":

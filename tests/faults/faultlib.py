@@ -64,7 +64,12 @@ class Sampler:
     def run(self) -> None:
         sockets = {name: self.fleet.socket(name) for name in self.fleet.hosts()}
         while not self.stop.is_set():
-            self.samples.append(Sample(time.monotonic(), {name: ask(path) for name, path in sockets.items()}))
+            found = {name: ask(path) for name, path in sockets.items()}
+            self.samples.append(Sample(time.monotonic(), found))
+            for name in [name for name, status in found.items() if status is None]:
+                # A host that was booted anew is seen through another window.
+                with contextlib.suppress(Exception):
+                    sockets[name] = self.fleet.socket(name)
             self.stop.wait(0.05)
 
     def last(self, name: str) -> dict[str, Any]:

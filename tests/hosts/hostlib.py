@@ -203,6 +203,11 @@ class HostFleet(Fleet):
         wait_for(lambda: all(self.status(name)["tasks"]["open"] >= at_least_open for name in self.workers),
                  f"{at_least_open} open tasks on every worker")
 
+    def only_traffic(self, worker: str, rate: float) -> None:
+        self._start_traffic(["--rate", str(rate), "--mix", "userrecaptcha=1",
+                             "--worker", f"{worker}={self.urls()[worker]}"])
+        wait_for(lambda: self.status(worker)["tasks"]["open"] >= 3, f"3 open tasks on {worker}")
+
     def _start_traffic(self, more: list[str]) -> None:
         for left in ("traffic.stop", "audit.json", "book.jsonl"):
             (self.dir / left).unlink(missing_ok=True)

@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import time
+import urllib.error
+import urllib.request
+from typing import Any
 
+import cores
 import pytest
 from faultlib import LEASES, until, watched
 from fleetlib import assert_nothing_lost, wait_for
@@ -32,6 +38,21 @@ def test_the_first_fleet(fleet: HostFleet) -> None:
     again = fleet.playbook("provision", solver_version="1.2.0")
     assert again.returncode == 0, again.stdout
     assert recap(again.stdout)["changed"] == 0, again.stdout
+
+
+def test_the_oldest_core_provisions_and_plans_the_same_hosts(
+    fleet: HostFleet, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What one core renders as a number is text to another."""
+    # On this very Python: the wheels that the controller gathered are its.
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    core = next(core for core, pythons in cores.CORES.items() if version in pythons)
+    monkeypatch.setenv("SOLVER_ANSIBLE_BIN", str(cores.install(core, sys.executable, f"{core}-python{version}")))
+    done = fleet.playbook("provision", solver_version="1.2.0")
+    assert done.returncode == 0, done.stdout
+    assert recap(done.stdout)["changed"] == 0, done.stdout
+    plan = fleet.playbook("rolling_update", "--check", solver_version="1.3.0")
+    assert plan.returncode == 0, plan.stdout
 
 
 def shown(fleet: HostFleet, worker: str, command: str) -> str:
@@ -187,7 +208,13 @@ def test_a_host_rebooted_in_its_wave_serves_by_its_lease_and_the_next_run_goes_o
         if moment == "switched":
             until(seen, "the new process of w2", lambda: seen.last("w2").get("instance", {}).get("version") == "1.3.0",
                   running, 200)
-        fleet.workers["w2"][0].ssh("systemctl reboot")
+        host = fleet.workers["w2"][0]
+        if moment == "draining":
+            host.ssh("systemctl reboot")
+        else:
+            # An orderly end would be told by whatever stops first, the process or the line.
+            host.poweroff()
+            host.start()
         out, _none = running.communicate(timeout=400)
         assert running.returncode != 0
         assert fleet.outcomes() == {"w1": "updated", "w2": "unreachable", "w3": "not_attempted"}, out
@@ -203,17 +230,82 @@ def test_a_host_rebooted_in_its_wave_serves_by_its_lease_and_the_next_run_goes_o
     fleet.assert_all_serve()
 
 
-def test_a_worker_is_removed_after_its_last_task(fleet: HostFleet) -> None:
-    fleet.start_traffic(rate=8)
-    done = fleet.playbook("remove", solver_only=["w3"])
-    audit = fleet.end_traffic()
+# A worker beside those of the first fleet; its key lies where the collection owns nothing but the file.
+OWN: dict[str, dict[str, Any]] = {"w4": {"solver_api_key_file": "/etc/captcha.key"}}
+
+
+def roster(fleet: HostFleet, worker: str) -> list[str]:
+    asked = {"control_socket": f"/run/solver/{worker}/control.sock", "worker_dir": f"/opt/solver/workers/{worker}"}
+    return sorted(fleet.module(worker, "solver.fleet.worker_info", **asked)["rollout"]["roster"])
+
+
+def test_one_new_worker_whose_port_was_taken_is_mended_by_provisioning(fleet: HostFleet) -> None:
+    before, modes = boots(fleet), "stat -c '%a %U' /etc /etc/solver"
+    tight = shown(fleet, "w2", modes)
+    fleet.place(w1="h1", w2="h2", w3="h1", w4="h2")
+    fleet.write({"w4": {**OWN["w4"], "solver_data_port": 8081}})
+    done = fleet.playbook("provision", "--limit", "w4", solver_version="1.2.0")
+    assert done.returncode != 0
+    assert fleet.status("w4")["state"] == "failed", done.stdout
+    fleet.write(OWN)
+    done = fleet.playbook("provision", "--limit", "w4", solver_version="1.2.0")
     assert done.returncode == 0, done.stdout
-    assert audit["lost"] == audit["wrong"] == audit["billed_twice"] == audit["uncertain"] == 0, audit
-    left = shown(fleet, "w1", "find / -xdev -path '*w3*' -not -path '/proc/*' -not -path '/sys/*'").split()
-    assert [path for path in left if not path.startswith("/var/lib/solver/w3")] == []
-    assert fleet.journal("w3").exists(), "its results can still be read"
-    again = fleet.playbook("remove", solver_only=["w3"])
-    assert again.returncode == 0, again.stdout
+    fleet.assert_all_serve()
+    assert roster(fleet, "w4") == ["w1", "w2", "w3", "w4"]
+    assert shown(fleet, "w2", modes) == tight == "755 root\n700 root"
+    assert {name: boot for name, boot in boots(fleet).items() if name != "w4"} == before
+
+
+def test_a_removal_that_fails_half_way_is_told_as_far_as_it_came(fleet: HostFleet) -> None:
+    """The third has nothing to do and goes; the fourth has too much, and stays."""
+    fleet.only_traffic("w4", rate=10)
+    done = fleet.playbook("remove", solver_only=["w3", "w4"], solver_drain_timeout=1, solver_drain_grace=0)
+    audit = fleet.end_traffic()
+    assert done.returncode != 0
+    assert "w4 could not be removed" in said(done.stdout), done.stdout
+    assert audit["lost"] == audit["wrong"] == audit["billed_twice"] == 0, audit
+    assert roster(fleet, "w1") == roster(fleet, "w4") == ["w1", "w2", "w4"]
     del fleet.workers["w3"]
+    fleet.write(OWN)
+    fleet.assert_all_serve()
+
+
+def call(fleet: HostFleet, worker: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    request = urllib.request.Request(
+        f"{fleet.urls()[worker]}{path}", data=json.dumps(body).encode() if body else None, method=method,
+        headers={"Content-Type": "application/json", "Idempotency-Key": "late",
+                 "Authorization": f"Bearer {fleet.token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.loads(answer.read() or "null")
+    except urllib.error.HTTPError as problem:
+        return problem.code, json.loads(problem.read() or "null")
+
+
+def test_a_worker_is_removed_after_its_last_task(fleet: HostFleet) -> None:
+    """And after its last result was fetched, by a client that looks now and then."""
+    task = {"method": "userrecaptcha", "googlekey": "late", "pageurl": "https://shop.test/"}
+    status, accepted = call(fleet, "w4", "POST", "/v1/tasks", task)
+    assert status == 202, accepted
+    fleet.start_traffic(rate=8)
+    running = fleet.start_playbook("remove", solver_only=["w4"])
+    wait_for(lambda: fleet.status("w4")["state"] == "drained", "the drain of w4", 60)
+    assert running.poll() is None
+    time.sleep(5)  # the interval of a client; without a wait for it the worker would be gone
+    status, result = call(fleet, "w4", "GET", f"/v1/tasks/{accepted['id']}")
+    assert (status, result["state"]) == (200, "succeeded")
+    assert call(fleet, "w4", "DELETE", f"/v1/tasks/{accepted['id']}")[0] == 204
+    out, _none = running.communicate(timeout=200)
+    audit = fleet.end_traffic()
+    assert running.returncode == 0, out
+    assert "were not fetched" not in said(out), out
+    assert audit["lost"] == audit["wrong"] == audit["billed_twice"] == audit["uncertain"] == 0, audit
+    left = shown(fleet, "w2", "find / -xdev -path '*w4*' -not -path '/proc/*' -not -path '/sys/*'").split()
+    assert [path for path in left if not path.startswith("/var/lib/solver/w4")] == []
+    assert shown(fleet, "w2", "stat -c %a /etc/captcha.key") == "400", "it may be others' too"
+    assert fleet.journal("w4").exists(), "its results can still be read"
+    again = fleet.playbook("remove", solver_only=["w4"])
+    assert again.returncode == 0, again.stdout
+    del fleet.workers["w4"]
     fleet.write()
     assert fleet.roll("1.2.0").returncode == 0

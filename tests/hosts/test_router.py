@@ -118,6 +118,80 @@ def test_an_unknown_outcome_is_never_sent_to_another_worker(fleet: HostFleet) ->
     assert post(fleet, "no-doubt")[0] == 202
 
 
+def drop_in(name: str) -> str:
+    return f"/run/systemd/system/solver-worker@{name}.service.d"
+
+
+def kill_for_good(fleet: HostFleet, workers: list[str]) -> None:
+    """Their connections are refused from now on, and systemd does not start them again."""
+    for name in workers:
+        fleet.workers[name][0].ssh(f"mkdir -p {drop_in(name)} && "
+                                   f"printf '[Service]\\nRestart=no\\n' > {drop_in(name)}/no.conf "
+                                   "&& systemctl daemon-reload")
+    for pid in [fleet.pid(name) for name in workers]:
+        os.kill(pid, signal.SIGKILL)
+
+
+def start_again(fleet: HostFleet, workers: list[str]) -> None:
+    for name in workers:
+        unit = f"solver-worker@{name}"
+        fleet.workers[name][0].ssh(f"rm -r {drop_in(name)}; systemctl daemon-reload; systemctl reset-failed {unit}; "
+                                   f"systemctl start {unit}")
+    wait_for(lambda: set(view(fleet).values()) == {"UP"}, "all behind the router", 60)
+
+
+def test_a_known_key_is_never_refused_as_if_nobody_had_its_task(fleet: HostFleet) -> None:
+    """503 means: certainly not accepted, send it anew. Of a key that the dead worker has taken that is not true."""
+    status, document, owner = post(fleet, "taken")
+    assert status == 202, document
+    kill_for_good(fleet, [owner])
+    try:
+        status, doubt, _named = post(fleet, "taken", timeout=60)
+        assert (status, doubt["status"], doubt["code"]) == (502, 502, "outcome_unknown")
+    finally:
+        start_again(fleet, [owner])
+    status, again, named = post(fleet, "taken")
+    assert (status, again["id"], named) == (200, document["id"], owner)
+
+
+def test_a_refused_connection_is_a_refusal_though_the_router_thought_that_all_were_up(fleet: HostFleet) -> None:
+    kill_for_good(fleet, list(fleet.workers))
+    try:
+        request = urllib.request.Request(f"{fleet.router_url()}/v1/tasks", data=b"{}", method="POST",
+                                         headers={"Idempotency-Key": "refused"})
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=20)
+        assert caught.value.code == 503
+    finally:
+        start_again(fleet, list(fleet.workers))
+    version = [int(part) for part in fleet.on_router("haproxy -v").split()[2].split(".")[:2]]
+    # Where HAProxy can take its mark off the key, the same key is good again; a new one always is.
+    assert post(fleet, "refused")[0] == (202 if version >= [3, 0] else 502)
+    assert post(fleet, "refused, so anew")[0] == 202
+
+
+def started(fleet: HostFleet) -> str:
+    return fleet.on_router("systemctl show -p ExecMainStartTimestampMonotonic -p NRestarts solver-router")
+
+
+def test_a_limit_and_a_changed_setting_leave_the_router_whole_and_running(fleet: HostFleet) -> None:
+    before = started(fleet)
+    # As the version before this one wrote it: the unit must be installed anew, and nothing restarted.
+    fleet.on_router("echo '# older' >> /etc/systemd/system/solver-router.service; systemctl daemon-reload")
+    done = fleet.playbook("provision", "--limit", "w1,r1", solver_version="1.2.0", solver_router_max_connections=4000)
+    assert done.returncode == 0, done.stdout
+    assert "it counts from the next start" in " ".join(done.stdout.split()), done.stdout
+    assert view(fleet) == {"w1": "UP", "w2": "UP", "w3": "UP"}
+    assert "Maxconn: 4000" in fleet.haproxy("show info")
+    assert started(fleet) == before
+    done = fleet.playbook("provision", "--limit", "w1,r1", solver_version="1.2.0")
+    assert done.returncode == 0, done.stdout
+    assert "it counts from the next start" not in " ".join(done.stdout.split()), done.stdout
+    assert started(fleet) == before
+    asked = {"control_socket": "/run/solver/w1/control.sock", "worker_dir": "/opt/solver/workers/w1"}
+    assert sorted(fleet.module("w1", "solver.fleet.worker_info", **asked)["rollout"]["roster"]) == ["w1", "w2", "w3"]
+
+
 def test_a_cancelled_run_strands_no_worker(fleet: HostFleet) -> None:
     fleet.start_clients(8, 200)
     with watched(fleet) as seen:
