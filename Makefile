@@ -70,7 +70,7 @@ hosts-down: ## Remove them without a trace
 	@$(PYTHON) tests/hosts/lab.py down
 
 hosts-test: $(VENV)/.dev hosts-molecule ## Provision, update and break workers on such hosts, over SSH and behind HAProxy (root on Debian)
-	$(BIN)/pytest tests/hosts --junit-xml=.cache/results/hosts.xml
+	$(BIN)/pytest tests/hosts -n 2 --dist loadfile --junit-xml=.cache/results/hosts.xml
 
 hosts-molecule: $(VENV)/.dev
 	@# What an interrupted run left behind is gone, whatever molecule remembers of it.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,8 +20,14 @@ from lab import ROOT, Lab
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    made = Lab(ROOT / ".cache" / "hosts-test" / "lab", hosts=2, routers=1)
+def home() -> Path:
+    """One folder per test process: each has hosts and a network of its own."""
+    return ROOT / ".cache" / "hosts-test" / os.environ.get("PYTEST_XDIST_WORKER", "single")
+
+
+@pytest.fixture(scope="module")
+def lab(home: Path) -> Iterator[Lab]:
+    made = Lab(home / "lab", hosts=2, routers=1)
     made.down()
     made.up()
     yield made
@@ -28,8 +35,8 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def fleet(lab: Lab) -> Iterator[HostFleet]:
-    folder = ROOT / ".cache" / "hosts-test" / "fleet"
+def fleet(lab: Lab, home: Path) -> Iterator[HostFleet]:
+    folder = home / "fleet"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     made = HostFleet(folder, lab)
