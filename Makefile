@@ -8,7 +8,7 @@ WORKER := roles/worker/files/solver-worker
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration faults faults-quick traps cores molecule sanity bench hosts hosts-down hosts-test hosts-molecule clean
+.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration integration-quick faults faults-quick traps cores molecule sanity bench hosts hosts-down hosts-test hosts-faults hosts-molecule clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -24,7 +24,7 @@ fleet: $(VENV)/.run ## Start the embedded local fleet
 fleet-down: $(VENV)/.run ## Stop it and remove it
 	@$(BIN)/ansible-playbook -i localhost, playbooks/local_fleet.yml -e solver_local_fleet_state=absent
 
-test: fresh lint sanity unit worker-test integration faults-quick molecule cores ## Run all tests that need no root
+test: fresh lint sanity unit worker-test integration-quick faults-quick molecule cores ## Run all tests that need no root
 	@$(BIN)/python tools/test_total.py
 
 fresh:
@@ -44,6 +44,9 @@ worker-test: $(VENV)/.dev ## The reference worker's own tests
 
 integration: $(VENV)/.dev ## Modules and playbooks against real workers, under traffic
 	$(BIN)/pytest tests/integration -n 2 --junit-xml=.cache/results/integration.xml
+
+integration-quick: $(VENV)/.dev
+	$(BIN)/pytest tests/integration -n 2 -m 'not long' --junit-xml=.cache/results/integration.xml
 
 faults: $(VENV)/.dev ## Inject every fault into real fleets under traffic; prints a table
 	$(BIN)/pytest tests/faults -n 2 --junit-xml=.cache/results/faults.xml
@@ -70,6 +73,9 @@ hosts-down: ## Remove them without a trace
 	@$(PYTHON) tests/hosts/lab.py down
 
 hosts-test: $(VENV)/.dev hosts-molecule ## Provision, update and break workers on such hosts, over SSH and behind HAProxy (root on Debian)
+	$(BIN)/pytest tests/hosts -n 2 --dist loadfile -m 'not long' --junit-xml=.cache/results/hosts.xml
+
+hosts-faults: $(VENV)/.dev ## The same without molecule, and what takes long: every way to lose a host
 	$(BIN)/pytest tests/hosts -n 2 --dist loadfile --junit-xml=.cache/results/hosts.xml
 
 hosts-molecule: $(VENV)/.dev

@@ -67,17 +67,22 @@ def plain(value: Any) -> Any:
     return value
 
 
+# What Ansible adds where a module ended without an answer: it was killed, or its files were taken away under it.
+_CRASH = frozenset({"module_stdout", "module_stderr"})
 # All that a result has when not the module but Ansible itself gave up.
 _WORDLESS = frozenset({"failed", "msg", "changed", "attempts", "exception", "warnings", "deprecations"})
 
 
 def _wordless(result: Mapping[str, Any]) -> bool:
-    """Whether a call failed before or after its module: our modules say C(failure), a crash has C(module_stdout).
+    """Whether a call failed without a word of its module: ours always say C(failure).
 
-    C(timedout) is a line that went dead in the middle of a call. ansible-core 2.18 also says C(failed) instead of
-    C(unreachable) when the line is lost while it removes its temporary files, after the module's own end.
+    A host that shuts down ends the modules that run on it. C(timedout) is a line that went dead in the middle of a
+    call. ansible-core 2.18 also says C(failed) instead of C(unreachable) when the line is lost while it removes its
+    temporary files, after the module's own end.
     """
-    return result.get("failed") is True and "msg" in result and set(result) <= _WORDLESS
+    if result.get("failed") is not True or "msg" not in result or "failure" in result:
+        return False
+    return set(result) <= _WORDLESS or not _CRASH.isdisjoint(result)
 
 
 def write_refusal(path: str, document: Mapping[str, Any]) -> None:

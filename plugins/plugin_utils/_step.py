@@ -142,9 +142,11 @@ def outcome(planned: Mapping[str, Any], steps: Steps, revertible: bool = True) -
     if fault:
         out["reason"] += f"; {one_line(fault['reason'])}"
     out["log"] = _log_lines(result)
-    out["cause"] = _cause(step, result, fault)
+    # A host that shuts down ends the worker first, and then its line: only a control may blame the release for that.
+    lost = lost_in_revert(steps) and fault.get("fault") != "release"
+    out["cause"] = "host" if lost else _cause(step, result, fault)
     out["outcome"] = _failed_outcome(planned, steps, fault, revertible)
-    if out["outcome"] == "quarantined":
+    if lost_in_revert(steps) or out["outcome"] == "quarantined":
         out["reason"] += "; " + _revert_reason(steps, revertible)
     return out
 
@@ -190,13 +192,21 @@ def _failed_outcome(planned: Mapping[str, Any], steps: Steps, fault: Mapping[str
         return "failed" if revertible or step == "drain" else "quarantined"
     if action == "resume":
         return "failed" if step_ok(steps.get("give_back")) else "quarantined"
+    if lost_in_revert(steps):
+        return "unreachable"
     if not all(step_ok(steps.get(name)) for name in REVERT_STEPS):
         return "quarantined"
     return "returned" if fault.get("inconclusive") else "reverted"
 
 
+def lost_in_revert(steps: Steps) -> bool:
+    """Whether the worker was lost while it went back: its lease brings it into service, if it verifies itself."""
+    return any((steps.get(name) or {}).get("unreachable") for name in ("revert_drain", *REVERT_STEPS))
+
+
 def _revert_reason(steps: Steps, revertible: bool) -> str:
-    for name in (*REVERT_STEPS, "give_back"):
+    lost = [name for name in ("revert_drain",) if lost_in_revert({name: steps.get(name)})]
+    for name in (*lost, *REVERT_STEPS, "give_back"):
         result = steps.get(name)
         if result and not step_ok(result):
             return f"{name.replace('_', ' ')} failed: {one_line(result.get('msg'))}"

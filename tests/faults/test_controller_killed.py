@@ -41,7 +41,7 @@ def ids(fleet: Fleet) -> set[str]:
             if (folder / name / "rollout/record.json").exists()}
 
 
-QUICK = (("SIGKILL", "draining"), ("SIGKILL", "switched"))
+QUICK = (("SIGKILL", "switched"),)
 
 
 def marks(how: str, phase: str) -> list[pytest.MarkDecorator]:

@@ -75,6 +75,7 @@ def test_each_hook_runs_at_its_point_and_never_without_work(make_fleet, hooks):
     assert hooks.ran() == [], "nothing to do, nobody to tell"
 
 
+@pytest.mark.long
 def test_a_hook_that_fails_before_a_worker_or_a_wave_stops_there(make_fleet, hooks):
     fleet: Fleet = make_fleet(4)
     hooks.write("before_worker", "inventory_hostname == 'w2'")
@@ -113,6 +114,7 @@ def test_a_hook_that_fails_before_a_worker_or_a_wave_stops_there(make_fleet, hoo
     assert set(fleet.versions().values()) == {"1.3.0"}
 
 
+@pytest.mark.long
 def test_a_hook_that_fails_afterwards_only_warns(make_fleet, hooks):
     fleet: Fleet = make_fleet(2)
     for point in ("after_worker", "after_wave", "after_rollout"):
@@ -126,6 +128,7 @@ def test_a_hook_that_fails_afterwards_only_warns(make_fleet, hooks):
     assert "The hook after_rollout failed" in done.stdout
 
 
+@pytest.mark.long
 def test_no_hook_stops_what_brings_workers_back(make_fleet, hooks):
     fleet: Fleet = make_fleet(3)
     for point in ("before_rollout", "before_wave", "before_worker"):

@@ -52,6 +52,7 @@ def test_it_can_be_set_up_twice_and_leaves_nothing_running(make_fleet):
     assert not run_dir.exists()
 
 
+@pytest.mark.long
 def test_a_killed_supervisor_leaves_no_orphans(make_fleet):
     fleet: Fleet = make_fleet(2)
     run_dir = Path(fleet.socket("w1")).parents[1]
@@ -62,7 +63,7 @@ def test_a_killed_supervisor_leaves_no_orphans(make_fleet):
     wait_for(lambda: not processes_of(fleet.dir), "the orphans to end")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_works_at_a_path_of_150_characters(tmp_path):
     deep = tmp_path / ("d" * (150 - len(str(tmp_path)) - 2))
     fleet = Fleet(deep)
@@ -78,6 +79,7 @@ def test_it_works_at_a_path_of_150_characters(tmp_path):
     assert not deep.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_can_be_interrupted_at_any_time(fleet_folder, number):
     Fleet(fleet_folder).down()

@@ -74,6 +74,7 @@ def test_this_collection_rolls_workers_of_the_previous_release(make_fleet, previ
     fleet.assert_all_serve()
 
 
+@pytest.mark.long
 def test_the_previous_collection_rolls_our_workers(previous, tmp_path):
     folder = ROOT / ".cache" / "fleets" / f"previous-{os.environ.get('PYTEST_XDIST_WORKER', 'single')}"
     fleet = PreviousFleet(folder, previous)

@@ -12,6 +12,8 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
     # What ansible-core 2.18 registers when the line is lost while it removes its temporary files.
     {"failed": True, "msg": "the line is cut", "changed": False},
     {"failed": True, "msg": "the line is cut", "changed": False, "attempts": 2, "exception": "(traceback)"},
+    # A module that was killed, or whose files were removed, because its host shuts down.
+    {"failed": True, "msg": "MODULE FAILURE", "module_stdout": "", "module_stderr": "Traceback", "rc": 1},
 ])
 def test_a_result_without_a_word_of_the_host_is_unreachable(result):
     assert plain({"drain": result})["drain"]["unreachable"] is True
@@ -19,7 +21,6 @@ def test_a_result_without_a_word_of_the_host_is_unreachable(result):
 
 @pytest.mark.parametrize("result", [
     {"failed": True, "msg": "no", "changed": False, "failure": {"code": "hung"}},
-    {"failed": True, "msg": "MODULE FAILURE", "module_stdout": "", "module_stderr": "Traceback", "rc": 1},
     {"failed": False, "msg": "well", "changed": False},
     {"msg": "well"},
     {"unreachable": False, "msg": "well"},

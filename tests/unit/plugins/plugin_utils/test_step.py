@@ -71,6 +71,9 @@ def test_good_steps_are_an_update():
     ({"resume": FAILED, **REVERTED}, "revert", ("reverted", "release")),
     ({"soak": FAILED, **REVERTED}, "revert", ("reverted", "release")),
     ({"drain": {}, "switch": {}}, "nothing", ("failed", "unknown")),
+    # lost while it goes back: what came before may have been its host's end, and it is not quarantined
+    ({"verify": FAILED, "revert_drain": GONE}, "revert", ("unreachable", "host")),
+    ({"verify": FAILED, "revert_drain": {"done": True}, "revert": GONE}, "revert", ("unreachable", "host")),
 ])
 def test_failures(steps, action, expected):
     assert _step.next_action({**GOOD, **steps}) == action
