@@ -24,7 +24,7 @@ def test_failures_of_several_waves_add_up_and_what_follows_an_abort_still_runs(m
     assert fleet.outcomes() == {"w1": "rolled_back", "w2": "reverted", "w3": "rolled_back", "w4": "reverted",
                                 "w5": "not_attempted"}, done.stdout
     verdict = fleet.verdict()
-    assert (verdict["verdict"], verdict["tolerated"]) == ("rolled_back", 1)
+    assert (verdict["verdict"], verdict["budget_percent"]) == ("rolled_back", 25)
     assert set(fleet.versions().values()) == {"1.2.0"}
     fleet.assert_all_serve()
 
