@@ -40,6 +40,7 @@ def test_the_first_fleet(fleet: HostFleet) -> None:
     assert recap(again.stdout)["changed"] == 0, again.stdout
 
 
+@pytest.mark.long
 def test_the_oldest_core_provisions_and_plans_the_same_hosts(
     fleet: HostFleet, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -172,6 +173,7 @@ def test_whatever_stops_a_host_no_accepted_task_is_lost(fleet: HostFleet, how: s
     fleet.assert_all_serve()
 
 
+@pytest.mark.long
 def test_a_host_cut_off_in_its_wave_comes_back_by_its_lease(fleet: HostFleet) -> None:
     host = fleet.workers["w2"][0]
     with watched(fleet, window=2) as seen:
@@ -190,6 +192,7 @@ def test_a_host_cut_off_in_its_wave_comes_back_by_its_lease(fleet: HostFleet) ->
     assert set(fleet.versions().values()) == {"1.2.0"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("moment", "versions"), [
     ("draining", {"w1": "1.3.0", "w2": "1.2.0", "w3": "1.2.0"}),
     ("switched", {"w1": "1.3.0", "w2": "1.3.0", "w3": "1.2.0"}),
@@ -233,6 +236,7 @@ def roster(fleet: HostFleet, worker: str) -> list[str]:
     return sorted(fleet.module(worker, "solver.fleet.worker_info", **asked)["rollout"]["roster"])
 
 
+@pytest.mark.long
 def test_one_new_worker_whose_port_was_taken_is_mended_by_provisioning(fleet: HostFleet) -> None:
     before, modes = boots(fleet), "stat -c '%a %U' /etc /etc/solver"
     tight = shown(fleet, "w2", modes)
@@ -250,6 +254,7 @@ def test_one_new_worker_whose_port_was_taken_is_mended_by_provisioning(fleet: Ho
     assert {name: boot for name, boot in boots(fleet).items() if name != "w4"} == before
 
 
+@pytest.mark.long
 def test_a_removal_that_fails_half_way_is_told_as_far_as_it_came(fleet: HostFleet) -> None:
     """The third has nothing to do and goes; the fourth has too much, and stays."""
     fleet.only_traffic("w4", rate=10)
@@ -276,6 +281,7 @@ def call(fleet: HostFleet, worker: str, method: str, path: str, body: Any = None
         return problem.code, json.loads(problem.read() or "null")
 
 
+@pytest.mark.long
 def test_a_worker_is_removed_after_its_last_task(fleet: HostFleet) -> None:
     """And after its last result was fetched, by a client that looks now and then."""
     task = {"method": "userrecaptcha", "googlekey": "late", "pageurl": "https://shop.test/"}

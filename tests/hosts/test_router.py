@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import urllib.error
 import urllib.request
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from faultlib import LEASES, until, watched
 from fleetlib import control, wait_for
 from hostlib import HostFleet, recap
+from lab import Host
 
 
 def view(fleet: HostFleet) -> dict[str, str]:
@@ -130,6 +132,18 @@ def kill_for_good(fleet: HostFleet, workers: list[str]) -> None:
                                    "&& systemctl daemon-reload")
     for pid in [fleet.pid(name) for name in workers]:
         os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: all(refuses(*fleet.workers[name]) for name in workers), "the ports to refuse connections")
+
+
+def refuses(host: Host, port: int) -> bool:
+    """A process that is just ending may still take a connection, and then nobody knows."""
+    try:
+        socket.create_connection((host.address, port), 5).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def start_again(fleet: HostFleet, workers: list[str]) -> None:
@@ -154,6 +168,7 @@ def test_a_known_key_is_never_refused_as_if_nobody_had_its_task(fleet: HostFleet
     assert (status, again["id"], named) == (200, document["id"], owner)
 
 
+@pytest.mark.long
 def test_a_refused_connection_is_a_refusal_though_the_router_thought_that_all_were_up(fleet: HostFleet) -> None:
     kill_for_good(fleet, list(fleet.workers))
     try:
@@ -174,6 +189,7 @@ def started(fleet: HostFleet) -> str:
     return fleet.on_router("systemctl show -p ExecMainStartTimestampMonotonic -p NRestarts solver-router")
 
 
+@pytest.mark.long
 def test_a_limit_and_a_changed_setting_leave_the_router_whole_and_running(fleet: HostFleet) -> None:
     before = started(fleet)
     # As the version before this one wrote it: the unit must be installed anew, and nothing restarted.
@@ -192,6 +208,7 @@ def test_a_limit_and_a_changed_setting_leave_the_router_whole_and_running(fleet:
     assert sorted(fleet.module("w1", "solver.fleet.worker_info", **asked)["rollout"]["roster"]) == ["w1", "w2", "w3"]
 
 
+@pytest.mark.long
 def test_a_cancelled_run_strands_no_worker(fleet: HostFleet) -> None:
     fleet.start_clients(8, 200)
     with watched(fleet) as seen:
