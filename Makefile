@@ -24,7 +24,7 @@ fleet: $(VENV)/.run ## Start the embedded local fleet
 fleet-down: $(VENV)/.run ## Stop it and remove it
 	@$(BIN)/ansible-playbook -i localhost, playbooks/local_fleet.yml -e solver_local_fleet_state=absent
 
-test: fresh lint sanity unit worker-test integration-quick faults-quick molecule cores ## Run all tests that need no root
+test: fresh lint sanity unit worker-test integration-quick faults-quick molecule cores ## Run the tests that need no root, without those that take minutes each
 	@$(BIN)/python tools/test_total.py
 
 fresh:
