@@ -122,7 +122,8 @@ class Bench:
             "update_control_workers": [{"host": name, "control_socket": self.socket(name)} for name in controls],
             "update_provider": {"url": self.url, "api_key_file": str(self.dir / "key")} if key else {},
             "update_version": version, "update_drain": {"done": True}, "update_switch": {"switched": True},
-            "update_resume": {}, "update_soak": {}, "update_give_back": {}, "update_revert_resume": {"changed": True},
+            "update_resume": {}, "update_soak": {}, "update_give_back": {}, "update_revert_drain": {},
+            "update_revert_resume": {"changed": True},
             "ansible_python_interpreter": sys.executable, **REVERTED, **change,
         }
         done = subprocess.run(

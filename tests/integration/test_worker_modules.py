@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -104,6 +105,13 @@ class Bench:
         assert isinstance(result, dict)
         return result
 
+    def faults(self, *faults: dict[str, Any]) -> None:
+        """Make these the provider's faults, in place of those before."""
+        for method, body in (("DELETE", None), ("POST", json.dumps(faults).encode())):
+            request = urllib.request.Request(self.url + "/__faults", body, {"Content-Type": "application/json"},
+                                             method=method)
+            urllib.request.urlopen(request, timeout=10).close()
+
     def submit(self, count: int, first: int = 0) -> None:
         for number in range(first, first + count):
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
@@ -142,6 +150,7 @@ def bench() -> Iterator[Bench]:
 
 
 def test_a_drain_from_end_to_end(bench: Bench) -> None:
+    bench.faults({"on": "res", "fault": "CAPCHA_NOT_READY", "times": None})  # none is solved before its drain begins
     bench.submit(12)
     predicted = bench.run("worker_drain", check=True, owner="me", grace=0)
     assert (predicted["changed"], predicted["worker"]["state"]) == (True, "running")
@@ -150,6 +159,7 @@ def test_a_drain_from_end_to_end(bench: Bench) -> None:
     refused = bench.run("worker_drain", owner="other")
     assert (refused["failure"]["code"], refused["failure"]["details"]["owner"]) == ("foreign_drain", "me")
     assert "(update)" in refused["msg"]
+    bench.faults()
     done = bench.run("worker_drain", owner="me", grace=0)
     assert (done["changed"], done["done"], done["remaining"]["open"]) == (False, True, 0)
     assert done["worker"]["safe_to_stop"] is True
