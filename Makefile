@@ -37,25 +37,25 @@ lint: $(VENV)/.dev ## ruff, mypy, yamllint, ansible-lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict
 
 unit: $(VENV)/.dev ## Unit tests of the plugins
-	$(BIN)/pytest tests/unit -n auto --junit-xml=.cache/results/unit.xml
+	$(BIN)/pytest tests/unit -n auto --dist worksteal --junit-xml=.cache/results/unit.xml
 
 worker-test: $(VENV)/.dev ## The reference worker's own tests
-	cd $(WORKER) && PYTHONPATH=src "$(CURDIR)/$(BIN)/pytest" -n auto --junit-xml="$(CURDIR)/.cache/results/worker.xml"
+	cd $(WORKER) && PYTHONPATH=src "$(CURDIR)/$(BIN)/pytest" -n auto --dist worksteal --junit-xml="$(CURDIR)/.cache/results/worker.xml"
 
 integration: $(VENV)/.dev ## Modules and playbooks against real workers, under traffic
-	$(BIN)/pytest tests/integration -n 2 --junit-xml=.cache/results/integration.xml
+	$(BIN)/pytest tests/integration -n 2 --dist worksteal --junit-xml=.cache/results/integration.xml
 
 integration-quick: $(VENV)/.dev
-	$(BIN)/pytest tests/integration -n 2 -m 'not long' --junit-xml=.cache/results/integration.xml
+	$(BIN)/pytest tests/integration -n 2 --dist worksteal -m 'not long' --junit-xml=.cache/results/integration.xml
 
 faults: $(VENV)/.dev ## Inject every fault into real fleets under traffic; prints a table
-	$(BIN)/pytest tests/faults -n 2 --junit-xml=.cache/results/faults.xml
+	$(BIN)/pytest tests/faults -n 2 --dist worksteal --junit-xml=.cache/results/faults.xml
 
 traps: $(VENV)/.dev ## Every trap of Ansible, on the oldest and the newest ansible-core that can be installed here
 	$(BIN)/python tools/cores.py --traps
 
 faults-quick: $(VENV)/.dev
-	$(BIN)/pytest tests/faults -n 2 -m quick --junit-xml=.cache/results/faults.xml
+	$(BIN)/pytest tests/faults -n 2 --dist worksteal -m quick --junit-xml=.cache/results/faults.xml
 
 cores: $(VENV)/.dev ## The playbooks on the oldest and the newest ansible-core that can be installed here
 	$(BIN)/python tools/cores.py

@@ -14,7 +14,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._action import (
     write_json,
     write_refusal,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan import lock_refusals
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan import lock_refusals, quicker
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
 
@@ -31,7 +31,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         plan = plain(task_vars["solver_plan"])
         path = plain(task_vars["solver_rollout"])["settings"]["solver_verdict_file"]
         facts = fleet_facts(task_vars, plan["workers"], "solver_lock")
-        reasons = lock_refusals(plan, {host: own.get("solver_lock") or {} for host, own in facts.items()})
+        locks = {host: own.get("solver_lock") or {} for host, own in facts.items()}
+        reasons = lock_refusals(plan, locks)
         result["changed"] = False
         if not reasons:
             if path:
@@ -43,4 +44,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return result | {
             "failed": True,
             "msg": "Refusing to begin, nothing was drained: " + "; ".join(reasons),
-            "failure": {"code": "locked", "message": "the lock is not held", "details": {"reasons": reasons}}}
+            "failure": {"code": "locked" if quicker(locks) else "too_few", "message": "the lock is not held",
+                        "details": {"reasons": reasons}}}

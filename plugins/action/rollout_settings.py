@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import getpass
 import secrets
+import time
 from datetime import datetime, UTC
 from typing import Any
 
@@ -67,6 +68,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "solver_rollout": {
                 "kind": kind, "settings": settings, "workers": resolved.workers, "hosts": hosts,
                 "routers": resolved.routers,
+                "wait_until": time.monotonic() + settings["solver_lock_wait"],
                 "new_id": settings["solver_rollout_id"] or _new_id(task_vars), "run_id": secrets.token_hex(8),
                 "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "who": {"job": _job(task_vars), "user": str(task_vars.get("awx_user_name") or getpass.getuser()),

@@ -46,10 +46,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         plan["warnings"] += [hook_line(failure) for failure in hook_failures(facts)]
         shut = [own["solver_back_gate"]["reason"] for own in facts.values() if own.get("solver_back_gate")]
         reason = next((text for text in shut if text), "the rollback did not come to it")
+        back = plain(task_vars.get("solver_back") or {})
         backs = {name: {"outcome": "failed", "cause": "unknown", "reason": reason}
-                 for name in plain(task_vars.get("solver_back") or {}).get("order", [])} | of("solver_back_outcome")
+                 for name in back.get("order", [])} | of("solver_back_outcome")
         document = verdict(plan, of("solver_outcome"), of("solver_final"), gate=last_gate(facts), backs=backs,
-                           check_mode=bool(self._task.check_mode))
+                           undone=bool(back.get("undoes", True)), check_mode=bool(self._task.check_mode))
         path = plain(task_vars["solver_rollout"])["settings"]["solver_verdict_file"]
         if path:
             self._write(path, document)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +14,9 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _gate, _lines, _lock, _plan, _step, _toml
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
+
+# How long the playbook waits between two looks at a lock, on average.
+LOOK_S = 10
 
 
 def update_next(
@@ -52,6 +57,11 @@ def lock_free(census: Mapping[str, Any]) -> bool:
     """Say whether no live rollout holds the worker, by all that this machine can know."""
     holder = _plan.holder_of(plain(census))
     return holder is None or bool(_lock.dead_runs([holder], _lock.here()))
+
+
+def lock_retries(rollout: Mapping[str, Any]) -> int:
+    """Say how often to look again, within what is left of solver_lock_wait."""
+    return max(0, math.ceil((float(rollout["wait_until"]) - time.monotonic()) / LOOK_S))
 
 
 def progress_line(result: Mapping[str, Any], plan: Mapping[str, Any], name: str) -> str:
@@ -97,7 +107,7 @@ class FilterModule:
         return {
             "control_tried": control_tried, "control_workers": control_workers,
             "fleet_lines": fleet_lines, "hook_outcome": hook_outcome, "lock_free": lock_free,
-            "progress_line": progress_line, "to_toml": to_toml,
+            "lock_retries": lock_retries, "progress_line": progress_line, "to_toml": to_toml,
             "update_needs_control": update_needs_control, "update_next": update_next,
             "update_outcome": update_outcome,
             "wave_hosts": wave_hosts, "wave_sizes": wave_sizes,

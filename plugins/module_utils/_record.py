@@ -18,8 +18,10 @@ from ansible_collections.solver.fleet.plugins.module_utils._result import elapse
 SCHEMA = "solver.rollout/1"
 FOLDER = "rollout"
 KEEP_SUPERSEDED = 5
-# With any other verdict a rollout may have left the worker in its drain, which its successor must know as its own.
+# With any other verdict, or another end of the worker itself, a rollout may have left the worker in its drain, which its
+# successor must know as its own.
 _LEFT_NOTHING = ("completed", "rolled_back")
+_LET_GO = ("updated", "already", "reverted", "rolled_back", "not_attempted", "excluded")
 
 
 class Now(NamedTuple):
@@ -176,9 +178,14 @@ def _begun(record: Json, claim: Claim, at: Now) -> Json:
         "ended_at": None, "verdict": None, "outcome": None, "cause": None, "outcome_reason": None,
     }
     superseded = list(record.get("superseded") or [])
-    if own and not same and not (own.get("ended_at") and own.get("verdict") in _LEFT_NOTHING):
+    if own and not same and not _left_nothing(own):
         superseded.append({"id": own["id"], "target": own.get("target"), "at": at.wall, "by": claim.rollout_id})
     return {"rollout": begun, "superseded": superseded[-KEEP_SUPERSEDED:]}
+
+
+def _left_nothing(own: Json) -> bool:
+    """Whether a rollout came to its end, and let the worker go."""
+    return bool(own.get("ended_at")) and own.get("verdict") in _LEFT_NOTHING and own.get("outcome") in _LET_GO
 
 
 def _release_of(version: Json | None) -> Any:

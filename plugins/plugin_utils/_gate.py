@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
-from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
 
 Plan = Mapping[str, Any]
 Outcomes = Mapping[str, Mapping[str, Any]]
@@ -270,18 +270,36 @@ def told(outcomes: Outcomes, backs: Outcomes) -> dict[str, dict[str, Any]]:
             for name, own in outcomes.items() if own.get("outcome") and not backs.get(name)}
 
 
-def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> list[list[str]]:
-    """Return the waves of workers to roll back: all that this rollout updated, after an abort for its release's sake.
+def undoes(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> bool:
+    """Whether all that this rollout updated goes back, after an abort for its release's sake.
 
-    Also those that an earlier, interrupted run of the same rollout updated. Never of a rollback or a recovery.
+    Also what an earlier, interrupted run of the same rollout updated. Never after a rollback or a recovery.
     """
     if on_abort != "rollback" or plan["kind"] != "update" or gate_cause != "budget":
+        return False
+    return any(cause_of(plan, outcomes, name) == "release" for name in spent_by(plan, outcomes))
+
+
+def left_behind(plan: Plan, outcomes: Outcomes, gate_cause: str) -> list[str]:
+    """Return whom an interrupted run left in its drain, and who will not have a turn because the gate closed.
+
+    A run that touches no further worker still leaves nobody drained, unless it lost the lock: then they are another's.
+    """
+    if not gate_cause or gate_cause == "lock":
         return []
-    if not any(cause_of(plan, outcomes, name) == "release" for name in spent_by(plan, outcomes)):
-        return []
-    names = [name for name in sorted(plan["workers"], reverse=True)
-             if word_of(plan, outcomes, name) in GOOD and moved(plan["workers"][name])]
-    # Those that are out already take their part of the window.
+    return [name for name in plan["order"] if word_of(plan, outcomes, name) == "pending"
+            and (plan["workers"][name]["steal"] or (switched_before(plan["workers"][name])
+                                                    and not plan["workers"][name]["serving"]))
+            and plan["workers"][name]["back_to"]]
+
+
+def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> list[list[str]]:
+    """Return the waves of workers that go back to where they came from; those left behind first, they are out."""
+    left = left_behind(plan, outcomes, gate_cause)
+    done = [name for name in sorted(plan["workers"], reverse=True)
+            if word_of(plan, outcomes, name) in GOOD and moved(plan["workers"][name])]
+    names = left + (done if undoes(plan, outcomes, gate_cause, on_abort) else [])
+    # Those that are out and stay out take their part of the window.
     width = max(1, plan["window"] - sum(1 for own in outcomes.values() if may_be_out(own)))
     return [names[start:start + width] for start in range(0, len(names), width)]
 

@@ -47,6 +47,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     waves = [todo[start:start + width] for start in range(0, len(todo), width)]
     size = len(fleet)
     budget = settings["solver_max_fail_percentage"]
+    others = live_locks(fleet, settings, run)
     return {
         "kind": kind,
         "rollout_id": rollout_id,
@@ -65,7 +66,8 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "probes": sum(1 for name in todo if workers[name]["probe"]),
         "workers": workers,
         "lock": lock_plan(fleet, workers, settings, run),
-        "refused": refusals(workers) + roster_refusals(fleet, settings, kind) + live_locks(fleet, settings, run),
+        "refused": refusals(workers) + roster_refusals(fleet, settings, kind) + others,
+        "others": others,
         "warnings": _warnings(workers, settings, window),
     }
 
@@ -153,11 +155,15 @@ def _plan_worker(
 
 
 def back_to(census: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where the worker goes back to: what the record of its rollout says, else what it runs now."""
+    """Return where the worker goes back to: what the record of its rollout says, else what it runs now.
+
+    Also what another rollout's record says, where that one died: what it left may never have served.
+    """
     own = rollout_of(census)
-    begun = own.get("from") or {}
-    ours = own.get("id") == plan["rollout_id"] or plan["kind"] == "recover"
-    if ours and (own.get("to") or {}).get("release") == plan["release"] and begun.get("release"):
+    begun, to = own.get("from") or {}, (own.get("to") or {}).get("release")
+    ours = own.get("id") == plan["rollout_id"] and to == plan["release"]
+    unseen = not plan["serving"] and own.get("outcome") not in ("updated", "already")
+    if begun.get("release") and (ours or unseen or plan["kind"] == "recover"):
         return {"back_to": begun["release"], "back_version": begun.get("version")}
     return {"back_to": plan["from_release"], "back_version": plan["from"]}
 
@@ -295,6 +301,11 @@ def lock_refusals(plan: Mapping[str, Any], locks: Mapping[str, Mapping[str, Any]
         out.append(f"only {held} of the fleet's workers could be locked, {plan['lock']['needed']} are needed so that "
                    "no other rollout can begin; bring the workers back, or set solver_allow_partial: true")
     return out
+
+
+def quicker(locks: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Say whether another run came first: one that is over by and by, so that waiting and planning again helps."""
+    return any(str((answer.get("failure") or {}).get("code")) in ("held", "changed") for answer in locks.values())
 
 
 def _wave_s(

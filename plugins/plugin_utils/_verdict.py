@@ -18,7 +18,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     spent_by,
     word_of,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
 
 VERDICT_SCHEMA = "solver.verdict/1"
 # What the gate closed for, and the verdict that it leads to.
@@ -32,12 +32,12 @@ _SETTINGS = (
 
 def verdict(
     plan: Plan, outcomes: Outcomes, final: Outcomes, *, gate: Mapping[str, Any] | None = None,
-    backs: Outcomes | None = None, check_mode: bool = False,
+    backs: Outcomes | None = None, undone: bool = True, check_mode: bool = False,
 ) -> dict[str, Any]:
     """Return the verdict document: one shape, whatever happened.
 
     FINAL is the census after everything, GATE the last decision of the gate, BACKS what became of each worker that
-    was rolled back after an abort.
+    was rolled back after an abort, UNDONE whether that was to undo the rollout.
     """
     seen = {} if check_mode else judged(plan, outcomes, final, backs or {})
     workers = [_worker(plan, seen, final, name) for name in plan["workers"]]
@@ -45,7 +45,7 @@ def verdict(
     if check_mode:
         word = "planned"
     elif closed:
-        word = _closed_word(closed, backs or {})
+        word = _closed_word(closed, (backs or {}) if undone else {})
     else:
         word = "completed" if all(_done(worker, plan["kind"]) for worker in workers) else "incomplete"
     return document(word, plan, workers, [closed["reason"]] if closed and not check_mode else [])
@@ -67,6 +67,9 @@ def judged(plan: Plan, outcomes: Outcomes, final: Outcomes, backs: Outcomes) -> 
 
 def _rolled_back(own: Mapping[str, Any], back: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[str, Any]:
     good = back.get("outcome") == "updated"
+    if good and not own.get("outcome") and not switched_before(planned):
+        return {**own, "reason": f"it was left drained by a run that was interrupted; it serves "
+                                 f"{planned['back_version']} again"}
     reason = f"returned to {planned['back_version']}" if good else \
         f"could not be returned to {planned['back_version']}: {back.get('reason')}"
     word = "rolled_back" if good else {"failed": "rollback_failed"}.get(str(back.get("outcome")), "quarantined")

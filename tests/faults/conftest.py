@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from faultlib import VERSIONS, all_broken_releases
 from fleetlib import ROOT, Fleet, ansible_bin
 from fleetpool import Pool
+
+VERDICTS = ROOT / ".cache" / "results" / "verdicts.jsonl"
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +47,17 @@ def make_fleet(pool: Pool) -> Iterator[Callable[..., Fleet]]:
     pool.rest()
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        VERDICTS.unlink(missing_ok=True)
+
+
+def exit_codes() -> Counter[tuple[str, int]]:
+    """How often each verdict was seen, and with which exit code; each pair was checked where it was seen."""
+    lines = VERDICTS.read_text(encoding="utf-8").splitlines() if VERDICTS.exists() else []
+    return Counter((own["verdict"], own["code"]) for own in map(json.loads, lines))
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """The table of the scenarios: what was tried, how it ended, how long it took."""
     reports = [report for outcome in ("passed", "failed", "xfailed", "skipped")
@@ -54,6 +68,8 @@ def pytest_terminal_summary(terminalreporter) -> None:
         return
     for row in rows:
         terminalreporter.write_line(f"{row['result']:<8} {row['seconds']:>7.1f} s  {row['scenario']}")
+    for (word, code), count in sorted(exit_codes().items()):
+        terminalreporter.write_line(f"exit code {code} with the verdict {word}: {count} times")
     terminalreporter.write_line(f"{len(rows)} scenarios, {sum(row['seconds'] for row in rows):.0f} s of work")
     path = ROOT / ".cache" / "results" / "faults.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sqlite3
 import threading
@@ -158,6 +159,23 @@ def provider_faults(fleet: Fleet, faults: list[dict[str, Any]] | None) -> None:
                                      headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.status in (200, 201, 204), answer.status
+
+
+class Log:
+    """What a rollout says while it runs, by which a scenario meets it in any of its tasks."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.path = fleet.dir / "ansible.log"
+        self.path.unlink(missing_ok=True)
+        self.env = {"ANSIBLE_LOG_PATH": str(self.path)}
+
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+
+    def at(self, task: str, play: str = "") -> bool:
+        """Whether the task of that name has begun, in the play of that name."""
+        _before, found, text = self.text().partition(f"PLAY [{play}]" if play else "")
+        return bool(found or not play) and re.search(rf"TASK \[([a-z_.]+ : )?{re.escape(task)}\]", text) is not None
 
 
 def until(sampler: Sampler, what: str, condition: Callable[[], Any], process: Any, timeout: float = 120) -> None:

@@ -5,40 +5,55 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from faultlib import FAILS_ITS_PROBE, LEASES, Sampler, record_of, until, watched
-from fleetlib import Fleet, assert_nothing_lost, wait_for
+from faultlib import FAILS_ITS_PROBE, LEASES, Log, Sampler, record_of, until, watched
+from fleetlib import Fleet, assert_nothing_lost, seen_verdict, wait_for
 
+# By what the workers say; the others by the task that has just begun.
 PHASES: dict[str, Callable[[Sampler], Any]] = {
-    "before the first drain": lambda _seen: True,
     "draining": lambda seen: seen.last("w1").get("state") in ("draining", "drained"),
     "switched": lambda seen: seen.last("w1").get("instance", {}).get("version") == "1.3.0",
     "soaking": lambda seen: seen.last("w1").get("accepting") and seen.last("w1")["instance"]["version"] == "1.3.0",
     "second wave": lambda seen: seen.last("w2").get("state") in ("draining", "drained"),
 }
+TASKS = {
+    "planning": "Ask every worker how it is",
+    "staging": "Stage the release beside the running one",
+    "before the first drain": "Ask whether the wave may begin",
+    "judging": "Ask every worker how it is now",
+    "giving the lock back": "Write the history and give the lock back",
+}
+BEFORE_THE_LOCK = ("planning", "staging")
 SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
 
 
 def kill_in(fleet: Fleet, seen: Sampler, phase: str, how: signal.Signals, **variables: Any) -> None:
     """Begin a rollout, and kill its controller, with all its processes as a terminal or AWX does, in a phase."""
     variables.setdefault("solver_min_healthy_time", 4)
-    process = fleet.start_playbook("rolling_update", solver_version="1.3.0", **variables)
-    wait_for(lambda: (fleet.dir / "fleet/workers/w1/rollout/record.json").exists() or process.poll() is not None,
-             "the lock", 120)
-    until(seen, phase, lambda: PHASES[phase](seen), process)
+    log = Log(fleet)
+    process = fleet.start_playbook("rolling_update", env=log.env, solver_version="1.3.0", **variables)
+    until(seen, phase, lambda: log.at(TASKS[phase]) if phase in TASKS else PHASES[phase](seen), process)
+    kill(process, how)
+    if phase not in BEFORE_THE_LOCK:
+        word = fleet.verdict()["verdict"]
+        assert word == ("completed" if phase == "giving the lock back" else "interrupted")
+        seen_verdict(word, process.returncode) if word == "interrupted" else None
+
+
+def kill(process: subprocess.Popen[str], how: signal.Signals = signal.SIGKILL) -> None:
     os.killpg(process.pid, how)
     process.communicate(timeout=60)
     assert process.returncode != 0
 
 
 def ids(fleet: Fleet) -> set[str]:
-    """The rollouts that the records name; killed early, only the first worker has one."""
-    folder = fleet.dir / "fleet/workers"
-    return {record_of(fleet, name)["rollout"]["id"] for name in fleet.hosts()
-            if (folder / name / "rollout/record.json").exists()}
+    """The rollouts that the records name; killed early, none or only the first worker has one."""
+    own = [record_of(fleet, name)["rollout"] for name in fleet.hosts()]
+    return {rollout["id"] for rollout in own if rollout}
 
 
 QUICK = (("SIGKILL", "switched"),)
@@ -52,9 +67,9 @@ def marks(how: str, phase: str) -> list[pytest.MarkDecorator]:
 
 @pytest.mark.parametrize(("how", "phase"), [
     pytest.param(how, phase, marks=marks(how, phase))
-    for how in SIGNALS for phase in PHASES
+    for how in SIGNALS for phase in [*TASKS, *PHASES]
     # the gentler signals differ only in the middle of a worker's update
-    if how == "SIGKILL" or phase not in ("before the first drain", "second wave")])
+    if how == "SIGKILL" or phase in ("draining", "switched", "soaking")])
 def test_run_again_converges_and_continues(make_fleet, phase, how):
     fleet: Fleet = make_fleet(2)
     fleet.start_traffic(rate=6)
@@ -66,9 +81,83 @@ def test_run_again_converges_and_continues(make_fleet, phase, how):
     assert done.returncode == 0, done.stdout
     assert set(fleet.versions().values()) == {"1.3.0"}
     fleet.assert_all_serve()
-    assert ids(fleet) == first
+    # killed before it had the lock, it was no rollout yet
+    assert len(first) == (0 if phase in BEFORE_THE_LOCK else 1)
+    assert first in (set(), ids(fleet))
     assert fleet.verdict()["verdict"] == "completed"
-    assert fleet.verdict()["rollout_id"] in first
+    assert {fleet.verdict()["rollout_id"]} == ids(fleet)
+    assert all(record_of(fleet, name)["lock"] is None for name in fleet.hosts())
+    assert_nothing_lost(audit)
+
+
+NEXT: dict[str, Callable[[Fleet], Any]] = {
+    "again": lambda fleet: fleet.roll(FAILS_ITS_PROBE, solver_probe_retries=1),
+    "recover": lambda fleet: fleet.playbook("recover", solver_probe_retries=1),
+}
+
+
+@pytest.mark.parametrize("then", NEXT)
+@pytest.mark.parametrize("task", ["Drain the worker once more, as far as it answers",
+                                  "Return to the previous release and restart",
+                                  "Put the reverted worker back into service"])
+def test_killed_while_a_worker_goes_back(make_fleet, task, then):
+    """The release is bad, and the controller dies in the middle of the revert: it is never left running or held."""
+    fleet: Fleet = make_fleet(2)
+    fleet.start_traffic(rate=6)
+    log = Log(fleet)
+    with watched(fleet, never_accepts=(FAILS_ITS_PROBE,)) as seen:
+        process = fleet.start_playbook("rolling_update", env=log.env, solver_version=FAILS_ITS_PROBE,
+                                       solver_probe_retries=1)
+        until(seen, task, lambda: log.at(task), process)
+        kill(process)
+        done = NEXT[then](fleet)
+        assert set(fleet.versions().values()) == {"1.2.0"}, done.stdout
+        fleet.assert_all_serve()
+        again = fleet.playbook("recover")
+    audit = fleet.end_traffic()
+    assert (again.returncode, fleet.verdict()["verdict"]) == (0, "completed"), again.stdout
+    assert all(record_of(fleet, name)["lock"] is None for name in fleet.hosts())
+    fleet.assert_all_serve()
+    assert_nothing_lost(audit)
+
+
+def test_killed_while_the_whole_fleet_goes_back(make_fleet):
+    """Run again, the rollout is still out of budget, and it still knows where those come from that it had updated."""
+    fleet: Fleet = make_fleet(4)
+    inventory = fleet.write_inventory("taken.yml", w3={"solver_data_port": fleet.hosts()["w4"]["solver_data_port"]})
+    fleet.start_traffic(rate=8)
+    log = Log(fleet)
+    with watched(fleet) as seen:
+        process = fleet.start_playbook("rolling_update", env=log.env, inventory=inventory, solver_version="1.3.0",
+                                       solver_max_fail_percentage=0)
+        until(seen, "the drain of a worker that goes back",
+              lambda: log.at("Ask whether the wave may go back", "Roll back") and seen.last("w2").get("drain"),
+              process, 200)
+        kill(process)
+        done = fleet.roll("1.3.0", inventory=inventory, solver_max_fail_percentage=0)
+        assert fleet.verdict()["verdict"] == "rolled_back", done.stdout
+    audit = fleet.end_traffic()
+    assert fleet.outcomes() == {"w1": "rolled_back", "w2": "rolled_back", "w3": "failed", "w4": "not_attempted"}
+    assert set(fleet.versions().values()) == {"1.2.0"}
+    fleet.assert_all_serve()
+    assert_nothing_lost(audit)
+
+
+@pytest.mark.parametrize("phase", ["draining", "switched"])
+def test_a_run_that_ends_before_its_first_wave_leaves_nobody_in_the_drain_of_a_dead_one(make_fleet, tmp_path, phase):
+    """It touches no further worker; one that a dead run left drained is brought back all the same."""
+    fleet: Fleet = make_fleet(2)
+    hook = tmp_path / "refuse.yml"
+    hook.write_text("- name: Ask the change board\n  ansible.builtin.fail: {msg: not tonight}\n", encoding="utf-8")
+    fleet.start_traffic(rate=6)
+    with watched(fleet) as seen:
+        kill_in(fleet, seen, phase, signal.SIGKILL)
+        done = fleet.roll("1.3.0", solver_hooks={"before_rollout": str(hook)})
+        assert fleet.verdict()["verdict"] == "aborted", done.stdout
+        assert "not tonight" in fleet.verdict()["reasons"][0]
+        assert set(fleet.versions().values()) == {"1.2.0"}, done.stdout
+        fleet.assert_all_serve()
+    audit = fleet.end_traffic()
     assert_nothing_lost(audit)
 
 

@@ -6,11 +6,23 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
-from faultlib import FAILS_ITS_PROBE, LEASES, OTHER_CLOCK, Lines, provider_faults, record_of, until, watched
-from fleetlib import Fleet, assert_nothing_lost, control, wait_for
+from faultlib import FAILS_ITS_PROBE, LEASES, OTHER_CLOCK, Lines, Log, provider_faults, record_of, until, watched
+from fleetlib import Fleet, assert_nothing_lost, control, seen_verdict, wait_for
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> list[str]:
+    """Read what a run says up to the line with these words."""
+    assert process.stdout is not None
+    said = []
+    for line in iter(process.stdout.readline, ""):
+        said.append(line)
+        if words in line:
+            return said
+    raise AssertionError("".join(said))
 
 
 @pytest.mark.trap
@@ -31,6 +43,28 @@ def test_two_operators_at_once(make_fleet):
     assert first.returncode == 0, out
     assert waiting.returncode == 0, waiting.stdout
     assert set(fleet.versions().values()) == {"1.3.0"}
+
+
+def test_a_run_that_loses_the_race_for_the_lock_plans_again(make_fleet):
+    """Another run takes the lock between its plan and its claim: it waits, and then goes by what it finds."""
+    fleet: Fleet = make_fleet(2)
+    other = {"worker_dir": str(fleet.dir / "fleet/workers/w1"), "rollout_id": "another", "run_id": "a1"}
+    process = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_lock_wait=200)
+    assert process.stdout is not None
+    said = read_until(process, "wave 2: w2")
+    os.killpg(process.pid, signal.SIGSTOP)
+    try:
+        assert fleet.module("w1", "rollout_lock", **other)["ours"] is True
+    finally:
+        os.killpg(process.pid, signal.SIGCONT)
+    said += read_until(process, "RETRYING")
+    assert fleet.status("w1")["drain"] is None
+    fleet.module("w1", "rollout_lock", state="released", **other)
+    said += process.stdout.readlines()
+    assert process.wait(60) == 0, "".join(said)
+    assert len([line for line in said if "wave 2: w2" in line]) == 2, "".join(said)
+    assert set(fleet.versions().values()) == {"1.3.0"}
+    fleet.assert_all_serve()
 
 
 @pytest.mark.trap
@@ -263,6 +297,77 @@ def test_a_worker_killed_in_its_update_serves_in_the_end(make_fleet, phase):
         assert fleet.outcomes()["w1"] == "reverted", out
 
 
+def test_a_worker_killed_while_it_is_reverted_serves_in_the_end(make_fleet):
+    fleet: Fleet = make_fleet(2)
+    fleet.start_traffic(rate=6)
+    log = Log(fleet)
+    with watched(fleet, killed=1, never_accepts=(FAILS_ITS_PROBE,)) as seen:
+        running = fleet.start_playbook("rolling_update", env=log.env, solver_version=FAILS_ITS_PROBE,
+                                       solver_probe_retries=1)
+        until(seen, "its old release, held", lambda: log.at("Return to the previous release and restart")
+              and seen.last("w1").get("drain") and seen.last("w1")["instance"]["version"] == "1.2.0", running)
+        os.kill(fleet.status("w1")["instance"]["pid"], signal.SIGKILL)
+        out, _none = running.communicate(timeout=200)
+        assert (running.returncode, fleet.verdict()["verdict"]) == (2, "aborted"), out
+        assert fleet.outcomes() == {"w1": "reverted", "w2": "not_attempted"}, out
+    audit = fleet.end_traffic()
+    assert set(fleet.versions().values()) == {"1.2.0"}
+    fleet.assert_all_serve()
+    assert audit["lost"] == audit["wrong"] == audit["billed_twice"] == 0, audit
+
+
+def test_a_worker_killed_while_the_fleet_goes_back_is_back_or_named(make_fleet):
+    fleet: Fleet = make_fleet(3)
+    inventory = fleet.write_inventory("taken.yml", w2={"solver_data_port": fleet.hosts()["w3"]["solver_data_port"]})
+    fleet.start_traffic(rate=6)
+    log = Log(fleet)
+    with watched(fleet, killed=1) as seen:
+        running = fleet.start_playbook("rolling_update", env=log.env, inventory=inventory, solver_version="1.3.0",
+                                       solver_max_fail_percentage=0)
+        until(seen, "the drain of w1 on its way back",
+              lambda: log.at("Drain the worker", "Roll back") and seen.last("w1").get("drain"), running, 200)
+        os.kill(fleet.status("w1")["instance"]["pid"], signal.SIGKILL)
+        out, _none = running.communicate(timeout=200)
+        word = fleet.verdict()["verdict"]
+        seen_verdict(word, running.returncode)
+        assert running.returncode == 2, out
+        assert (word == "rolled_back") == (fleet.outcomes()["w1"] == "rolled_back"), out
+        if word != "rolled_back":
+            assert word == "rollback_failed", out
+            done = fleet.playbook("rollback", solver_only=["w1"])
+            assert done.returncode == 0, done.stdout
+    audit = fleet.end_traffic()
+    assert set(fleet.versions().values()) == {"1.2.0"}
+    fleet.assert_all_serve()
+    assert audit["lost"] == audit["wrong"] == audit["billed_twice"] == 0, audit
+
+
+def test_a_rollback_that_fails_names_the_worker_and_leaves_it_serving(make_fleet):
+    """What w1 came from is gone when it is to go back."""
+    fleet: Fleet = make_fleet(3)
+    inventory = fleet.write_inventory("taken.yml", w2={"solver_data_port": fleet.hosts()["w3"]["solver_data_port"]})
+    own = Path(fleet.hosts()["w1"]["solver_base_dir"], "workers/w1/releases")
+    before = next(own.glob("1.2.0-*"))
+    log = Log(fleet)
+    with watched(fleet) as seen:
+        running = fleet.start_playbook("rolling_update", env=log.env, inventory=inventory, solver_version="1.3.0",
+                                       solver_max_fail_percentage=0)
+        until(seen, "the end of the waves", lambda: log.at("Look at every worker, also at those that failed"),
+              running, 200)
+        before.rename(fleet.dir / "away")
+        out, _none = running.communicate(timeout=200)
+        assert (running.returncode, fleet.verdict()["verdict"]) == (2, "rollback_failed"), out
+        seen_verdict("rollback_failed", running.returncode)
+        assert fleet.outcomes() == {"w1": "rollback_failed", "w2": "reverted", "w3": "not_attempted"}, out
+        fleet.assert_all_serve()
+        assert fleet.versions()["w1"] == "1.3.0"
+        (fleet.dir / "away").rename(before)
+        done = fleet.playbook("rollback")
+    assert done.returncode == 0, done.stdout
+    assert set(fleet.versions().values()) == {"1.2.0"}
+    fleet.assert_all_serve()
+
+
 def test_a_hung_worker_is_restarted_or_left_but_never_taken_for_drained(make_fleet):
     """SIGSTOP: its socket takes connections and never answers."""
     fleet: Fleet = make_fleet(3)
@@ -290,6 +395,23 @@ def test_something_else_on_the_socket_refuses_the_rollout(make_fleet):
     garbage.unlink()
     assert done.returncode != 0
     assert set(fleet.versions().values()) == {"1.2.0"}
+
+
+def test_a_socket_that_may_not_be_used_refuses_the_rollout(make_fleet):
+    """As another user, or, where only root can become one, with the rights of the socket taken away."""
+    fleet: Fleet = make_fleet(2)
+    another = {"ansible_become": True, "ansible_become_method": "su", "ansible_become_user": "nobody",
+               "ansible_become_flags": "-s /bin/sh", "ansible_python_interpreter": "/usr/bin/python3"}
+    inventory = fleet.write_inventory("denied.yml", w2=another if os.getuid() == 0 else {})
+    mode = Path(fleet.socket("w2")).stat().st_mode
+    seqs = {name: fleet.status(name)["seq"] for name in fleet.hosts()}
+    if os.getuid() != 0:
+        Path(fleet.socket("w2")).chmod(0)
+    done = fleet.roll("1.3.0", inventory=inventory)
+    Path(fleet.socket("w2")).chmod(mode)
+    assert fleet.verdict()["verdict"] == "refused", done.stdout
+    assert "permission" in " ".join(fleet.verdict()["reasons"]).lower(), fleet.verdict()["reasons"]
+    assert {name: fleet.status(name)["seq"] for name in fleet.hosts()} == seqs
 
 
 @pytest.mark.parametrize("size", [1, 9, 10])

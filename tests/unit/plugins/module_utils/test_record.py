@@ -95,13 +95,20 @@ def test_the_same_rollout_keeps_where_the_worker_came_from():
 def test_another_rollout_closes_an_open_one_as_superseded():
     interrupted = take(record.empty(), claim())
     assert take(interrupted, claim("run2", "r2", dead_runs=("run1",)))["superseded"][0]["id"] == "r1"
-    ended = record.released(take(record.empty(), claim()), None, {"verdict": "completed"}, at())
+    end = {"verdict": "completed", "outcome": "updated"}
+    ended = record.released(take(record.empty(), claim()), None, end, at())
     assert take(ended, claim("run2", "r2"))["superseded"] == []
 
 
 @pytest.mark.parametrize("verdict", ["aborted", "incomplete", "rollback_failed", "inconclusive", "paused"])
 def test_the_drains_of_a_rollout_that_failed_are_still_known_after_another_one_began(verdict):
     ended = record.released(take(record.empty(), claim()), None, {"verdict": verdict}, at())
+    assert [old["id"] for old in take(ended, claim("run2", "r2"))["superseded"]] == ["r1"]
+
+
+def test_the_drain_of_a_worker_that_stayed_quarantined_is_known_though_the_others_went_back():
+    end = {"verdict": "rolled_back", "outcome": "quarantined"}
+    ended = record.released(take(record.empty(), claim()), None, end, at())
     assert [old["id"] for old in take(ended, claim("run2", "r2"))["superseded"]] == ["r1"]
 
 

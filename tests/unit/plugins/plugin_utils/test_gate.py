@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 from ansible_collections.solver.fleet.plugins.plugin_utils import _gate
 from hypothesis import given
 from hypothesis import strategies as st
@@ -195,6 +196,38 @@ def test_workers_that_an_earlier_run_of_the_rollout_updated_go_back_too():
     never = updated()  # it has been there all along
     made = plan(fleet(4, w1=early, w4=never), solver_max_fail_percentage=0.0)
     assert _gate.roll_back(made, {"w2": BAD}, "budget", "rollback") == [["w1"]]
+
+
+LEFT = {"owner": "r0", "expired": False, "version": "1.2.0"}
+
+
+def left(version="1.2.0", release="1.2.0-old"):
+    """A worker that a dead run of this rollout holds in its drain."""
+    return {"census": census(version, "drained", release, LEFT, record("r0")), "staged": staged()}
+
+
+@pytest.mark.parametrize("cause", ["budget", "paused", "operator", "inconclusive", "floor", "progress", "hook"])
+def test_whoever_ends_a_run_nobody_stays_in_the_drain_of_a_dead_one(cause):
+    made = plan(fleet(4, w2=left(), w3=left("1.3.0", "1.3.0-new")))
+    assert made["order"][:2] == ["w2", "w3"]
+    assert _gate.roll_back(made, {}, cause, "stop") == [["w2"], ["w3"]]
+    assert _gate.roll_back(made, {"w2": UPDATED}, cause, "stop") == [["w3"]]
+    assert not _gate.undoes(made, {}, cause, "rollback")
+    assert _gate.roll_back(made, {}, "", "rollback") == []
+
+
+def test_who_lost_the_lock_leaves_all_to_the_one_that_has_it():
+    assert _gate.roll_back(plan(fleet(4, w2=left())), {}, "lock", "rollback") == []
+
+
+def test_the_ones_left_behind_go_back_first_since_they_are_out():
+    """A serving one in the window beside them would wait for them until the progress deadline."""
+    made = plan(fleet(4, w3=left("1.3.0", "1.3.0-new")), solver_max_fail_percentage=0.0)
+    outcomes = {"w1": UPDATED, "w2": BAD}
+    assert _gate.roll_back(made, outcomes, "budget", "rollback") == [["w3"], ["w1"]]
+    seen = live(made, w3=left("1.3.0", "1.3.0-new")["census"])
+    assert _gate.gate_back(made, outcomes, seen, ["w3"], _gate.Stall(0.0, 900.0)).open
+    assert _gate.gate_back(made, outcomes, seen, ["w1"], _gate.Stall(0.0, 900.0)).wait
 
 
 def test_nobody_goes_back_for_another_cause_or_when_it_is_not_wanted():

@@ -216,3 +216,25 @@ def test_the_plan_does_not_depend_on_the_order_of_the_inventory(size, window, ra
     shuffled = list(workers.items())
     random.shuffle(shuffled)
     assert plan(dict(shuffled), window=window) == plan(workers, window=window)
+
+
+def test_what_a_dead_rollout_left_unverified_is_nothing_to_go_back_to():
+    """It switched the worker and died; what follows, with another target or to recover, knows what served before."""
+    drain = {"owner": "r0", "expired": False, "version": "1.2.0"}
+    left = census("1.3.0", "drained", "1.3.0-new", drain, record("r0"))
+    other = {"release": {"id": "1.5.0-new", "version": "1.5.0"}, "at_target": False}
+    made = plan(fleet(2, w1={"census": left, "staged": other}), solver_version="1.5.0")["workers"]["w1"]
+    assert (made["from_release"], made["back_to"]) == ("1.3.0-new", "1.2.0-old")
+    # one that serves was verified, by that rollout or by itself
+    serves = census("1.3.0", release="1.3.0-new", record=record("r0"))
+    made = plan(fleet(2, w1={"census": serves, "staged": other}), solver_version="1.5.0")["workers"]["w1"]
+    assert made["back_to"] == "1.3.0-new"
+    # and one that was updated and ended some time later
+    ended = census("1.3.0", "drained", "1.3.0-new", drain, record("r0", outcome="updated", verdict="completed"))
+    made = plan(fleet(2, w1={"census": ended, "staged": other}), solver_version="1.5.0")["workers"]["w1"]
+    assert made["back_to"] == "1.3.0-new"
+    # the one that replaced it died as well, before its switch
+    later = record("r9", "1.5.0", to={"version": "1.5.0", "release": "1.5.0-new"})
+    held = census("1.3.0", "drained", "1.3.0-new", drain, {**later, "superseded": [{"id": "r0"}]})
+    made = plan({"w1": {"census": held, "staged": None}}, kind="recover", solver_version="")["workers"]["w1"]
+    assert (made["release"], made["back_to"], made["probe"]) == ("1.3.0-new", "1.2.0-old", True)

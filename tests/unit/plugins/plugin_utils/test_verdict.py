@@ -100,6 +100,22 @@ def test_rolled_back_only_when_all_are_back():
     assert doc["workers"][1]["outcome"] == "quarantined"
 
 
+def test_who_was_left_drained_and_serves_again_was_not_attempted():
+    made = plan(fleet(2, w1={"census": census("1.2.0", "drained", drain={"owner": "r0", "version": "1.2.0"},
+                                              record=record("r0")), "staged": staged()}))
+    gate = {"open": False, "cause": "paused", "reason": "on the phone"}
+    doc = judge(made, {}, gate=gate, backs={"w1": {"outcome": "updated"}}, undone=False)
+    assert (doc["verdict"], doc["workers"][0]["outcome"]) == ("paused", "not_attempted")
+    assert "serves 1.2.0 again" in doc["workers"][0]["reason"]
+    switched = census("1.3.0", "drained", "1.3.0-new", {"owner": "r0", "version": "1.2.0"}, record("r0"))
+    made = plan(fleet(2, w1={"census": switched, "staged": staged()}))
+    doc = judge(made, {}, gate=gate, backs={"w1": {"outcome": "updated"}}, undone=False)
+    assert doc["workers"][0]["outcome"] == "rolled_back"
+    bad = {"outcome": "failed", "cause": "release", "reason": "x"}
+    doc = judge(made, {}, gate={**gate, "cause": "operator"}, backs={"w1": bad}, undone=False)
+    assert (doc["verdict"], doc["workers"][0]["outcome"]) == ("aborted", "rollback_failed")
+
+
 def test_failed_in_an_earlier_run_spends_and_is_blamed_on_the_release():
     old = record(outcome="reverted", cause="release", outcome_reason="probe", verdict="aborted")
     made = plan(fleet(2, w1={"census": census(record=old), "staged": staged()}), solver_max_fail_percentage=0.0)
