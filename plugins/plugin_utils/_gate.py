@@ -221,7 +221,8 @@ def out_of_service(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collect
     """Return the workers outside of WAVE that are known not to serve.
 
     A lost line is no proof that a worker is out: one that could not be reached from the beginning counts against the
-    budget alone. One that was lost in the middle of its update may still hold our drain, so it counts here as well.
+    budget alone. One that was lost in the middle of its update may still hold our drain, so it counts here as well, and
+    so does one that was seen out of service before it was lost.
     """
     out = []
     for name in sorted(plan["workers"]):
@@ -229,7 +230,7 @@ def out_of_service(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collect
             continue
         seen = live.get(name)
         if seen is None or seen.get("unreachable"):
-            if may_be_out(outcomes.get(name) or {}):
+            if may_be_out(outcomes.get(name) or {}) or seen_out(plan["workers"][name], outcomes.get(name) or {}):
                 out.append(name)
         elif not serves_now(seen):
             out.append(name)
@@ -308,6 +309,12 @@ def may_be_out(outcome: Mapping[str, Any]) -> bool:
     """Quarantined, or lost in the middle of its update: it may still hold a drain of ours."""
     return outcome.get("outcome") == "quarantined" or (
         outcome.get("outcome") in MAY_RETURN and bool(outcome.get("step")))
+
+
+def seen_out(planned: Mapping[str, Any], outcome: Mapping[str, Any]) -> bool:
+    """Whether the last that is known of a worker is that it answered, and did not serve."""
+    served = outcome.get("outcome") in ("updated", "reverted", "returned")
+    return planned["action"] != "unreachable" and not planned["serving"] and not served
 
 
 def moved(worker: Mapping[str, Any]) -> bool:

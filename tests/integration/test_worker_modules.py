@@ -171,6 +171,7 @@ def test_a_drain_from_end_to_end(bench: Bench) -> None:
 
 
 def test_a_missed_deadline_returns_or_hands_over(bench: Bench) -> None:
+    bench.faults({"on": "res", "fault": "CAPCHA_NOT_READY", "times": None})  # however slow the modules are here
     bench.submit(5)
     late = bench.run("worker_drain", owner="me", grace=0, timeout=1)
     assert (late["failure"]["code"], late["gave_back"], late["remaining"]["open"]) == ("drain_timeout", True, 5)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import INTERNAL
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
@@ -78,3 +79,12 @@ def test_a_variable_is_made_a_number_before_it_is_divided(path):
     """ansible-core 2.18 renders a number that was passed on as text."""
     divided = re.findall(r"[^({]*\w\)? / [\d]", path.read_text(encoding="utf-8"))
     assert [part for part in divided if "| float / " not in part] == []
+
+
+def test_what_the_playbooks_set_is_known_to_be_theirs():
+    """Else a playbook that reads the settings after a rollout, in the same run, takes it for a misspelt setting."""
+    files = [*PLAYBOOKS, *(ROOT / "playbooks" / "tasks").glob("*.yml")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    set_here = set(re.findall(r"register: (solver_\w+)", text)) | set(re.findall(
+        r"set_fact:\n(?: +\w+:.*\n)*? +(solver_\w+):", text))
+    assert set_here - set(INTERNAL) == set()

@@ -198,6 +198,18 @@ def test_workers_that_an_earlier_run_of_the_rollout_updated_go_back_too():
     assert _gate.roll_back(made, {"w2": BAD}, "budget", "rollback") == [["w1"]]
 
 
+def test_one_that_was_seen_out_of_service_and_then_lost_is_still_out():
+    made = plan(fleet(4, w1={"census": HELD | {"rollout": record("r1", outcome="quarantined", cause="release")},
+                             "staged": staged()}), new_id="r1")
+    assert (made["workers"]["w1"]["action"], made["workers"]["w1"]["serving"]) == ("failed", False)
+    seen = live(made) | {"w1": {"unreachable": True, "msg": "gone"}}
+    assert ask(made, {}, seen, ["w2"]).wait
+    assert ask(made, {"w1": {"outcome": "failed", "cause": "drain"}}, seen, ["w2"]).wait
+    # of one that served nobody knows
+    seen = live(made) | {"w1": {"census": census()}, "w3": {"unreachable": True, "msg": "gone"}}
+    assert ask(made, {}, seen, ["w2"]).open
+
+
 LEFT = {"owner": "r0", "expired": False, "version": "1.2.0"}
 
 
