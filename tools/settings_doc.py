@@ -30,8 +30,8 @@ HEAD = """\
 <!-- Made by tools/settings_doc.py from plugins/plugin_utils/_settings.py. Change it there, then run the tool. -->
 # Settings
 
-Variables for `rolling_update.yml`, `status.yml` and `local_fleet.yml`. Set them in the inventory, in `group_vars`, with
-`-e`, or as `vars` of an `import_playbook`.
+Variables for all playbooks. Set them in the inventory, in `group_vars`, with `-e`, or as `vars`
+of an `import_playbook`.
 
 - A misspelt `solver_` variable, a wrong type or a value out of range is refused before any worker is touched. The
   message names the setting.

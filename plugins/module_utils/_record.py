@@ -18,7 +18,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._result import elapse
 SCHEMA = "solver.rollout/1"
 FOLDER = "rollout"
 KEEP_SUPERSEDED = 5
-# With any other verdict, or another end of the worker itself, a rollout may have left the worker in its drain, which its
+# With any other verdict, or another end of the worker itself, a rollout may have left it in its drain, which its
 # successor must know as its own.
 _LEFT_NOTHING = ("completed", "rolled_back")
 _LET_GO = ("updated", "already", "reverted", "rolled_back", "not_attempted", "excluded")

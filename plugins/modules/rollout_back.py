@@ -18,6 +18,9 @@ description:
     When the rollout was aborted because of its release, and C(solver_on_abort) is V(rollback), all workers that it
     brought to another release return to where they came from.
   - >-
+    Whenever the gate closed, but for a lost lock, workers that an interrupted run left drained, and whose turn does
+    not come, return as well.
+  - >-
     Runs on the controller alone.
 extends_documentation_fragment:
   - solver.fleet.attributes

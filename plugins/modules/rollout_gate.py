@@ -44,8 +44,8 @@ attributes:
 options:
   back:
     description: >-
-      Whether the wave is one of the rollback after an abort. It needs the lock and keeps the floor; nothing else
-      closes the gate. The fact is then C(solver_back_gate).
+      Whether the wave is one of the rollback after an abort. It needs the lock, and keeps the floor and the
+      progress deadline; nothing else closes the gate. The fact is then C(solver_back_gate).
     type: bool
     default: false
 """
@@ -67,7 +67,8 @@ open:
   returned: success
 cause:
   description: >-
-    Why not, in one word: V(lock), V(paused), V(operator), V(inconclusive), V(budget), V(floor) or V(progress).
+    Why not, in one word: V(lock), V(paused), V(operator), V(inconclusive), V(budget), V(floor),
+    V(progress) or V(hook).
   type: str
   returned: success
 reason:

@@ -17,8 +17,8 @@ description:
   - >-
     Builds one JSON document from the plan and every outcome, writes it to C(solver_verdict_file) and shows it.
   - >-
-    The document is the same for every verdict, C(completed), C(incomplete), C(aborted), C(planned), C(refused) or
-    C(interrupted).
+    The document is the same for every verdict, C(completed), C(incomplete), C(aborted), C(rolled_back),
+    C(rollback_failed), C(inconclusive), C(paused), C(planned), C(refused) or C(interrupted).
   - >-
     Runs on the controller alone.
 extends_documentation_fragment:

@@ -76,7 +76,7 @@ message:
   description: The finding in words, with the remedy where there is one.
   returned: always, except when an option is wrong
   type: str
-  sample: "worker 'w1' is running release 1.2.0 with 3 open tasks"
+  sample: "worker 'w1' is running, version 1.2.0, 3 open tasks"
 worker:
   description: The status document of the worker; V(none) unless RV(finding) is V(answering).
   returned: always, except when an option is wrong

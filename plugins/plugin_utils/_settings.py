@@ -37,7 +37,8 @@ def _choice(default: str, doc: str, *choices: str, per_worker: bool = False) -> 
 
 SETTINGS: dict[str, Setting] = {
     # the release
-    "solver_version": Setting("text", "", "Version to roll out. Required by rolling_update.yml."),
+    "solver_version": Setting(
+        "text", "", "Version to roll out, or to provision. Required by rolling_update.yml and provision.yml."),
     "solver_package": Setting(
         "text", "", "Package to install: a requirement or the path of a wheel on the controller. "
         "Default: solver-worker==solver_version."),
@@ -57,10 +58,11 @@ SETTINGS: dict[str, Setting] = {
         "flag", False, "Allow a run that leaves out a part of the fleet, by a limit or a slice. The window and the "
         "budget are then those of the part."),
     "solver_only": Setting(
-        "names", [], "Only these workers (inventory names), for rollback.yml and recover.yml. Default: all."),
+        "names", [], "Only these workers (inventory names), for rollback.yml and recover.yml (default: all), and whom "
+        "remove.yml removes (required there)."),
     "solver_fleet_size": Setting(
         "count", 0, "How many workers the fleet has; a run with another number is refused. 0: as many as there are. "
-        "After its first rollout the fleet knows its members by itself.", minimum=0),
+        "Once it was provisioned or rolled, the fleet knows its members by itself.", minimum=0),
     "solver_forget": Setting(
         "names", [], "Workers (inventory names) that are gone for good: later runs no longer miss them."),
     "solver_force": Setting(
@@ -158,13 +160,14 @@ SETTINGS: dict[str, Setting] = {
         "mapping", {}, "Further settings of the worker, by section, laid over the rendered configuration.",
         per_worker=True),
     "solver_worker_python": Setting(
-        "text", "", "Python 3.11 or later for the worker's environment. Default: the newest found.",
+        "text", "", "Python 3.11 or later for the worker's environment. Default: the one that runs the modules "
+        "there if it will do, else the newest of 3.13, 3.12 and 3.11 in the search path.",
         per_worker=True),
     "solver_service_backend": _choice(
         "systemd", "What runs the worker's process.", "systemd", "supervisor", "command", per_worker=True),
     "solver_service": Setting(
-        "mapping", {}, "Settings of the service backend: for supervisor its socket, for command its commands; for "
-        "systemd nothing is needed.", per_worker=True),
+        "mapping", {}, "Settings of the service backend: for supervisor its socket and log_file, for command its "
+        "commands; for systemd nothing is needed.", per_worker=True),
     "solver_unit": Setting(
         "mapping", {}, "For the systemd backend: further settings of the unit, by section, such as "
         "{Service: {MemoryMax: 1G}}. A change is rolled like a version.", per_worker=True),
