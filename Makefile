@@ -61,7 +61,8 @@ cores: $(VENV)/.dev ## The playbooks on the oldest and the newest ansible-core t
 	$(BIN)/python tools/cores.py
 
 molecule: $(VENV)/.dev ## The molecule scenario on a local fleet
-	PATH="$(CURDIR)/$(BIN):$$PATH" molecule test --all
+	@# What an interrupted run left behind is made anew, whatever molecule remembers of it.
+	export PATH="$(CURDIR)/$(BIN):$$PATH"; molecule reset --scenario-name default && molecule test --all
 
 sanity: $(VENV)/.dev ## ansible-test sanity
 	$(BIN)/python tools/sanity.py

@@ -32,7 +32,7 @@ def fault_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def pool(fault_folder: Path) -> Iterator[Pool]:
-    made = Pool(fault_folder, solver_local_fleet_versions=VERSIONS,
+    made = Pool(fault_folder, 6, solver_local_fleet_versions=VERSIONS,
                 solver_local_fleet_overlays=all_broken_releases(fault_folder.with_suffix(".overlays")))
     yield made
     made.close()

@@ -27,7 +27,7 @@ def fleet_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def pool(fleet_folder: Path) -> Iterator[Pool]:
-    made = Pool(fleet_folder, solver_local_fleet_versions=VERSIONS,
+    made = Pool(fleet_folder, 4, solver_local_fleet_versions=VERSIONS,
                 solver_local_fleet_overlays=broken_releases(fleet_folder.with_suffix(".overlays")))
     yield made
     made.close()

@@ -16,8 +16,6 @@ from typing import Any
 
 from fleetlib import SANDBOX, Fleet, control, wait_for
 
-# Enough for most tests; each gets the first few of these workers, and knows of no others.
-SIZE = 6
 START = """
 import sys, xmlrpc.client
 from supervisor.xmlrpc import Faults, SupervisorTransport
@@ -34,8 +32,10 @@ for name in sys.argv[2:]:
 class Pool:
     """A fleet in a folder, and a copy of what a test may change in it."""
 
-    def __init__(self, folder: Path, **defaults: Any) -> None:
+    def __init__(self, folder: Path, size: int, **defaults: Any) -> None:
+        """SIZE is enough for most tests; each gets the first few of these workers, and knows of no others."""
         self.fleet = Fleet(folder)
+        self.size = size
         self.saved = folder.with_name(folder.name + ".saved")
         self.defaults = defaults
         self.variables: dict[str, Any] | None = None
@@ -46,7 +46,7 @@ class Pool:
         sandbox = variables.pop("solver_local_fleet_sandbox", SANDBOX)
         wanted = {**self.defaults, **variables}
         if size > len(self.saved_workers()) or wanted != self.variables or self._ctl("pid").returncode != 0:
-            self._set_up(size if variables else max(size, SIZE), wanted)
+            self._set_up(size if variables else max(size, self.size), wanted)
         self._reset(size, sandbox)
         return self.fleet
 
