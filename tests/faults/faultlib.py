@@ -161,6 +161,9 @@ def provider_faults(fleet: Fleet, faults: list[dict[str, Any]] | None) -> None:
         assert answer.status in (200, 201, 204), answer.status
 
 
+PREPARE = "Prepare the rollout"
+
+
 class Log:
     """What a rollout says while it runs, by which a scenario meets it in any of its tasks."""
 
@@ -172,10 +175,10 @@ class Log:
     def text(self) -> str:
         return self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
 
-    def at(self, task: str, play: str = "") -> bool:
-        """Whether the task of that name has begun, in the play of that name."""
-        _before, found, text = self.text().partition(f"PLAY [{play}]" if play else "")
-        return bool(found or not play) and re.search(rf"TASK \[([a-z_.]+ : )?{re.escape(task)}\]", text) is not None
+    def at(self, task: str, play: str = PREPARE) -> bool:
+        """Whether the task of that name has begun, in the play of that name or in a later one."""
+        _before, found, text = self.text().partition(f"PLAY [{play}]")
+        return re.search(rf"TASK \[([a-z_.]+ : )?{re.escape(task)}\]", text if found else "") is not None
 
 
 def until(sampler: Sampler, what: str, condition: Callable[[], Any], process: Any, timeout: float = 120) -> None:

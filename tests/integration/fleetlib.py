@@ -77,6 +77,7 @@ class Fleet:
         self.dir = folder
         self.inventory = folder / "inventory.yml"
         self.traffic: subprocess.Popen[bytes] | None = None
+        self.runs: list[subprocess.Popen[str]] = []
 
     # -- playbooks ---------------------------------------------------------------------------
 
@@ -110,10 +111,12 @@ class Fleet:
                    "-i", str(inventory or self.inventory), *words]
         if variables:
             command += ["-e", json.dumps(variables)]
-        return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, start_new_session=True,
-                                env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                                     "ANSIBLE_NOCOLOR": "1", **(env or {})})
+        run = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                               env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                                    "ANSIBLE_NOCOLOR": "1", **(env or {})})
+        self.runs.append(run)
+        return run
 
     def module(self, worker: str, name: str, **args: Any) -> dict[str, Any]:
         """Call one module of the collection on a worker."""
@@ -139,6 +142,12 @@ class Fleet:
             return subprocess.CompletedProcess([], 0, "there is no fleet", "")
         return self.playbook("local_fleet", inventory=Path(os.devnull), solver_local_fleet_dir=str(self.dir),
                              solver_local_fleet_state="absent", solver_local_fleet_purge=purge)
+
+    def end_runs(self) -> None:
+        """End what a test that failed has left running: it would hold the lock of the next one's fleet."""
+        for run in self.runs:
+            _kill(run)
+        self.runs.clear()
 
     def end_traffic_process(self) -> None:
         if self.traffic is not None:
@@ -242,7 +251,7 @@ def assert_nothing_lost(audit: dict[str, Any], at_least: int = 20) -> None:
         assert audit[name] == 0, (name, audit)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[Any]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

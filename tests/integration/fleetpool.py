@@ -55,6 +55,7 @@ class Pool:
 
     def rest(self) -> None:
         """End what a test began; the fleet is left standing still."""
+        self.fleet.end_runs()
         self.fleet.end_traffic_process()
         self._ctl("stop", "all")
 
@@ -86,7 +87,8 @@ class Pool:
             if path.name not in self.names:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for name in ("workers", "releases"):
-            shutil.rmtree(folder / "fleet" / name)
+            # A module of a controller that was killed may still be at work there.
+            wait_for(lambda path=folder / "fleet" / name: _removed(path), f"an empty {name}")
             shutil.copytree(self.saved / name, folder / "fleet" / name, symlinks=True)
         self._leave_only(workers)
         conf = folder / "supervisor/programs/sandbox.conf"
@@ -122,6 +124,11 @@ class Pool:
             return subprocess.CompletedProcess([], 1, "", "there is no fleet")
         command = [str(self.fleet.dir / "tools/bin/supervisorctl"), "--serverurl", self._socket(), *words]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def _removed(path: Path) -> bool:
+    shutil.rmtree(path, ignore_errors=True)
+    return not path.exists()
 
 
 def _state(path: str) -> str:
