@@ -346,8 +346,7 @@ def test_a_rollback_that_fails_names_the_worker_and_leaves_it_serving(make_fleet
     """What w1 came from is gone when it is to go back."""
     fleet: Fleet = make_fleet(3)
     inventory = fleet.write_inventory("taken.yml", w2={"solver_data_port": fleet.hosts()["w3"]["solver_data_port"]})
-    own = Path(fleet.hosts()["w1"]["solver_base_dir"], "workers/w1/releases")
-    before = next(own.glob("1.2.0-*"))
+    before = Path(fleet.hosts()["w1"]["solver_base_dir"], "workers/w1/current").resolve()
     log = Log(fleet)
     with watched(fleet) as seen:
         running = fleet.start_playbook("rolling_update", env=log.env, inventory=inventory, solver_version="1.3.0",

@@ -37,6 +37,7 @@ def make_fleet(tmp_path_factory) -> Iterator[Callable[[int], Fleet]]:
     assert fleet.down(purge=True).returncode == 0
 
 
+@pytest.mark.long
 def test_it_can_be_set_up_twice_and_leaves_nothing_running(make_fleet):
     fleet: Fleet = make_fleet(2)
     boots = {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()}

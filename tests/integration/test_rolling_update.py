@@ -198,6 +198,7 @@ def test_another_owners_drain_is_left_to_him(make_fleet):
     assert fleet.status("w2")["drain"]["owner"] == "somebody"
 
 
+@pytest.mark.long
 def test_a_worker_killed_while_it_drains_loses_nothing_and_is_updated_or_reverted(make_fleet):
     fleet: Fleet = make_fleet(2, solver_local_fleet_sandbox=SLOW)
     fleet.start_traffic(rate=4, at_least_open=5)
