@@ -38,7 +38,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if path:
                 # Replaced at the end; if the controller dies in between, this is what the file says.
                 write_json(path, document("interrupted", plan))
-            return result
+            return result | {"begun": True}
         if path:
             write_refusal(path, document("refused", plan, reasons=reasons))
         return result | {

@@ -45,6 +45,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+begun:
+  description: Whether the rollout holds the lock.
+  type: bool
+  returned: success
 failure:
   description: All reasons, in C(details.reasons).
   type: dict

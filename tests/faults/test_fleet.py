@@ -351,7 +351,7 @@ def test_a_rollback_that_fails_names_the_worker_and_leaves_it_serving(make_fleet
     with watched(fleet) as seen:
         running = fleet.start_playbook("rolling_update", env=log.env, inventory=inventory, solver_version="1.3.0",
                                        solver_max_fail_percentage=0)
-        until(seen, "the end of the waves", lambda: log.at("Look at every worker, also at those that failed"),
+        until(seen, "the end of the waves", lambda: log.at("Decide which workers return to where they came from"),
               running, 200)
         before.rename(fleet.dir / "away")
         out, _none = running.communicate(timeout=200)
