@@ -458,5 +458,6 @@ def test_a_wall_clock_that_is_set_ages_no_task_and_no_soak(make_fleet):
     expected = {own["key"]: ("succeeded", own["expected"]) for own in book if own["event"] == "task"}
     assert len(expected) >= 20
     assert {own["key"]: (own["state"], own["solution"]) for own in book if own["event"] == "final"} == expected
-    assert all(audit[name] == 0 for name in ("wrong", "billed_twice", "uncertain", "expired", "failed", "refused")), audit
+    wrong = ("wrong", "billed_twice", "uncertain", "expired", "failed", "refused")
+    assert all(audit[name] == 0 for name in wrong), audit
     fleet.assert_all_serve()
