@@ -118,7 +118,7 @@ class Fleet:
         self.runs.append(run)
         return run
 
-    def module(self, worker: str, name: str, **args: Any) -> dict[str, Any]:
+    def call(self, worker: str, name: str, **args: Any) -> dict[str, Any]:
         """Call one module of the collection on a worker."""
         command = [str(ansible_bin() / "ansible"), worker, "-i", str(self.inventory), "-m", f"solver.fleet.{name}",
                    "-a", json.dumps(args)]
