@@ -46,6 +46,7 @@ def test_two_operators_at_once(make_fleet):
     assert set(fleet.versions().values()) == {"1.3.0"}
 
 
+@pytest.mark.trap
 def test_a_run_that_loses_the_race_for_the_lock_plans_again(make_fleet):
     """Another run takes the lock between its plan and its claim: it waits, and then goes by what it finds."""
     fleet: Fleet = make_fleet(2)
