@@ -60,7 +60,7 @@ faults-quick: $(VENV)/.dev
 cores: $(VENV)/.dev ## The playbooks on the oldest and the newest ansible-core that can be installed here
 	$(BIN)/python tools/cores.py
 
-molecule: $(VENV)/.dev ## The molecule scenario on a local fleet
+molecule: $(VENV)/.dev ## The molecule scenarios on a local fleet
 	@# What an interrupted run left behind is made anew, whatever molecule remembers of it.
 	export PATH="$(CURDIR)/$(BIN):$$PATH"; molecule reset --scenario-name default && molecule test --all
 

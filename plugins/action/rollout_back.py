@@ -9,13 +9,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain
-from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
-    HOOK_FACTS,
-    last_gate,
-    left_behind,
-    roll_back,
-    undoes,
-)
+from ansible_collections.solver.fleet.plugins.plugin_utils._gate import HOOK_FACTS, back_plan, last_gate
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import BACK_GROUP, wave_pairs
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import closed_by
 
@@ -35,28 +29,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         facts = fleet_facts(task_vars, plan["workers"], "solver_outcome", "solver_gate", *HOOK_FACTS)
         outcomes = {host: own.get("solver_outcome") or {} for host, own in facts.items()}
         closed = closed_by(plan, outcomes, last_gate(facts)) or {}
-        cause, on_abort = str(closed.get("cause") or ""), settings["solver_on_abort"]
-        waves = roll_back(plan, outcomes, cause, on_abort)
-        left = left_behind(plan, outcomes, cause)
-        names = [name for wave in waves for name in wave]
-        result.update(changed=False, pairs=wave_pairs(waves, BACK_GROUP), waves=waves)
-        result["msg"] = f"rolling back {', '.join(names)}: {closed['reason']}" if names else "nothing to roll back"
-        # The same shape as a plan's, so that one role does both.
-        workers = {name: _swapped(plan["workers"][name], name in left) for name in names}
-        result["ansible_facts"] = {"solver_back": {
-            **plan, "workers": workers, "order": names, "waves": waves,
-            "undoes": undoes(plan, outcomes, cause, on_abort)}}
+        back = back_plan(plan, outcomes, str(closed.get("cause") or ""), settings["solver_on_abort"])
+        names = ", ".join(back["order"])
+        result.update(changed=False, pairs=wave_pairs(back["waves"], BACK_GROUP), waves=back["waves"])
+        result["msg"] = f"rolling back {names}: {closed['reason']}" if names else "nothing to roll back"
+        result["ansible_facts"] = {"solver_back": back}
         return result
-
-
-def _swapped(worker: dict[str, Any], left: bool) -> dict[str, Any]:
-    """Without a probe: that release has served here, and a provider that is down must not keep it from serving.
-
-    One that was LEFT behind is drained already, and may not yet run what it was to be taken to.
-    """
-    back = {**worker, "to": worker["back_version"], "release": worker["back_to"], "back_to": None,
-            "back_version": None, "probe": False}
-    if left:
-        return back
-    return {**back, "from": worker["to"], "from_release": worker["release"], "serving": True, "steal": False,
-            "on_expire": None}

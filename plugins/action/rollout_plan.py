@@ -60,6 +60,6 @@ def _refused(plan: dict[str, Any], path: str) -> dict[str, Any]:
     return {
         "failed": True,
         "msg": "Refusing to begin, nothing was drained: " + "; ".join(plan["refused"]),
-        "failure": {"code": "locked" if plan["refused"] == plan["others"] else "refused",
+        "failure": {"code": "locked" if plan["refused"] == plan["locked"] else "refused",
                     "message": "the plan was refused", "details": {"reasons": plan["refused"]}},
     }

@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_variables, write_refusal
 from ansible_collections.solver.fleet.plugins.plugin_utils._lock import here
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import wave_groups
-from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS, Resolved, resolve
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS, Resolved, resolve, says_run_once
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
@@ -92,6 +92,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 continue
             if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
                 errors.append(f"solver_hooks.{name}: {path} must hold a list of tasks")
+            elif says_run_once(tasks):
+                errors.append(f"solver_hooks.{name}: {path} has a task with run_once, and one that fails would end "
+                              "the run without a verdict; take it out, around a rollout or a wave it runs once anyway")
         return errors
 
 

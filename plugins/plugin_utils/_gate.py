@@ -288,10 +288,14 @@ def left_behind(plan: Plan, outcomes: Outcomes, gate_cause: str) -> list[str]:
     """
     if not gate_cause or gate_cause == "lock":
         return []
-    return [name for name in plan["order"] if word_of(plan, outcomes, name) == "pending"
-            and (plan["workers"][name]["steal"] or (switched_before(plan["workers"][name])
-                                                    and not plan["workers"][name]["serving"]))
-            and plan["workers"][name]["back_to"]]
+    return [name for name in plan["order"]
+            if word_of(plan, outcomes, name) == "pending" and _was_left(plan["workers"][name])]
+
+
+def _was_left(planned: Mapping[str, Any]) -> bool:
+    """Whether the census found the worker in a drain of ours, or switched and not serving."""
+    begun = planned["steal"] or (switched_before(planned) and not planned["serving"])
+    return bool(begun and planned["back_to"])
 
 
 def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> list[list[str]]:
@@ -303,6 +307,28 @@ def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) ->
     # Those that are out and stay out take their part of the window.
     width = max(1, plan["window"] - sum(1 for own in outcomes.values() if may_be_out(own)))
     return [names[start:start + width] for start in range(0, len(names), width)]
+
+
+def back_plan(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> dict[str, Any]:
+    """Return the way back in the shape of a plan, so that one role does both; C(undoes) as of the function."""
+    waves = roll_back(plan, outcomes, gate_cause, on_abort)
+    left = left_behind(plan, outcomes, gate_cause)
+    names = [name for wave in waves for name in wave]
+    return {**plan, "order": names, "waves": waves, "undoes": undoes(plan, outcomes, gate_cause, on_abort),
+            "workers": {name: _way_back(plan["workers"][name], name in left) for name in names}}
+
+
+def _way_back(worker: Mapping[str, Any], left: bool) -> dict[str, Any]:
+    """Without a probe: that release has served here, and a provider that is down must not keep it from serving.
+
+    One that was LEFT behind is drained already, and may not yet run what it was to be taken to.
+    """
+    back = {**worker, "to": worker["back_version"], "release": worker["back_to"], "back_to": None,
+            "back_version": None, "probe": False}
+    if left:
+        return back
+    return {**back, "from": worker["to"], "from_release": worker["release"], "serving": True, "steal": False,
+            "on_expire": None}
 
 
 def may_be_out(outcome: Mapping[str, Any]) -> bool:

@@ -47,7 +47,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     waves = [todo[start:start + width] for start in range(0, len(todo), width)]
     size = len(fleet)
     budget = settings["solver_max_fail_percentage"]
-    others = live_locks(fleet, settings, run)
+    locked = live_locks(fleet, settings, run)
     return {
         "kind": kind,
         "rollout_id": rollout_id,
@@ -66,8 +66,8 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "probes": sum(1 for name in todo if workers[name]["probe"]),
         "workers": workers,
         "lock": lock_plan(fleet, workers, settings, run),
-        "refused": refusals(workers) + roster_refusals(fleet, settings, kind) + others,
-        "others": others,
+        "refused": refusals(workers) + roster_refusals(fleet, settings, kind) + locked,
+        "locked": locked,
         "warnings": _warnings(workers, settings, window),
     }
 
@@ -157,7 +157,8 @@ def _plan_worker(
 def back_to(census: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
     """Return where the worker goes back to: what the record of its rollout says, else what it runs now.
 
-    Also what another rollout's record says, where that one died: what it left may never have served.
+    Also what another rollout's record says, where that one did not bring the worker to serve: nobody knows whether what
+    it left can.
     """
     own = rollout_of(census)
     begun, to = own.get("from") or {}, (own.get("to") or {}).get("release")

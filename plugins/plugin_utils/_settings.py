@@ -239,6 +239,14 @@ INTERNAL = frozenset({
 })
 
 
+def says_run_once(tasks: Any) -> bool:
+    """Whether a task of a loaded file, or of a block in it, has C(run_once): Ansible rescues one host of it alone."""
+    if isinstance(tasks, Mapping):
+        inner = [tasks.get(part) for part in ("block", "rescue", "always")]
+        return bool(tasks.get("run_once")) or any(says_run_once(part) for part in inner)
+    return isinstance(tasks, list) and any(says_run_once(task) for task in tasks)
+
+
 class SettingError(ValueError):
     """A setting that cannot be used; the message names it and the remedy."""
 

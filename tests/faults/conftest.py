@@ -15,10 +15,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 sys.path.insert(0, str(Path(__file__).parent))
 from faultlib import VERSIONS, all_broken_releases
-from fleetlib import ROOT, Fleet, ansible_bin
+from fleetlib import ROOT, VERDICTS, Fleet, ansible_bin
 from fleetpool import Pool
-
-VERDICTS = ROOT / ".cache" / "results" / "verdicts.jsonl"
 
 
 @pytest.fixture(scope="session")

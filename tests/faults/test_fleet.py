@@ -56,12 +56,12 @@ def test_a_run_that_loses_the_race_for_the_lock_plans_again(make_fleet):
     said = read_until(process, "wave 2: w2")
     os.killpg(process.pid, signal.SIGSTOP)
     try:
-        assert fleet.call("w1", "rollout_lock", **other)["ours"] is True
+        assert fleet.module("w1", "solver.fleet.rollout_lock", **other)["ours"] is True
     finally:
         os.killpg(process.pid, signal.SIGCONT)
     said += read_until(process, "RETRYING")
     assert fleet.status("w1")["drain"] is None
-    fleet.call("w1", "rollout_lock", state="released", **other)
+    fleet.module("w1", "solver.fleet.rollout_lock", state="released", **other)
     said += process.stdout.readlines()
     assert process.wait(60) == 0, "".join(said)
     assert len([line for line in said if "wave 2: w2" in line]) == 2, "".join(said)

@@ -168,17 +168,8 @@ class HostFleet(Fleet):
                 return int(numbers[0])
         raise AssertionError(f"no process of {worker}")
 
-    def module(self, host: str, name: str, **values: Any) -> dict[str, Any]:
-        """Run one module and return its result."""
-        done = subprocess.run(
-            [str(ansible_bin() / "ansible"), host, "-i", str(self.inventory), "-b", "-m", name,
-             *(["-a", json.dumps(values)] if values else [])],
-            cwd=ROOT, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
-                           "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
-                           "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal"},
-            capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return dict(json.loads(done.stdout.split("=>", 1)[1]))
+    def module(self, host: str, name: str, *words: str, **values: Any) -> dict[str, Any]:
+        return super().module(host, name, "-b", *words, **values)
 
     def urls(self) -> dict[str, str]:
         return {name: f"http://{host.address}:{port}" for name, (host, port) in self.workers.items()}

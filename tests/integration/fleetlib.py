@@ -25,6 +25,7 @@ SANDBOX = ["--solve", "userrecaptcha=1:2.5", "--solve", "base64=0.2:0.5", "--sub
 # What docs/verdict.md promises: 0 where everything is as it was asked for, else 2, as Ansible has it for a failed host.
 EXIT_CODES = {"completed": 0, "planned": 0, **dict.fromkeys(
     ("incomplete", "aborted", "rolled_back", "rollback_failed", "inconclusive", "paused", "refused"), 2)}
+VERDICTS = ROOT / ".cache" / "results" / "verdicts.jsonl"
 ROLLOUTS = ("rolling_update", "rollback", "recover")
 VERDICT = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/schemas/verdict-1.json").read_text("utf-8")))
 
@@ -118,15 +119,17 @@ class Fleet:
         self.runs.append(run)
         return run
 
-    def call(self, worker: str, name: str, **args: Any) -> dict[str, Any]:
-        """Call one module of the collection on a worker."""
-        command = [str(ansible_bin() / "ansible"), worker, "-i", str(self.inventory), "-m", f"solver.fleet.{name}",
-                   "-a", json.dumps(args)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-                              env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
-                                   "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"})
-        assert "=> {" in done.stdout, done.stdout + done.stderr
-        return dict(json.loads(done.stdout[done.stdout.index("=> {") + 3:]))
+    def module(self, host: str, name: str, *words: str, **values: Any) -> dict[str, Any]:
+        """Run one module on a host and return its result."""
+        done = subprocess.run(
+            [str(ansible_bin() / "ansible"), host, "-i", str(self.inventory), "-m", name, *words,
+             *(["-a", json.dumps(values)] if values else [])],
+            cwd=ROOT, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
+                           "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+                           "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal"},
+            capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return dict(json.loads(done.stdout.split("=>", 1)[1]))
 
     def up(self, size: int = 4, **variables: Any) -> Fleet:
         settings = {"solver_local_fleet_dir": str(self.dir), "solver_local_fleet_size": size,
@@ -237,9 +240,8 @@ class Fleet:
 
 def seen_verdict(word: str, code: int) -> None:
     """Note which exit code came with a verdict, for the table at the end of the fault suite."""
-    path = ROOT / ".cache" / "results" / "verdicts.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
+    VERDICTS.parent.mkdir(parents=True, exist_ok=True)
+    with VERDICTS.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps({"verdict": word, "code": code}) + "\n")
 
 

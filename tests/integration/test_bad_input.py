@@ -19,6 +19,12 @@ def not_a_wheel(folder):
     return str(path)
 
 
+def runs_once(folder):
+    path = folder / "hook.yml"
+    path.write_text("- block:\n    - ansible.builtin.ping:\n      run_once: true\n", encoding="utf-8")
+    return {"before_worker": str(path)}
+
+
 CASES = {
     "no version": ({}, "solver_version is not set; name the version to roll out"),
     "unknown version": ({"solver_version": "9.9.9"}, "holds solver-worker 1.2.0, 1.3.0"),
@@ -40,6 +46,8 @@ CASES = {
                              "solver_hooks.on_failure: /nonexistent/hook.yml cannot be read"),
     "hook that is no list": ({"solver_version": "1.3.0", "solver_hooks": {"on_failure": "/proc/self/comm"}},
                              "must hold a list of tasks"),
+    "hook that runs once": ({"solver_version": "1.3.0", "solver_hooks": runs_once},
+                            "has a task with run_once"),
     "long socket path": ({"solver_version": "1.3.0", "solver_control_socket": "/run/" + "x" * 103},
                          "solver_control_socket is 108 bytes long"),
 }

@@ -316,3 +316,13 @@ def test_the_failures_of_a_wave_are_told_once():
              "w2": {"solver_wave_hook_failures": [BROKEN], "solver_hook_failures": [of_worker]}}
     assert _gate.hook_failures(facts) == [BROKEN, of_worker]
     assert _gate.hook_outcome([of_worker], plan(), "w2")["cause"] == "hook"
+
+
+def test_the_way_back_of_one_left_behind_keeps_what_its_drain_is():
+    """It takes the drain over, and a lease that ends meanwhile must not let what was never verified serve."""
+    made = plan(fleet(4, w3=left("1.3.0", "1.3.0-new")), solver_max_fail_percentage=0.0)
+    back = _gate.back_plan(made, {"w1": UPDATED, "w2": BAD}, "budget", "rollback")
+    assert (back["order"], back["undoes"]) == (["w3", "w1"], True)
+    own, other = back["workers"]["w3"], back["workers"]["w1"]
+    assert (own["release"], own["steal"], own["serving"], own["on_expire"]) == ("1.2.0-old", True, False, "hold")
+    assert (other["release"], other["steal"], other["serving"], other["on_expire"]) == ("1.2.0-old", False, True, None)

@@ -21,8 +21,8 @@ from rollout_kit import SETTINGS, census
 
 AT = _record.Now("2026-11-24T01:00:00Z", {"host_boot_id": "b", "uptime_s": 1.0})
 OLD = "1.2.0-new"
-# The last never solves, the one before it not on some of the workers.
 EXAMPLES = int(os.environ.get("SF_EXAMPLES", "300"))  # a night's worth of them finds what a minute's does not
+# The last never solves, the one before it not on some of the workers.
 VERSIONS = ("1.2.0", "1.3.0", "1.4.0", "1.5.0")
 
 
@@ -159,17 +159,12 @@ class World:
         self.lock()
         closed = self.waves(plan, plan["waves"], self.outcomes, _gate.gate)
         closed = _verdict.closed_by(plan, self.outcomes, closed or {}) or {}
-        cause = str(closed.get("cause") or "")
-        names = _gate.roll_back(plan, self.outcomes, cause, self.settings["solver_on_abort"])
-        left = _gate.left_behind(plan, self.outcomes, cause)
-        self.going_back = {
-            **plan, "order": [name for wave in names for name in wave],
-            "workers": {name: swapped(plan["workers"][name], name in left) for wave in names for name in wave}}
-        self.waves(self.going_back, names, self.backs, _gate.gate_back)
-        backs = {name: self.backs.get(name) or {"outcome": "failed", "reason": "x"} for wave in names for name in wave}
-        undone = _gate.undoes(plan, self.outcomes, cause, self.settings["solver_on_abort"])
+        back = _gate.back_plan(plan, self.outcomes, str(closed.get("cause") or ""), self.settings["solver_on_abort"])
+        self.waves(back, back["waves"], self.backs, _gate.gate_back)
+        backs = {name: self.backs.get(name) or {"outcome": "failed", "reason": "x"} for name in back["order"]}
         final = {name: worker.census() for name, worker in self.workers.items()}
-        document = _verdict.verdict(plan, self.outcomes, final, gate=closed, backs=backs, undone=undone)
+        document = _verdict.verdict(plan, self.outcomes, final, gate=closed, backs=backs,
+                                    undone=back["undoes"])
         for name in plan["lock"]["workers"]:
             self.release(name, document)
         self.judge(document)
@@ -309,12 +304,6 @@ class World:
                 closed = document["verdict"]
                 assert any(not other.reachable for other in self.workers.values()) or closed == "rollback_failed", \
                     (name, document)
-
-
-def swapped(worker: dict[str, Any], left: bool) -> dict[str, Any]:
-    from ansible_collections.solver.fleet.plugins.action.rollout_back import _swapped
-
-    return _swapped(worker, left)
 
 
 @settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate])

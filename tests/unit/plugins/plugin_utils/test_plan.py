@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+from ansible_collections.solver.fleet.plugins.filter.rollout import lock_retries
 from ansible_collections.solver.fleet.plugins.plugin_utils import _plan
 from hypothesis import given
 from hypothesis import strategies as st
@@ -238,3 +241,32 @@ def test_what_a_dead_rollout_left_unverified_is_nothing_to_go_back_to():
     held = census("1.3.0", "drained", "1.3.0-new", drain, {**later, "superseded": [{"id": "r0"}]})
     made = plan({"w1": {"census": held, "staged": None}}, kind="recover", solver_version="")["workers"]["w1"]
     assert (made["release"], made["back_to"], made["probe"]) == ("1.3.0-new", "1.2.0-old", True)
+
+
+def test_a_quarantined_worker_that_is_named_is_rolled_back_to_what_served():
+    """What the README tells the operator to do; the drain of the rollout that failed is taken over."""
+    drain = {"owner": "r0", "expired": False, "version": "1.2.0"}
+    held = census("1.3.0", "drained", "1.3.0-new", drain, record("r0", outcome="quarantined", verdict="aborted"))
+    other = {"census": census("1.2.0"), "staged": None}
+    made = plan({"w1": {"census": held, "staged": None}, "w2": other}, kind="rollback", solver_version="",
+                solver_only=["w1"])
+    own = made["workers"]["w1"]
+    assert (made["order"], made["refused"]) == (["w1"], [])
+    assert (own["release"], own["steal"]) == ("1.2.0-old", True)
+
+
+def test_only_another_run_is_worth_waiting_for():
+    held, changed, full = ({"failure": {"code": code}} for code in ("held", "changed", "no_space"))
+    assert _plan.quicker({"w1": {"ours": True}, "w2": held})
+    assert _plan.quicker({"w1": changed})
+    assert not _plan.quicker({"w1": {"ours": True}, "w2": full, "w3": {"unreachable": True}})
+    taken = census(record={**record("r0"), "lock": lock()}, lock_state="held")
+    made = plan(fleet(2, w1={"census": taken, "staged": staged()}))
+    assert made["refused"] == made["locked"] != []
+    made = plan(fleet(2, w1={"census": taken, "staged": staged()}), solver_fleet_size=3)
+    assert made["refused"] != made["locked"] != []
+
+
+def test_the_looks_at_a_lock_end_with_the_time_that_was_given():
+    left = [lock_retries({"wait_until": time.monotonic() + seconds}) for seconds in (-5, -0.001, 9, 95)]
+    assert left == [0, 0, 1, 10]

@@ -9,6 +9,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
     SettingError,
     read,
     resolve,
+    says_run_once,
     unknown_names,
     window_size,
 )
@@ -205,3 +206,11 @@ def test_what_only_a_rollout_needs_is_asked_of_a_rollout_alone():
 def test_the_routers_view_needs_a_router():
     assert resolve(fleet(solver_floor_view="routers")).errors == [
         "solver_floor_view is routers, but the inventory group solver_routers (solver_router_hosts) has no host"]
+
+
+@pytest.mark.parametrize(("tasks", "found"), [
+    ([], False), ([{"name": "x", "debug": {}}], False), ([{"debug": {}, "run_once": False}], False),
+    ([{"debug": {"run_once": True}}], False), ([{"debug": {}}, {"debug": {}, "run_once": True}], True),
+    ([{"block": [{"debug": {}}], "rescue": [{"block": [{"debug": {}, "run_once": True}]}]}], True)])
+def test_run_once_is_found_wherever_a_task_may_stand(tasks, found):
+    assert says_run_once(tasks) is found
