@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -404,14 +405,22 @@ def test_a_socket_that_may_not_be_used_refuses_the_rollout(make_fleet):
     another = {"ansible_become": True, "ansible_become_method": "su", "ansible_become_user": "nobody",
                "ansible_become_flags": "-s /bin/sh", "ansible_python_interpreter": "/usr/bin/python3"}
     inventory = fleet.write_inventory("denied.yml", w2=another if os.getuid() == 0 else {})
-    mode = Path(fleet.socket("w2")).stat().st_mode
+    denied = Path(fleet.socket("w2"))
     seqs = {name: fleet.status(name)["seq"] for name in fleet.hosts()}
-    if os.getuid() != 0:
-        Path(fleet.socket("w2")).chmod(0)
-    done = fleet.roll("1.3.0", inventory=inventory)
-    Path(fleet.socket("w2")).chmod(mode)
+    with contextlib.ExitStack() as stack:
+        if os.getuid() == 0:
+            # It may look at the worker's record, so that the socket alone is what is refused.
+            record = fleet.dir / "fleet/workers/w2/rollout"
+            parents = (fleet.dir / part for part in ("", "fleet", "fleet/workers", "fleet/workers/w2"))
+            for path in (*parents, record, *record.rglob("*")):
+                stack.callback(path.chmod, path.stat().st_mode)
+                path.chmod(0o755)
+        else:
+            stack.callback(denied.chmod, denied.stat().st_mode)
+            denied.chmod(0)
+        done = fleet.roll("1.3.0", inventory=inventory)
     assert fleet.verdict()["verdict"] == "refused", done.stdout
-    assert "permission" in " ".join(fleet.verdict()["reasons"]).lower(), fleet.verdict()["reasons"]
+    assert f"w2: access to '{denied}' is denied" in " ".join(fleet.verdict()["reasons"])
     assert {name: fleet.status(name)["seq"] for name in fleet.hosts()} == seqs
 
 
