@@ -7,7 +7,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from fleetlib import ROOT, SANDBOX, SOURCE, Fleet, ansible_bin, broken_releases, wait_for
+from fleetlib import SANDBOX, SOURCE, Fleet, broken_releases, built_wheels, wait_for
 from lab import Host, Lab
 
 WORKER_ENV = {**os.environ, "PYTHONPATH": str(SOURCE / "src")}
@@ -79,7 +78,8 @@ class HostFleet(Fleet):
         self.key, self.token = secrets.token_hex(16), secrets.token_hex(16)
         (folder / "key").write_text(self.key + "\n")
         (folder / "token").write_text(self.token + "\n")
-        self.wheels = build_wheels(folder.parent / "wheelhouse", folder.parent / "overlays")
+        broken = broken_releases(folder.parent / "overlays")
+        self.wheels = built_wheels(["1.2.0", "1.3.0", *broken], broken)
         self.sandbox = subprocess.Popen(
             [sys.executable, "-m", "solver_worker", "sandbox", *SANDBOX, "--ledger-file", str(folder / "ledger.jsonl")],
             env=WORKER_ENV, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -225,17 +225,3 @@ class HostFleet(Fleet):
         self.forwarder.close()
         self.sandbox.terminate()
         self.sandbox.wait(20)
-
-
-def build_wheels(folder: Path, overlays: Path) -> Path:
-    """The releases and all that they need, once for all tests."""
-    shutil.rmtree(overlays, ignore_errors=True)
-    broken = broken_releases(overlays)
-    values = {"path": str(folder), "source": str(SOURCE), "versions": ["1.2.0", "1.3.0", *broken], "overlays": broken}
-    done = subprocess.run(
-        [str(ansible_bin() / "ansible"), "localhost", "-m", "solver.fleet.wheelhouse", "-a", json.dumps(values),
-         "-e", f"ansible_python_interpreter={sys.executable}"],
-        cwd=ROOT, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}, capture_output=True, text=True,
-        check=False, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +284,19 @@ def broken_releases(folder: Path) -> dict[str, str]:
         # serves, but does not know the right answer of its probe
         "1.4.1": overlay(folder / "probe", probe=('IMAGE_TEXT = "W7Q4K"', 'IMAGE_TEXT = "WRONG"')),
     }
+
+
+def built_wheels(versions: Sequence[str], overlays: dict[str, str]) -> Path:
+    """Return the releases and all that they need as wheels, built once for the fleets of all test processes."""
+    # Per ansible-core, because what is built fits the Python that it was built with.
+    folder = ROOT / ".cache" / "wheels" / ansible_bin().parent.name.strip(".")
+    python = str(ansible_bin() / "python")
+    values = {"path": str(folder), "source": str(SOURCE), "versions": list(versions), "overlays": overlays,
+              "requirements": ["supervisor"], "python": python}
+    done = subprocess.run(
+        [str(ansible_bin() / "ansible"), "localhost", "-m", "solver.fleet.wheelhouse", "-a", json.dumps(values),
+         "-e", f"ansible_python_interpreter={python}"],
+        cwd=ROOT, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}, capture_output=True, text=True,
+        check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder

@@ -14,8 +14,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from fleetlib import SANDBOX, Fleet, control, wait_for
+from fleetlib import SANDBOX, Fleet, built_wheels, control, wait_for
 
+RELEASES = ("solver_local_fleet_versions", "solver_local_fleet_overlays")
 START = """
 import sys, xmlrpc.client
 from supervisor.xmlrpc import Faults, SupervisorTransport
@@ -69,6 +70,10 @@ class Pool:
         self.variables = None
         done = self.fleet.down()
         assert done.returncode == 0, done.stdout
+        releases = [variables[name] for name in RELEASES]
+        if releases == [self.defaults[name] for name in RELEASES]:
+            # What was made from the same inputs is not built again.
+            shutil.copytree(built_wheels(*releases), self.fleet.dir / "wheelhouse", dirs_exist_ok=True)
         self.fleet.up(size, **variables)
         assert self._ctl("stop", "all").returncode == 0
         shutil.rmtree(self.saved, ignore_errors=True)

@@ -13,7 +13,7 @@ INVENTORY = f"{os.environ.get('MOLECULE_PROJECT_DIRECTORY', '.')}/.cache/molecul
 
 @pytest.fixture(scope="module")
 def router():
-    return testinfra.get_host("ansible://r1", ansible_inventory=INVENTORY, force_ansible=True)
+    return testinfra.get_host("ansible://r1", ansible_inventory=INVENTORY)
 
 
 def test_its_service_runs_and_starts_with_the_machine(router):
@@ -43,7 +43,7 @@ def test_it_listens_where_it_was_told_to(router):
 
 def test_it_knows_no_secret(router):
     """It passes the clients' token on and needs none."""
-    own = testinfra.get_host("ansible://w1", ansible_inventory=INVENTORY, force_ansible=True).ansible.get_variables()
+    own = testinfra.get_host("ansible://w1", ansible_inventory=INVENTORY).ansible.get_variables()
     with router.sudo():
         looks = [router.file("/etc/solver-router/router.cfg").content_string,
                  router.run("ps axeww").stdout, router.run("journalctl --no-pager -u solver-router").stdout]
