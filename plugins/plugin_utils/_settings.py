@@ -232,7 +232,7 @@ HOOKS = ("before_rollout", "before_wave", "before_worker", "after_worker", "afte
 INTERNAL = frozenset({
     "solver_back", "solver_back_gate", "solver_back_outcome", "solver_back_result", "solver_begun", "solver_census",
     "solver_enrolled", "solver_final", "solver_gate", "solver_hook", "solver_hook_failures", "solver_lock",
-    "solver_operation", "solver_outcome", "solver_package_digest", "solver_plan", "solver_plan_result",
+    "solver_operation", "solver_outcome", "solver_package_wheel", "solver_plan", "solver_plan_result",
     "solver_removal", "solver_removal_look", "solver_removal_looks", "solver_request", "solver_requested",
     "solver_rollout", "solver_staged", "solver_step", "solver_unlocked", "solver_verdict",
     "solver_verdict_result", "solver_waited", "solver_wave_hook_failures", "solver_wheels",
