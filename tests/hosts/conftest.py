@@ -29,9 +29,11 @@ def home() -> Path:
 def lab(home: Path) -> Iterator[Lab]:
     made = Lab(home / "lab", hosts=2, routers=1)
     made.down()
-    made.up()
-    yield made
-    made.down()
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()
 
 
 @pytest.fixture(scope="module")

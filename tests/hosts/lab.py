@@ -175,11 +175,21 @@ class Host:
             return
         words = ["systemd-nspawn", "-q", "-D", str(self.root), f"--machine={self.name}", f"--hostname={self.name}",
                  "--register=no", "--keep-unit", f"--network-namespace-path=/run/netns/{self.space}", "--boot"]
-        loop = f'while "$@"; [ $? -eq {REBOOTED} ]; do :; done'
+        groups = self.groups()
+        for group in groups:
+            group.mkdir(exist_ok=True)
+        join = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift'
+        loop = f'{join}; while "$@"; [ $? -eq {REBOOTED} ]; do :; done'
         with (self.dir / "console.log").open("ab") as log:
-            process = subprocess.Popen(["/bin/sh", "-c", loop, "sh", *words], stdin=subprocess.DEVNULL, stdout=log,
-                                       stderr=log, start_new_session=True)
+            process = subprocess.Popen(["/bin/sh", "-c", loop, "sh", *map(str, groups), "--", *words],
+                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         (self.dir / "pid").write_text(f"{process.pid} {_started(process.pid)}")
+
+    def groups(self) -> list[Path]:
+        """The control groups of this host alone; nspawn puts a host into those of whoever started it."""
+        # With cgroup v1, systemd's own hierarchy; with v2 or both, the unified one.
+        found = (Path("/sys/fs/cgroup") / part for part in ("", "unified", "systemd"))
+        return [path / self.space for path in found if (path / "cgroup.procs").exists()]
 
     def pid(self) -> int | None:
         """The loop that runs the host; a process that only has its number is not it."""
@@ -236,6 +246,9 @@ class Host:
             time.sleep(0.1)
         run("ip", "link", "del", self.line, check=False)
         run("ip", "netns", "del", self.space, check=False)
+        for group in self.groups():
+            for folder, _folders, _files in os.walk(group, topdown=False):
+                Path(folder).rmdir()
 
 
 def _started(pid: int) -> str:

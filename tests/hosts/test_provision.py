@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import cores
@@ -22,6 +23,12 @@ from lab import LabError
 def said(out: str) -> str:
     """The output without the breaks that fit it to a terminal."""
     return " ".join(out.split())
+
+
+def test_each_host_has_its_own_processes_and_control_groups(fleet: HostFleet) -> None:
+    """Two of them in one group would remove each other's services from it."""
+    groups = [Path(f"/proc/{host.init()}/cgroup").read_text() for host in fleet.lab.hosts.values()]
+    assert len(set(groups)) == len(groups) > 1, groups
 
 
 def test_the_first_fleet(fleet: HostFleet) -> None:
