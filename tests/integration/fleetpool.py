@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fleetlib import SANDBOX, Fleet, built_wheels, control, wait_for
 
@@ -104,6 +106,7 @@ class Pool:
         assert self._ctl("update", "sandbox").returncode == 0
         self._start("sandbox", *workers)
         wait_for(lambda: all(_state(self.fleet.socket(name)) == "running" for name in workers), "all to serve")
+        wait_for(lambda: _listens(self.fleet.hosts()["w1"]["solver_provider_url"]), "the sandbox to listen")
 
     def _leave_only(self, workers: list[str]) -> None:
         """Let the test know of so many workers and of no others: in the inventory, and in the workers' own records."""
@@ -141,3 +144,12 @@ def _state(path: str) -> str:
         return str(control(path)[1]["state"])
     except OSError:
         return ""
+
+
+def _listens(url: str) -> bool:
+    address = urlsplit(url)
+    try:
+        socket.create_connection((address.hostname, address.port), 1).close()
+    except OSError:
+        return False
+    return True
