@@ -24,6 +24,8 @@ Json = Dict[str, Any]
 # Of a command's output this much is ever read, and this many lines are shown.
 OUTPUT_BYTES = 65536
 TAIL_LINES = 15
+# What a system says when no more can be written: a full disk, a used-up quota, a limit on the size of files.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _USERINFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
 # They would make an environment's interpreter import what is not in it.
 _LEAKING_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "__PYVENV_LAUNCHER__", "VIRTUAL_ENV")

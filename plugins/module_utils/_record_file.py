@@ -18,7 +18,7 @@ import re
 import time
 from typing import Callable, Iterator
 
-from ansible_collections.solver.fleet.plugins.module_utils._files import Json, StepError, write_file
+from ansible_collections.solver.fleet.plugins.module_utils._files import FULL, Json, StepError, write_file
 from ansible_collections.solver.fleet.plugins.module_utils._record import (
     FOLDER,
     Now,
@@ -38,7 +38,6 @@ _MAX_BYTES = 1 << 20
 # What tells one verdict from another; the rest may be long.
 _HEAD = ("rollout_id", "run_id", "kind", "target", "verdict", "started_at", "ended_at", "reasons")
 _MODE = 0o640
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RecordFile:
@@ -96,7 +95,7 @@ class RecordFile:
 
     def _unwritable(self, error: OSError) -> StepError:
         return StepError(
-            "no_space" if error.errno in _FULL else "unwritable",
+            "no_space" if error.errno in FULL else "unwritable",
             f"writing the rollout's record at '{self.folder}': {error.strerror}; "
             "set worker_dir (solver_worker_dir) to a directory that this user may write, and make room there",
             {"path": self.folder, "option": "worker_dir"},

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import tarfile
@@ -14,6 +13,7 @@ import tempfile
 from typing import IO, Mapping, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
+    FULL,
     StepError,
     fsync_dir,
     make_dirs,
@@ -22,7 +22,6 @@ from ansible_collections.solver.fleet.plugins.module_utils._files import (
 from ansible_collections.solver.fleet.plugins.module_utils._wheels import split_file_name
 
 _BLOCK = 1 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def travelling(files: Sequence[str], release: str | None) -> list[str]:
@@ -61,7 +60,7 @@ def place(bundle: str, folder: str, digests: Mapping[str, str]) -> None:
         raise StepError("damaged", f"unpacking wheels in '{folder}': what arrived is damaged ({error})") from error
     except OSError as error:
         raise StepError(
-            "no_space" if error.errno in _FULL else "unwritable",
+            "no_space" if error.errno in FULL else "unwritable",
             f"writing wheels to '{folder}': {error.strerror}; set dest to a directory that this user may write, "
             "with enough room",
             {"path": folder, "option": "dest"},

@@ -98,10 +98,17 @@ def packed(folder: Path, **content: str) -> Path:
     return folder / "wheels.tar"
 
 
-def placed(bundle: Path, dest: Path, **content: str) -> dict[str, Any]:
+def placed(bundle: Path, dest: Path, check_mode: bool = False, **content: str) -> dict[str, Any]:
     wheels = [{"file": f"{name}-1.0-py3-none-any.whl", "sha256": hashlib.sha256(text.encode()).hexdigest()}
               for name, text in content.items()]
-    return run_module("wheels", {"src": "/src", "dest": str(dest), "wheels": wheels, "bundle": str(bundle)})
+    return run_module("wheels", {"src": "/src", "dest": str(dest), "wheels": wheels, "bundle": str(bundle)},
+                      check_mode)
+
+
+def test_the_hosts_part_writes_nothing_in_check_mode(tmp_path: Path) -> None:
+    done = placed(packed(tmp_path, a="one"), tmp_path / "wheelhouse", check_mode=True, a="one")
+    assert (done["changed"], done["missing"]) == (True, ["a-1.0-py3-none-any.whl"])
+    assert not (tmp_path / "wheelhouse").exists()
 
 
 @pytest.mark.parametrize("expected", [{"a": "another"}, {"a": "one", "b": "two"}], ids=["digest", "lacks one"])
