@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.solver.fleet.plugins.module_utils._files import StepError
+from ansible_collections.solver.fleet.plugins.module_utils._wheels_bring import place
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "modules"))
 from release_kit import run_module, tree
@@ -117,6 +120,20 @@ def test_what_arrives_damaged_gets_no_name(tmp_path: Path, expected: dict[str, s
     done = placed(packed(tmp_path, a="one"), dest, **expected)
     assert (done["failed"], done["failure"]["code"]) == (True, "damaged")
     assert [path.read_text() for path in dest.iterdir()] == (["one"] if "b" in expected else [])
+
+
+def test_a_full_disk_is_told_from_a_place_that_may_not_be_written(tmp_path: Path) -> None:
+    """A limit on the size of files stands for it."""
+    bundle, before = packed(tmp_path, a="one" * 9000), resource.getrlimit(resource.RLIMIT_FSIZE)
+    digest = hashlib.sha256(b"one" * 9000).hexdigest()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(StepError) as caught:
+            place(str(bundle), str(tmp_path / "wheelhouse"), {"a-1.0-py3-none-any.whl": digest})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.code == "no_space"
+    assert not list((tmp_path / "wheelhouse").iterdir())
 
 
 def test_a_bundle_cut_short_is_damaged(tmp_path: Path) -> None:
