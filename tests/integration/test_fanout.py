@@ -82,7 +82,8 @@ def test_a_live_census_beside_hosts_that_do_not_answer(make_fleet, ask: Ask, sil
         assert answers[name]["finding"] == "answering", answers[name]
         assert answers[name]["worker"]["instance"]["name"] == name
     assert all(answers[name]["unreachable"] is True for name in [*dumb, "stranger"]), answers
-    assert "refused" in answers["closed"]["msg"]
+    # Where ssh closes its input a moment before it ends, Ansible reports that moment instead of what ssh said.
+    assert any(words in answers["closed"]["msg"] for words in ("refused", "could not be sent")), answers["closed"]
     assert answers["silent"]["msg"] == "no answer within 15 s"
     assert "no_such_variable" in answers["vague"]["msg"]
     assert answers["stranger"]["msg"] == "stranger is not in the inventory"
