@@ -52,7 +52,7 @@ def place(bundle: str, folder: str, digests: Mapping[str, str]) -> None:
     """Put these files of a tar archive into a folder, each in one step and only with the right digest."""
     make_dirs(folder, "dest")
     try:
-        with tarfile.open(bundle) as archive:
+        with _opened(bundle) as archive:
             for file, digest in digests.items():
                 _place_one(archive, file, folder, digest)
         fsync_dir(folder)
@@ -64,6 +64,18 @@ def place(bundle: str, folder: str, digests: Mapping[str, str]) -> None:
             f"writing wheels to '{folder}': {error.strerror}; set dest to a directory that this user may write, "
             "with enough room",
             {"path": folder, "option": "dest"},
+        ) from error
+
+
+def _opened(bundle: str) -> tarfile.TarFile:
+    try:
+        return tarfile.open(bundle)
+    except OSError as error:
+        raise StepError(
+            "unreadable",
+            f"reading '{bundle}', which was brought a moment ago: {error.strerror}; "
+            "nothing else may clean Ansible's remote_tmp meanwhile",
+            {"path": bundle},
         ) from error
 
 

@@ -144,6 +144,13 @@ def test_a_bundle_cut_short_is_damaged(tmp_path: Path) -> None:
     assert not list((tmp_path / "wheelhouse").iterdir())
 
 
+def test_a_bundle_that_vanished_does_not_blame_the_wheelhouse(tmp_path: Path) -> None:
+    done = placed(tmp_path / "gone.tar", tmp_path / "wheelhouse", a="one")
+    assert (done["failed"], done["failure"]["code"]) == (True, "unreadable")
+    assert "gone.tar" in done["msg"]
+    assert "dest" not in done["msg"]
+
+
 @pytest.mark.parametrize("name", ["../a-1.0-py3-none-any.whl", "/tmp/a-1.0-py3-none-any.whl", "a.txt"])
 def test_no_name_leads_elsewhere(tmp_path: Path, name: str) -> None:
     done = run_module("wheels", {"src": "/src", "dest": str(tmp_path / "wheelhouse"), "bundle": "/nowhere",
