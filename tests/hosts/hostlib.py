@@ -80,6 +80,7 @@ class HostFleet(Fleet):
         (folder / "token").write_text(self.token + "\n")
         broken = broken_releases(folder.parent / "overlays")
         self.wheels = built_wheels(["1.2.0", "1.3.0", *broken], broken)
+        self._wheels_for(lab.python())
         self.sandbox = subprocess.Popen(
             [sys.executable, "-m", "solver_worker", "sandbox", *SANDBOX, "--ledger-file", str(folder / "ledger.jsonl")],
             env=WORKER_ENV, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -88,6 +89,13 @@ class HostFleet(Fleet):
         self.forwarder = Forwarder(f"{lab.net}.1", int(self.sandbox_url.rsplit(":", 1)[1]))
         self.workers: dict[str, tuple[Host, int]] = {}
         self.router: Host | None = None
+
+    def _wheels_for(self, python: str) -> None:
+        """Bring what fits the hosts too, where their Python is another one than this; the releases fit any."""
+        if python != f"{sys.version_info.major}.{sys.version_info.minor}":
+            subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:",
+                            "--python-version", python, "--find-links", str(self.wheels), "--dest", str(self.wheels),
+                            "solver-worker==1.3.0"], check=True, timeout=300, env=os.environ)
 
     def place(self, **workers: str) -> None:
         """Say which worker is on which host, and write the inventory."""

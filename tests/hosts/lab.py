@@ -3,6 +3,7 @@
 
 Each host is a real systemd in a namespace of its own over a cached base tree: it boots in seconds, can be rebooted, cut
 off and powered off, and keeps its disk until the lab goes down. Needs root. The hosts have no way out.
+SF_HOSTS_RELEASE names another Debian release for them than this machine's own.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "opens
             "ca-certificates", "sudo", "haproxy")
 NEEDED = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "ip": "iproute2",
           "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
+RELEASE = "SF_HOSTS_RELEASE"  # the Debian release of the hosts, such as trixie; by default this machine's own
 REBOOTED = 133  # the exit status of systemd-nspawn --keep-unit for a host that asked for it
 RECIPE = """
 useradd --create-home --shell /bin/bash deploy
@@ -84,6 +86,9 @@ def prepare_machine() -> None:
 
 
 def release_name() -> str:
+    asked = os.environ.get(RELEASE)
+    if asked:
+        return asked
     found = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     if "VERSION_CODENAME" not in found:
         raise LabError("/etc/os-release names no release; the test hosts are made on Debian only")
@@ -174,7 +179,9 @@ class Host:
         if self.pid():
             return
         words = ["systemd-nspawn", "-q", "-D", str(self.root), f"--machine={self.name}", f"--hostname={self.name}",
-                 "--register=no", "--keep-unit", f"--network-namespace-path=/run/netns/{self.space}", "--boot"]
+                 "--register=no", "--keep-unit", f"--network-namespace-path=/run/netns/{self.space}", "--boot",
+                 # Where this machine has the older control groups, a newer systemd boots with them only when told so.
+                 "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]
         groups = self.groups()
         for group in groups:
             group.mkdir(exist_ok=True)
@@ -307,6 +314,10 @@ class Lab:
             wait_for(host.is_up, f"{host.name} to run (see {host.dir}/console.log)", 90)
         self._write_inventory()
         say(f"{len(self.hosts)} hosts run, {time.monotonic() - began:.1f} s; inventory {self.dir}/inventory.yml")
+
+    def python(self) -> str:
+        """The version of the hosts' Python, such as 3.13."""
+        return (self.base / "usr/bin/python3").readlink().name.removeprefix("python")
 
     def _bridge(self) -> None:
         if run("ip", "link", "show", self.bridge, check=False).returncode == 0:
