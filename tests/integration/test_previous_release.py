@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -48,6 +49,10 @@ class PreviousFleet(Fleet):
         own = {"ANSIBLE_COLLECTIONS_PATH": str(self.collections)}
         return super().start_playbook(name, *words, **{**options, "env": {**(options.get("env") or {}), **own}})
 
+    def verdict(self) -> dict[str, Any]:
+        """As the previous release wrote it; the schema is this one's."""
+        return dict(json.loads((self.dir / "verdict.json").read_text(encoding="utf-8")))
+
 
 def credentials_understood(fleet: Fleet, worker: str) -> bool:
     """What a worker since the previous release can and the previous one cannot: it tells them apart."""
@@ -82,7 +87,8 @@ def test_the_previous_collection_rolls_our_workers(previous, tmp_path):
     fleet.down()
     overlay = source_of(ROOT, tmp_path / "overlay")
     try:
-        fleet.up(3, solver_local_fleet_versions=["1.2.0", "1.3.0"],
+        # Its tools are those of a version that is its own, which no worker runs.
+        fleet.up(3, solver_local_fleet_versions=["1.1.0", "1.2.0", "1.3.0"],
                  solver_local_fleet_overlays={"1.2.0": overlay, "1.3.0": overlay})
         assert credentials_understood(fleet, "w1")
         fleet.start_traffic()
