@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetlib import SANDBOX, SOURCE, Fleet, broken_releases, built_wheels, wait_for
-from lab import Host, Lab
+from lab import Host, Lab, locked
 
 WORKER_ENV = {**os.environ, "PYTHONPATH": str(SOURCE / "src")}
 PACE = {"first_poll_image_s": 0.5, "first_poll_s": 1.0, "poll_interval_s": 0.5, "submit_timeout_s": 10.0}
@@ -92,7 +92,10 @@ class HostFleet(Fleet):
 
     def _wheels_for(self, python: str) -> None:
         """Bring what fits the hosts too, where their Python is another one than this; the releases fit any."""
-        if python != f"{sys.version_info.major}.{sys.version_info.minor}":
+        if python == f"{sys.version_info.major}.{sys.version_info.minor}":
+            return
+        # Another test process reads the same folder.
+        with locked(self.wheels.with_name(f"{self.wheels.name}.lock")):
             subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:",
                             "--python-version", python, "--find-links", str(self.wheels), "--dest", str(self.wheels),
                             "solver-worker==1.3.0"], check=True, timeout=300, env=os.environ)

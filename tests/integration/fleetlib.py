@@ -29,6 +29,9 @@ VERDICTS = ROOT / ".cache" / "results" / "verdicts.jsonl"
 ROLLOUTS = ("rolling_update", "rollback", "recover")
 VERDICT = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/schemas/verdict-1.json").read_text("utf-8")))
 
+# What a shell runs in the background ignores this signal, and so would the controllers that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def ansible_bin() -> Path:
     """The ansible-core under test: SOLVER_ANSIBLE_BIN, or the one beside this interpreter."""
