@@ -30,8 +30,9 @@ def fault_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def pool(fault_folder: Path) -> Iterator[Pool]:
-    made = Pool(fault_folder, 6, solver_local_fleet_versions=VERSIONS,
-                solver_local_fleet_overlays=all_broken_releases(fault_folder.with_suffix(".overlays")))
+    # Not with_suffix: what follows the dot of 2.21-gw0 is no suffix, and two processes would share one folder.
+    overlays = all_broken_releases(fault_folder.with_name(f"{fault_folder.name}.overlays"))
+    made = Pool(fault_folder, 6, solver_local_fleet_versions=VERSIONS, solver_local_fleet_overlays=overlays)
     yield made
     made.close()
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +158,18 @@ class HostFleet(Fleet):
                 found += data
         return found.decode()
 
-    def start_clients(self, clients: int, body_bytes: int) -> None:
-        """Clients that know the router alone, each with one task at a time."""
-        mix = "base64=1" if body_bytes > 1000 else "userrecaptcha=1"
-        self._start_traffic(["--clients", str(clients), "--body-bytes", str(body_bytes), "--mix", mix,
+    def start_clients(self, clients: int, image_bytes: int = 0) -> None:
+        """Clients that know the router alone, each with one task at a time; with image_bytes, half of them images."""
+        mix = "userrecaptcha=1,base64=1" if image_bytes else "userrecaptcha=1"
+        self._start_traffic(["--clients", str(clients), "--body-bytes", str(image_bytes), "--mix", mix,
                              "--worker", f"router={self.router_url()}"])
         self.wait_for_accepted(clients)
+
+    def accepted_by_method(self) -> dict[str, int]:
+        """Of the client's own book."""
+        events = [json.loads(line) for line in (self.dir / "book.jsonl").read_text(encoding="utf-8").splitlines()]
+        methods = {event["key"]: event["method"] for event in events if event["event"] == "task"}
+        return dict(Counter(methods[event["key"]] for event in events if event["event"] == "accepted"))
 
     def report(self) -> dict[str, Any]:
         return dict(json.loads((self.dir / "audit.json").read_text(encoding="utf-8")))

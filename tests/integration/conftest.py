@@ -27,8 +27,9 @@ def fleet_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def pool(fleet_folder: Path) -> Iterator[Pool]:
-    made = Pool(fleet_folder, 4, solver_local_fleet_versions=VERSIONS,
-                solver_local_fleet_overlays=broken_releases(fleet_folder.with_suffix(".overlays")))
+    # Not with_suffix: what follows the dot of 2.21-gw0 is no suffix, and two processes would share one folder.
+    overlays = broken_releases(fleet_folder.with_name(f"{fleet_folder.name}.overlays"))
+    made = Pool(fleet_folder, 4, solver_local_fleet_versions=VERSIONS, solver_local_fleet_overlays=overlays)
     yield made
     made.close()
 
