@@ -4,6 +4,7 @@
 """Releases on a worker's host: where they lie, what they are called, which are linked, which may go.
 
 <base>/envs/<version>-<package digest>/                     an environment, shared by all releases of a package
+<base>/pip/<digest of an interpreter's path>/              pip for the environments of that interpreter
 <base>/releases/<id>/{env, config.toml, release.json}    a package and a worker's configuration
 <base>/releases/<id>/{<unit>, credentials/}                under systemd also its unit and its secrets
 <worker_dir>/{current, previous, staged}                 links to release directories
@@ -95,6 +96,7 @@ class Base:
         self.path = os.path.abspath(path)
         self.envs = os.path.join(self.path, "envs")
         self.releases = os.path.join(self.path, "releases")
+        self.pip = os.path.join(self.path, "pip")
         self.lock = os.path.join(self.path, "lock")
 
     def env(self, package: Package) -> str:
@@ -190,4 +192,6 @@ def prune(base: Base, worker: str, keep: int, worker_dirs: Sequence[str], staged
     envs = envs_to_prune(sorted(os.listdir(base.envs)) if os.path.isdir(base.envs) else [], left)
     for env in envs:
         remove_tree(os.path.join(base.envs, env))
+    if envs and not os.listdir(base.envs):
+        remove_tree(base.pip)
     return {"releases": gone, "envs": envs}

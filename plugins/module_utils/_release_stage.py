@@ -372,7 +372,7 @@ class Stage:
             return self.result
         self._check_space()
         with _writing(self.base.path):
-            for folder in (self.base.path, self.base.envs, self.base.releases):
+            for folder in (self.base.path, self.base.envs, self.base.releases, self.base.pip):
                 make_dirs(folder, "base_dir")
             with locked(self.base.lock, self.target.timeout, "deploy_timeout") as lock:
                 self._sweep()
@@ -543,13 +543,15 @@ class Stage:
         where = self.target.where
         if self.target.wheelhouse:
             where = IndexOptions(find_links=(os.path.abspath(self.target.wheelhouse),), no_index=True)
-        pip = Pip(os.path.join(env, "bin", "python"), self.left(), None, where, keep_open=[lock])
+        pip = Pip(python, self.left(), None, where, keep_open=[lock])
         try:
-            pip.execute([python, "-m", "venv", env], f"making the environment '{env}'", "python")
+            pip.settle(self.base.pip)
+            pip.execute([python, "-m", "venv", "--without-pip", env], f"making the environment '{env}'", "python")
             arguments = ["--no-warn-script-location", os.path.abspath(package.path or "")]
             doing = f"installing {os.path.basename(package.path or '')}"
             # From a wheelhouse nothing else may leak in, whatever pip is configured for.
-            pip.run("install", arguments, doing, "wheelhouse or index_url", isolated=bool(self.target.wheelhouse))
+            isolated = bool(self.target.wheelhouse)
+            pip.run("install", arguments, doing, "wheelhouse or index_url", isolated=isolated, env=env)
             self._keep_wheel(package, scratch)
             write_json(os.path.join(env, MARKER), {"package_digest": package.digest, "python": python})
         except BaseException:

@@ -15,12 +15,17 @@ from email.parser import HeaderParser
 from typing import Iterable, NamedTuple, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
+    Json,
     StepError,
     clean_environment,
     mask,
+    read_json,
+    remove_tree,
     run_command,
+    sha256_bytes,
     sha256_file,
     tail,
+    write_json,
 )
 
 MINIMUM_PYTHON = (3, 11)
@@ -31,6 +36,8 @@ VERSION = re.compile(
 )
 _PINNED = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:==\s*([^\s=,;*]+)\s*)?\Z")
 _RUNS_VENV = "import sys, venv, ensurepip; print('%d %d' % sys.version_info[:2])"
+_DESCRIBE = "import sys, ensurepip; print('%d.%d.%d' % sys.version_info[:3], ensurepip.version())"
+_PIP_MARKER = "pip.json"
 
 
 class Wheel(NamedTuple):
@@ -236,6 +243,28 @@ class Pip:
     def left(self) -> float:
         return max(0.001, self.deadline - time.monotonic())
 
+    def settle(self, home: str) -> None:
+        """Take pip from an environment of its own in HOME, made once for each interpreter.
+
+        To make an environment with pip takes several times as long as to install a release into it. The caller holds
+        a lock.
+        """
+        folder = os.path.join(home, sha256_bytes(os.path.realpath(self.python).encode("utf-8"))[:12])
+        out = self.execute([self.python, "-I", "-c", _DESCRIBE], f"asking {self.python} for its pip", "python")
+        made_of: Json = dict(zip(("python", "pip"), out.split()))
+        python = os.path.join(folder, "bin", "python")
+        _forget_pips(home)
+        if read_json(os.path.join(folder, _PIP_MARKER)) != made_of:
+            remove_tree(folder)
+            try:
+                doing = f"making an environment with pip, '{folder}'"
+                self.execute([self.python, "-m", "venv", folder], doing, "python")
+                write_json(os.path.join(folder, _PIP_MARKER), made_of)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        self.python, self._ready = python, True
+
     def _prepare(self) -> None:
         """An interpreter without pip lends an environment that has it."""
         if self._ready:
@@ -276,11 +305,27 @@ class Pip:
         )
 
     def run(
-        self, command: str, arguments: Sequence[str], doing: str, option: str, isolated: bool = False
+        self,
+        command: str,
+        arguments: Sequence[str],
+        doing: str,
+        option: str,
+        *,
+        isolated: bool = False,
+        env: str | None = None,
     ) -> str:
+        """Run one of pip's commands, for this interpreter or for the environment ENV, which needs no pip."""
         self._prepare()
         flags = ["-I", "-m", "pip"] + (["--isolated"] if isolated else [])
+        flags += ["--python", os.path.join(env, "bin", "python")] if env else []
         # The same source makes the same wheel, byte for byte, so that its digest stays.
         extra = {"SOURCE_DATE_EPOCH": "1577836800", **self.index.environment()}
         full = [self.python, *flags, command, "--progress-bar", "off", *self.index.arguments(), *arguments]
         return self.execute(full, doing, option, extra)
+
+
+def _forget_pips(home: str) -> None:
+    """An interpreter that was removed needs no pip any more."""
+    for name in os.listdir(home) if os.path.isdir(home) else []:
+        if not os.path.exists(os.path.join(home, name, "bin", "python")):
+            remove_tree(os.path.join(home, name))

@@ -42,11 +42,13 @@ def test_it_can_be_set_up_twice_and_leaves_nothing_running(make_fleet):
     fleet: Fleet = make_fleet(2)
     boots = {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()}
     run_dir = Path(fleet.socket("w1")).parents[1]
+    tools = (fleet.dir / "tools/pyvenv.cfg").stat().st_ino
     again = fleet.playbook("local_fleet", inventory=Path(os.devnull), solver_local_fleet_dir=str(fleet.dir),
                            solver_local_fleet_size=2)
     assert again.returncode == 0, again.stdout
     assert {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()} == boots
     assert run_dir.stat().st_mode & 0o777 == 0o700
+    assert (fleet.dir / "tools/pyvenv.cfg").stat().st_ino == tools, "supervisor runs from there: not made anew under it"
     done = fleet.down()
     assert done.returncode == 0, done.stdout
     assert processes_of(fleet.dir) == []

@@ -254,6 +254,61 @@ def test_secrets_do_not_leave_in_the_output(shared: Host) -> None:
     assert "********" in result["msg"]
 
 
+# --- pip, once for each interpreter ---
+
+
+def test_environments_share_one_pip_and_have_none_of_their_own(host: Host) -> None:
+    for version in ("1.2.0", "1.3.0"):
+        make_wheel(host.wheelhouse, version)
+        assert host.run(version=version)["staged"] is True
+        [marker] = host.base.glob("pip/*/pip.json")
+        made = marker.stat().st_ino, marker.stat().st_mtime_ns
+        if version == "1.2.0":
+            first = made
+    assert made == first, "the second release makes no pip anew"
+    assert len(host.envs()) == 2
+    assert len(list(host.base.glob("envs/*/bin/solver-worker"))) == 2
+    assert not list(host.base.glob("envs/*/bin/pip*"))
+    assert not list(host.base.glob("envs/*/lib/*/site-packages/pip"))
+
+
+def test_a_pip_that_no_longer_fits_its_interpreter_is_made_anew(host: Host) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    make_wheel(host.wheelhouse, "1.3.0")
+    assert host.run(version="1.2.0")["staged"] is True
+    [marker] = host.base.glob("pip/*/pip.json")
+    fits = marker.read_text(encoding="utf-8")
+    marker.write_text(json.dumps({**json.loads(fits), "python": "3.10.0"}), encoding="utf-8")
+    for path in marker.parent.glob("lib/*/site-packages/pip"):
+        shutil.rmtree(path)
+    assert host.run(version="1.3.0")["staged"] is True
+    assert marker.read_text(encoding="utf-8") == fits
+
+
+def test_the_pip_of_a_removed_interpreter_goes(host: Host) -> None:
+    left = host.base / "pip" / "0123456789ab"
+    (left / "bin").mkdir(parents=True)
+    (left / "bin" / "python").symlink_to("/nowhere/python3.9")
+    make_wheel(host.wheelhouse, "1.2.0")
+    assert host.run(version="1.2.0")["staged"] is True
+    assert not left.exists()
+    assert len(list(host.base.glob("pip/*/pip.json"))) == 1
+
+
+def test_killed_while_it_makes_pip_then_run_again(host: Host) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    process = start_module("worker_release", host.arguments(version="1.2.0"))
+    deadline = time.monotonic() + 30
+    while not list(host.base.glob("pip/*/pyvenv.cfg")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list(host.base.glob("pip/*/pip.json")), "killed too late for this test"
+    assert host.run(version="1.2.0")["staged"] is True
+    assert len(list(host.base.glob("pip/*/pip.json"))) == 1
+
+
 # --- bad packages: refused before anything is built ---
 
 
@@ -438,3 +493,4 @@ def test_an_environment_goes_with_its_last_release(host: Host) -> None:
     gone = host.run(state="absent", release=release)
     assert len(gone["pruned"]["envs"]) == 1
     assert host.envs() == []
+    assert not (host.base / "pip").exists(), "nor is its pip of use to anybody"
