@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASES = ROOT / ".cache" / "hosts-base"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "openssh-server", "iproute2", "procps",
             "ca-certificates", "sudo", "haproxy")
-NEEDED = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "ip": "iproute2",
+NEEDED = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "ip": "iproute2",
           "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 RELEASE = "SF_HOSTS_RELEASE"  # the Debian release of the hosts, such as trixie; by default this machine's own
 REBOOTED = 133  # the exit status of systemd-nspawn --keep-unit for a host that asked for it
@@ -117,7 +117,9 @@ def locked(path: Path) -> Iterator[None]:
 
 def base_tree() -> Path:
     """The tree that all hosts share, made once; a changed recipe makes another one."""
-    recipe = f"{release_name()} {' '.join(PACKAGES)} {RECIPE}"
+    # Half the time that debootstrap takes.
+    words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", release_name()]
+    recipe = f"{' '.join(words)} {RECIPE}"
     base = BASES / hashlib.sha256(recipe.encode()).hexdigest()[:12]
     with locked(BASES / "lock"):
         if base.exists():
@@ -126,7 +128,7 @@ def base_tree() -> Path:
         say(f"making the base tree of {release_name()}, once (about a minute)")
         trial = base.with_suffix(".tmp")
         shutil.rmtree(trial, ignore_errors=True)
-        run("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", release_name(), str(trial), mirror())
+        run(*words, str(trial), mirror())
         run("chroot", str(trial), "/bin/sh", "-ec", RECIPE)
         trial.rename(base)
         say(f"the base tree is made, {time.monotonic() - began:.0f} s")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each worker after its unit and its configuration were changed."""
+"""Each worker after its unit, its configuration and its key were changed."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def test_it_runs_with_the_changed_configuration(host, name, status):
         text = host.file(f"{release}/config.toml").content_string
     assert "time_limit_s = 299.0" in text
     assert release.endswith(status["instance"]["release"]), "the process runs what was changed"
+
+
+def test_it_has_the_changed_key(host, name):
+    with host.sudo():
+        assert host.file(f"/opt/solver/workers/{name}/current/credentials/api_key").content_string.strip() == "f" * 32
