@@ -249,7 +249,8 @@ class Pip:
         To make an environment with pip takes several times as long as to install a release into it. The caller holds
         a lock.
         """
-        folder = os.path.join(home, sha256_bytes(os.path.realpath(self.python).encode("utf-8"))[:12])
+        path = os.path.realpath(shutil.which(self.python) or self.python)
+        folder = os.path.join(home, sha256_bytes(path.encode("utf-8"))[:12])
         out = self.execute([self.python, "-I", "-c", _DESCRIBE], f"asking {self.python} for its pip", "python")
         made_of: Json = dict(zip(("python", "pip"), out.split()))
         python = os.path.join(folder, "bin", "python")
