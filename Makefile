@@ -51,8 +51,8 @@ integration-quick: $(VENV)/.dev
 faults: $(VENV)/.dev ## Inject every fault into real fleets under traffic; prints a table
 	$(BIN)/pytest tests/faults -n 2 --dist worksteal --junit-xml=.cache/results/faults.xml
 
-traps: $(VENV)/.dev ## Every trap of Ansible, on the oldest and the newest ansible-core that can be installed here
-	$(BIN)/python tools/cores.py --traps
+traps: $(VENV)/.dev ## Every trap of Ansible, on the oldest and the newest ansible-core that can be installed here (CORE=2.21: on that one)
+	$(BIN)/python tools/cores.py --traps $(if $(CORE),--core $(CORE))
 
 faults-quick: $(VENV)/.dev
 	$(BIN)/pytest tests/faults -n 2 --dist worksteal -m quick --junit-xml=.cache/results/faults.xml

@@ -34,11 +34,14 @@ TRAPS = ("tests/integration", "tests/faults")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="every supported core, not only the oldest and newest")
+    parser.add_argument("--core", choices=CORES, help="this one alone")
     parser.add_argument("--keyword", "-k", default=KEYWORD,
                         help="which of the playbook's tests, as for pytest -k (%(default)s)")
     parser.add_argument("--traps", action="store_true", help="the tests marked as traps instead; takes long")
     args = parser.parse_args()
-    chosen = possible() if args.all else ends(possible())
+    chosen = possible() if args.all or args.core else ends(possible())
+    if args.core:
+        chosen = {core: found for core, found in chosen.items() if core == args.core}
     if not chosen:
         print("no supported ansible-core can run on the Pythons of this machine", file=sys.stderr)
         return 1
