@@ -39,9 +39,10 @@ def main() -> int:
                         help="which of the playbook's tests, as for pytest -k (%(default)s)")
     parser.add_argument("--traps", action="store_true", help="the tests marked as traps instead; takes long")
     args = parser.parse_args()
-    chosen = possible() if args.all or args.core else ends(possible())
+    found = possible()
+    chosen = found if args.all else ends(found)
     if args.core:
-        chosen = {core: found for core, found in chosen.items() if core == args.core}
+        chosen = {core: found[core] for core in found if core == args.core}
     if not chosen:
         print("no supported ansible-core can run on the Pythons of this machine", file=sys.stderr)
         return 1

@@ -79,8 +79,7 @@ class Demo:
     def run(self) -> int:
         args, began = self.args, time.monotonic()
         say(f"a fleet of {args.size} workers on {args.first}, with a sandbox provider (solves take 2 to 5 s)")
-        if (self.dir / "supervisor").exists():  # the demo before this one was killed, or KEEP=1
-            self.down(quiet=True)
+        self.down(quiet=True)
         self.began = True
         print("building the two releases, starting supervisor, the provider and the workers ...", flush=True)
         self.playbook("local_fleet", "-i", "localhost,", "-e", json.dumps({

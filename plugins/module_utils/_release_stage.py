@@ -124,11 +124,15 @@ def _check_version(wheel: Wheel, wanted: str | None) -> None:
 class Packages:
     """Finds the wheel that an option names."""
 
-    def __init__(self, target: Target, base: Base, scratch: str, pip_timeout: float) -> None:
+    def __init__(
+        self, target: Target, base: Base, scratch: str, pip_timeout: float, pip_home: str | None = None
+    ) -> None:
+        """PIP_HOME is where a pip for the environments is kept; None if nothing may be written there."""
         self.target = target
         self.base = base
         self.scratch = scratch
         self.pip_timeout = pip_timeout
+        self.pip_home = pip_home
 
     def find(self) -> Package:
         target = self.target
@@ -194,6 +198,8 @@ class Packages:
         out = os.path.join(self.scratch, "download")
         os.mkdir(out)
         pip = Pip(find_python(self.target.python, "python"), self.pip_timeout, self.scratch, self.target.where)
+        if self.pip_home:
+            pip.settle(self.pip_home)
         pip.run(
             "download",
             ["--no-deps", "--only-binary", ":all:", "--dest", out, f"{name}=={version}"],
@@ -466,7 +472,7 @@ class Stage:
     def _stage(self, lock: int) -> None:
         scratch = tempfile.mkdtemp(prefix=".tmp-", dir=self.base.releases)
         try:
-            package = Packages(self.target, self.base, scratch, self.left()).find()
+            package = Packages(self.target, self.base, scratch, self.left(), self.base.pip).find()
             name = self._describe(package)
             if not self.base.is_runnable(name):
                 self._build(package, name, scratch, lock)

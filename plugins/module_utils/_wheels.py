@@ -246,8 +246,7 @@ class Pip:
     def settle(self, home: str) -> None:
         """Take pip from an environment of its own in HOME, made once for each interpreter.
 
-        To make an environment with pip takes several times as long as to install a release into it. The caller holds
-        a lock.
+        To make one takes several times as long as to install a release. HOME is the caller's alone: locked, or scratch.
         """
         path = os.path.realpath(shutil.which(self.python) or self.python)
         folder = os.path.join(home, sha256_bytes(path.encode("utf-8"))[:12])
@@ -260,6 +259,7 @@ class Pip:
             try:
                 doing = f"making an environment with pip, '{folder}'"
                 self.execute([self.python, "-m", "venv", folder], doing, "python")
+                # Last, because it says that the environment is whole.
                 write_json(os.path.join(folder, _PIP_MARKER), made_of)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -271,9 +271,7 @@ class Pip:
         if self._ready:
             return
         if self.scratch and run_command([self.python, "-m", "pip", "--version"], 60)[0] != 0:
-            folder = os.path.join(self.scratch, "pip")
-            self.execute([self.python, "-m", "venv", folder], "making an environment with pip", "python")
-            self.python = os.path.join(folder, "bin", "python")
+            self.settle(os.path.join(self.scratch, "pip"))
         self._ready = True
 
     def execute(
