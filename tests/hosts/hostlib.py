@@ -175,7 +175,7 @@ class HostFleet(Fleet):
         """What the clients were told, and what HAProxy wrote of it: for whoever reads a failure."""
         lines = (self.dir / "book.jsonl").read_text(encoding="utf-8").splitlines()
         told = [line for line in lines if json.loads(line)["event"] in ("declined", "refused", "rejected")]
-        log = self.on_router("journalctl --no-pager -u solver-router | grep -v ' 20[0-9] ' | tail -40")
+        log = self.on_router("journalctl --no-pager -u solver-router | grep 'HTTP/' | grep -v ' 20[0-9] ' | tail -40")
         return "\n".join([*told[-20:], log])
 
     def report(self) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
 import os
 import signal
 import socket
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,13 +21,17 @@ from hostlib import HostFleet, recap
 from lab import Host
 
 
+def rows(fleet: HostFleet) -> dict[str, dict[str, str]]:
+    """What HAProxy itself counts of new tasks: its front, and each worker."""
+    lines = fleet.haproxy("show stat").splitlines()
+    found = [dict(zip(lines[0].removeprefix("# ").split(","), line.split(","), strict=False)) for line in lines[1:]]
+    return {row["svname"]: row for row in found if row.get("pxname") == "solver"}
+
+
 def view(fleet: HostFleet) -> dict[str, str]:
     """What HAProxy itself says of each worker, by the test's own eyes."""
-    lines = fleet.haproxy("show stat").splitlines()
-    rows = [dict(zip(lines[0].removeprefix("# ").split(","), line.split(","), strict=False)) for line in lines[1:]]
-    return {row["svname"]: row["status"] for row in rows
-            if row.get("pxname") == "solver" and row["svname"] not in ("FRONTEND", "BACKEND")
-            and row["check_status"]}
+    return {name: row["status"] for name, row in rows(fleet).items()
+            if name not in ("FRONTEND", "BACKEND") and row["check_status"]}
 
 
 def new_processes(fleet: HostFleet, before: dict[str, str]) -> bool:
@@ -34,10 +41,13 @@ def new_processes(fleet: HostFleet, before: dict[str, str]) -> bool:
         return False
 
 
+def task(key: str) -> bytes:
+    return json.dumps({"method": "userrecaptcha", "googlekey": f"k-{key}", "pageurl": "https://shop.test/"}).encode()
+
+
 def post(fleet: HostFleet, key: str, timeout: float = 20) -> tuple[int, dict[str, Any], str]:
-    body = json.dumps({"method": "userrecaptcha", "googlekey": f"k-{key}", "pageurl": "https://shop.test/"}).encode()
     request = urllib.request.Request(
-        f"{fleet.router_url()}/v1/tasks", data=body, method="POST",
+        f"{fleet.router_url()}/v1/tasks", data=task(key), method="POST",
         headers={"Content-Type": "application/json", "Idempotency-Key": key, "Authorization": f"Bearer {fleet.token}"})
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
@@ -106,6 +116,59 @@ def test_a_reload_drops_no_connection_and_forgets_nothing(fleet: HostFleet) -> N
     assert audit["lost"] == audit["wrong"] == audit["refused"] == 0, audit
     assert fleet.report()["client"]["declined"] == 0, fleet.refusals()
     assert audit["answered"] == audit["accepted"] > 20, audit
+
+
+def across_a_reload(fleet: HostFleet, head: str, body: bytes = b"") -> tuple[int, bytes, http.client.HTTPResponse]:
+    """Send the head but its end, let a reload come, and send the rest: only the process that then ends can answer."""
+    assert fleet.router is not None
+    first = fleet.haproxy("show info").split("\nPid: ")[1].split()[0]
+    with socket.create_connection((fleet.router.address, 8090), 20) as line:
+        line.sendall(f"{head}\r\nHost: router\r\nAuthorization: Bearer {fleet.token}\r\n".encode())
+        wait_for(lambda: rows(fleet)["FRONTEND"]["scur"] == "1", "the router to have the connection")
+        fleet.on_router("systemctl reload solver-router")
+        wait_for(lambda: fleet.haproxy("show info").split("\nPid: ")[1].split()[0] != first, "the next process")
+        line.sendall(b"\r\n" + body)
+        answer = http.client.HTTPResponse(line)
+        answer.begin()
+        return answer.status, answer.read(), answer
+
+
+def test_what_a_reload_meets_half_way_the_next_process_answers(fleet: HostFleet) -> None:
+    """In a process that ends, HAProxy counts no server, and nobody hears any more which keys it learns."""
+    key, body = "half-way", task("half-way")
+    status, told, answer = across_a_reload(
+        fleet, f"POST /v1/tasks HTTP/1.1\r\nIdempotency-Key: {key}\r\nContent-Type: application/json\r\n"
+               f"Content-Length: {len(body)}", body)
+    assert status == 202, told
+    accepted, owner = json.loads(told)["id"], answer.headers["X-Solver-Worker"]
+    # Of three workers, one would be the right one by luck.
+    digest = hashlib.sha256(key.encode()).hexdigest().upper()
+    assert digest in fleet.haproxy("show table solver_keys"), "the next process knows the key"
+    again, document, named = post(fleet, key)
+    assert (again, document["id"], named) == (200, accepted, owner)
+    for path, expected in ((f"/v1/tasks/{accepted}", 200), ("/healthz", 200), ("/v1/tasks/nobody-1", 404)):
+        status, told, _answer = across_a_reload(fleet, f"GET {path} HTTP/1.1")
+        assert status == expected, (path, told)
+
+
+def test_what_a_worker_has_when_a_reload_comes_is_answered(fleet: HostFleet) -> None:
+    """The process that ends still brings the answer; the next one has heard only that the key is with somebody."""
+    pids = [fleet.pid(name) for name in fleet.workers]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        try:
+            answer = pool.submit(post, fleet, "in-hand")
+            wait_for(lambda: rows(fleet)["BACKEND"]["scur"] == "1", "a worker to have the request")
+            fleet.on_router("systemctl reload solver-router")
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+    status, document, _owner = answer.result()
+    assert status == 202, document
+    wait_for(lambda: set(view(fleet).values()) == {"UP"}, "all behind the router", 60)
+    status, document, _owner = post(fleet, "in-hand")
+    assert (status, document["code"]) == (502, "outcome_unknown"), "nobody else is asked"
 
 
 def test_an_unknown_outcome_is_never_sent_to_another_worker(fleet: HostFleet) -> None:
