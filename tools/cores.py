@@ -73,7 +73,8 @@ def ends(cores: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
 def interpreter(version: str) -> str | None:
     """Return a working interpreter of this version; a pyenv shim in the path may not be one."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    candidates = [shutil.which(f"python{version}"), *(str(path) for path in pyenv.glob(f"{version}.*/bin/python3"))]
+    found = pyenv.glob(f"{version}.*/bin/python3") if os.access(pyenv, os.R_OK | os.X_OK) else ()
+    candidates = [shutil.which(f"python{version}"), *(str(path) for path in found)]
     for candidate in filter(None, candidates):
         probe = [candidate, "-c", "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"]
         done = subprocess.run(probe, capture_output=True, text=True, check=False, timeout=30)

@@ -103,7 +103,7 @@ def test_a_reload_drops_no_connection_and_forgets_nothing(fleet: HostFleet) -> N
     assert control(fleet.socket(owner), "PUT", "/v1/drain", drain)[0] == 202
     wait_for(lambda: view(fleet)[owner] == "NOLB", f"the router to see {owner} drain")
     first = fleet.haproxy("show info").split("\nPid: ")[1].split()[0]
-    for _number in range(5):
+    for _number in range(3):
         fleet.on_router("systemctl reload solver-router")
         assert view(fleet)[owner].startswith("NOLB"), "a new process does not send tasks to a draining worker"
     assert fleet.haproxy("show info").split("\nPid: ")[1].split()[0] != first
@@ -149,6 +149,67 @@ def test_what_a_reload_meets_half_way_the_next_process_answers(fleet: HostFleet)
     for path, expected in ((f"/v1/tasks/{accepted}", 200), ("/healthz", 200), ("/v1/tasks/nobody-1", 404)):
         status, told, _answer = across_a_reload(fleet, f"GET {path} HTTP/1.1")
         assert status == expected, (path, told)
+
+
+def test_known_keys_stay_with_their_workers_through_reloads(fleet: HostFleet) -> None:
+    """A new process serves before it has the keys, and one that has just started hands none over for some seconds."""
+    fleet.on_router("systemctl restart solver-router")
+    wait_for(lambda: set(view(fleet).values()) == {"UP"}, "all behind the router")
+    keys = [f"kept-{number}" for number in range(30)]
+    with ThreadPoolExecutor(4) as pool:
+        taken = dict(zip(keys, pool.map(lambda key: post(fleet, key), keys), strict=True))
+        assert {status for status, _document, _owner in taken.values()} == {202}, taken
+        reloads = pool.submit(fleet.on_router, "for n in 1 2 3; do systemctl reload solver-router || exit 1; done")
+        rounds = 0
+        while not reloads.done():
+            for key, (status, document, owner) in zip(keys, pool.map(lambda key: post(fleet, key), keys), strict=True):
+                told = (status, document.get("id"), owner)
+                assert told == (200, taken[key][1]["id"], taken[key][2]), (key, document)
+            rounds += 1
+        reloads.result()
+    assert rounds > 3, rounds
+
+
+@pytest.mark.long
+def test_a_configuration_that_cannot_be_loaded_is_said_and_undone(fleet: HostFleet) -> None:
+    """HAProxy calls it valid; only when it listens does it find that this host has no such address."""
+    assert fleet.router is not None
+    before, text = started(fleet), fleet.on_router("cat /etc/solver-router/router.cfg")
+    for _again in range(2):
+        done = fleet.playbook("provision", "--limit", "r1", solver_version="1.2.0",
+                              solver_router_bind=[f"{fleet.router.address}:8090", "192.0.2.1:8090"])
+        told = " ".join(done.stdout.split())
+        assert (done.returncode, "192.0.2.1:8090" in told) == (2, True), done.stdout
+        assert "runs the one before, which is in its place again" in told, done.stdout
+        assert fleet.on_router("cat /etc/solver-router/router.cfg") == text
+        assert post(fleet, "still-served")[0] in (200, 202)
+    # A run that ended before its reload leaves this behind.
+    fleet.on_router("echo '# older' >> /run/solver-router/loaded.cfg")
+    for changed in (1, 0):
+        done = fleet.playbook("provision", "--limit", "r1", solver_version="1.2.0")
+        assert (done.returncode, recap(done.stdout)["changed"]) == (0, changed), done.stdout
+    # Nor does the reload depend on the socket that the operator chooses.
+    own = "/run/solver-router/other.sock"
+    done = fleet.playbook("provision", "--limit", "r1", solver_version="1.2.0", solver_router_stats_socket=own)
+    assert done.returncode == 0, done.stdout
+    assert fleet.module("r1", "solver.fleet.router_info", stats_socket=own)["serving"] == ["w1", "w2", "w3"]
+    done = fleet.playbook("provision", "--limit", "r1", solver_version="1.2.0")
+    assert done.returncode == 0, done.stdout
+    assert set(view(fleet).values()) == {"UP"}
+    assert started(fleet) == before
+
+
+@pytest.mark.long
+def test_a_worker_with_another_address_is_asked_there(fleet: HostFleet) -> None:
+    """HAProxy keeps over a reload what it knew of a server, its port too."""
+    before, address = started(fleet), f"{fleet.workers['w3'][0].address}:{{}}"
+    for port in (9999, fleet.workers["w3"][1]):
+        fleet.write({"w3": {"solver_data_port": port}})
+        done = fleet.playbook("provision", "--limit", "r1", solver_version="1.2.0")
+        assert done.returncode == 0, done.stdout
+        assert rows(fleet)["w3"]["addr"] == address.format(port)
+        wait_for(lambda port=port: (view(fleet)["w3"] == "UP") == (port != 9999), "the router to ask there")
+    assert started(fleet) == before
 
 
 def test_what_a_worker_has_when_a_reload_comes_is_answered(fleet: HostFleet) -> None:
@@ -302,6 +363,9 @@ def test_too_short_a_grace_is_refused(fleet: HostFleet) -> None:
 
 
 def test_a_removed_worker_leaves_the_router(fleet: HostFleet) -> None:
+    keys = [f"leaves-{number}" for number in range(12)]
+    gone = [key for key in keys if post(fleet, key)[2] == "w3"]
+    assert gone, "w3 has none of 12 tasks"
     # The tests before left tasks behind that nobody fetches.
     done = fleet.playbook("remove", solver_only=["w3"], solver_drain_timeout=20)
     assert done.returncode == 0, done.stdout
@@ -309,3 +373,6 @@ def test_a_removed_worker_leaves_the_router(fleet: HostFleet) -> None:
     fleet.write()
     assert view(fleet) == {"w1": "UP", "w2": "UP"}
     assert "w3" not in fleet.haproxy("show stat")
+    for key in gone:
+        status, document, _owner = post(fleet, key)
+        assert (status, document["code"]) == (502, "outcome_unknown"), "nobody else is asked"
