@@ -33,7 +33,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         holders = [holder for holder in (holder_of(own["census"] or {}) for own in fleet.values()) if holder]
         plan = make_plan(fleet, settings, {
             "kind": rollout["kind"], "run_id": rollout["run_id"], "new_id": rollout["new_id"],
-            "forks": int(task_vars.get("ansible_forks") or 5), "dead_runs": dead_runs(holders, here())})
+            "forks": int(task_vars.get("ansible_forks") or 5), "dead_runs": dead_runs(holders, here()),
+            "machines": {host: own["machine"] for host, own in rollout["workers"].items()},
+            "routers": rollout["routers"]})
         plan.update(started_at=rollout["started_at"], settings=settings_shown(settings))
         if plan["refused"]:
             if rollout["staging"]:

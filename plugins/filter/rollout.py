@@ -59,6 +59,14 @@ def lock_free(census: Mapping[str, Any]) -> bool:
     return holder is None or bool(_lock.dead_runs([holder], _lock.here()))
 
 
+def address_kept(census: Mapping[str, Any], worker: Mapping[str, Any], routers: Mapping[str, Any]) -> bool:
+    """Say whether the routers go on finding a worker that serves, at the address that the inventory has for it."""
+    found = plain(census)
+    serves = found.get("finding") == "answering" and found["worker"]["state"] != "failed"
+    now = _plan.address_of((found.get("releases") or {}).get("current"))
+    return not (serves and _plan.is_moving(now, worker["data_address"], worker["machine"], routers))
+
+
 def lock_retries(rollout: Mapping[str, Any]) -> int:
     """Say how often to look again, within what is left of solver_lock_wait."""
     return max(0, math.ceil((float(rollout["wait_until"]) - time.monotonic()) / LOOK_S))
@@ -105,7 +113,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "control_tried": control_tried, "control_workers": control_workers,
+            "address_kept": address_kept, "control_tried": control_tried, "control_workers": control_workers,
             "fleet_lines": fleet_lines, "hook_outcome": hook_outcome, "lock_free": lock_free,
             "lock_retries": lock_retries, "progress_line": progress_line, "to_toml": to_toml,
             "update_needs_control": update_needs_control, "update_next": update_next,

@@ -77,6 +77,14 @@ def config_digest(config: str) -> str:
     return sha256_bytes(config.encode("utf-8"))
 
 
+def data_address(config: str) -> str | None:
+    """Return HOST:PORT of the data API, of a configuration that this collection wrote: not every target reads TOML."""
+    section = re.search(r"^\[data\]\n(.*?)(?=^\[|\Z)", config, re.MULTILINE | re.DOTALL)
+    host, port = (re.search(pattern, section.group(1) if section else "", re.MULTILINE)
+                  for pattern in (r'^host = "([^"]+)"$', r"^port = ([0-9]+)$"))
+    return f"{host.group(1)}:{port.group(1)}" if host and port else None
+
+
 def release_id(package: Package, content: Content) -> str:
     """Version and both digests: equal ids mean equal content.
 

@@ -28,12 +28,17 @@ OVER = frozenset({"rolled_back", "rollback_failed", "superseded"})
 # Without the worker's own measurements these stand in the estimate.
 RESTART_S = 5.0
 PROBE_S = 10.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+NOT_FOLLOWED = ("the routers do not follow a serving worker to another address (solver_data_host, solver_data_port); "
+                "remove it and provision it again, or roll with -e solver_router_hosts=none and run provision.yml "
+                "afterwards, which leaves it without tasks from the routers in between")
 
 
 def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the rollout will do. FLEET maps each worker to its ``census`` and ``staged`` results.
 
-    RUN holds ``kind``, ``run_id``, ``new_id``, ``forks`` and ``dead_runs`` (runs whose controller is proven dead).
+    RUN holds ``kind``, ``run_id``, ``new_id``, ``forks``, ``dead_runs`` (runs whose controller is proven dead),
+    ``machines`` (that of each worker) and ``routers`` (each with its machine).
     """
     kind = str(run.get("kind") or "update")
     rollout_id, continued = choose_rollout(fleet, settings, kind, str(run["new_id"]))
@@ -66,7 +71,8 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "probes": sum(1 for name in todo if workers[name]["probe"]),
         "workers": workers,
         "lock": lock_plan(fleet, workers, settings, run),
-        "refused": refusals(workers) + roster_refusals(fleet, settings, kind) + locked,
+        "refused": (refusals(workers) + roster_refusals(fleet, settings, kind)
+                    + moving_refusals(fleet, run["machines"], run["routers"]) + locked),
         "locked": locked,
         "warnings": _warnings(workers, settings, window),
     }
@@ -238,6 +244,30 @@ def roster_refusals(fleet: Fleet, settings: Mapping[str, Any], kind: str) -> lis
         out.append(f"the inventory lacks {', '.join(missing)}, which earlier rollouts knew; give it the whole fleet, "
                    "name workers that are gone for good in solver_forget, or set solver_allow_partial: true")
     return out
+
+
+def address_of(release: Mapping[str, Any] | None) -> str:
+    """Return where a release answers for its data API; releases of early versions do not say."""
+    return str((release or {}).get("data_address") or "")
+
+
+def is_moving(now: str, then: str, machine: str, routers: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Say whether a router may send to NOW what will be at THEN; one on another machine never got to a loopback."""
+    reached = now.rpartition(":")[0] not in LOOPBACK or machine in {router["machine"] for router in routers.values()}
+    return bool(now and then and now != then and routers and reached)
+
+
+def moving_refusals(
+    fleet: Fleet, machines: Mapping[str, str], routers: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """Say which workers would leave the address at which a router knows them."""
+    moving = []
+    for name, facts in sorted(fleet.items()):
+        now = address_of(((facts.get("census") or {}).get("releases") or {}).get("current"))
+        then = address_of((facts.get("staged") or {}).get("release"))
+        if is_moving(now, then, machines[name], routers):
+            moving.append(f"{name} from {now} to {then}")
+    return [f"{', '.join(moving)}: {NOT_FOLLOWED}"] if moving else []
 
 
 def live_locks(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:

@@ -203,6 +203,12 @@ def test_a_configuration_that_cannot_be_loaded_is_said_and_undone(fleet: HostFle
 def test_a_worker_with_another_address_is_asked_there(fleet: HostFleet) -> None:
     """HAProxy keeps over a reload what it knew of a server, its port too."""
     before, address = started(fleet), f"{fleet.workers['w3'][0].address}:{{}}"
+    fleet.write({"w3": {"solver_data_port": 9999}})
+    for refused in (fleet.playbook("provision", solver_version="1.2.0"), fleet.roll("1.2.0", solver_drain_grace=2)):
+        told = " ".join(refused.stdout.split())
+        assert (refused.returncode, "9999" in told, "solver_router_hosts=none" in told) == (2, True, True), told
+    assert rows(fleet)["w3"]["addr"] == address.format(fleet.workers["w3"][1])
+    # The router alone cannot know whether the worker serves.
     for port in (9999, fleet.workers["w3"][1]):
         fleet.write({"w3": {"solver_data_port": port}})
         done = fleet.playbook("provision", "--limit", "r1", solver_version="1.2.0")

@@ -52,7 +52,8 @@ def plan_of(size: int, budget: float = 25.0, exclude: tuple[str, ...] = (), ther
              for number in range(1, size + 1)}
     settings = {**{name: own.default for name, own in _settings.SETTINGS.items()}, "solver_exclude": list(exclude),
                 "solver_version": "1.3.0", "window": 1, "solver_max_fail_percentage": budget}
-    run = {"kind": "update", "run_id": "run-1", "new_id": "rollout-1", "forks": 5, "dead_runs": []}
+    run = {"kind": "update", "run_id": "run-1", "new_id": "rollout-1", "forks": 5, "dead_runs": [],
+           "machines": dict.fromkeys(fleet, "m1"), "routers": {}}
     return _plan.make_plan(fleet, settings, run)
 
 

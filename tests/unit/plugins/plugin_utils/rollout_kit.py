@@ -10,7 +10,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils import _plan, _settin
 SETTINGS = {
     **{name: setting.default for name, setting in _settings.SETTINGS.items()},
     "solver_version": "1.3.0", "window": 1}
-RUN = {"kind": "update", "run_id": "run1", "new_id": "r1", "forks": 50, "dead_runs": []}
+RUN = {"kind": "update", "run_id": "run1", "new_id": "r1", "forks": 50, "dead_runs": [], "routers": {}}
 
 
 def census(version="1.2.0", state="running", release=None, drain=None, record=None, **more) -> dict[str, Any]:
@@ -37,9 +37,11 @@ def fleet(size=4, **special) -> dict[str, Any]:
     return out
 
 
-def plan(workers=None, forks=50, kind="update", new_id="r1", dead=(), **settings) -> dict[str, Any]:
-    run = {**RUN, "forks": forks, "kind": kind, "new_id": new_id, "dead_runs": list(dead)}
-    return _plan.make_plan(workers or fleet(), {**SETTINGS, **settings}, run)
+def plan(workers=None, forks=50, kind="update", new_id="r1", dead=(), routers=None, **settings) -> dict[str, Any]:
+    workers = workers or fleet()
+    run = {**RUN, "forks": forks, "kind": kind, "new_id": new_id, "dead_runs": list(dead),
+           "machines": dict.fromkeys(workers, "m1"), "routers": routers or {}}
+    return _plan.make_plan(workers, {**SETTINGS, **settings}, run)
 
 
 def record(rollout_id="r0", target="1.3.0", kind="update", verdict=None, **more) -> dict[str, Any]:

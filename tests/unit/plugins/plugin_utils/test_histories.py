@@ -152,7 +152,8 @@ class World:
         # Every run here is ended before the next, so its lock is a dead one's.
         self.plan = plan = _plan.make_plan(fleet, self.settings, {
             "kind": kind, "run_id": f"run{self.runs}", "new_id": f"r{self.runs}", "forks": 50,
-            "dead_runs": [f"run{number}" for number in range(1, self.runs)]})
+            "dead_runs": [f"run{number}" for number in range(1, self.runs)],
+            "machines": dict.fromkeys(fleet, "m1"), "routers": {}})
         if plan["refused"]:
             return "refused"
         self.unseen = {name for name, own in plan["workers"].items() if own["action"] == "unreachable"}

@@ -6,8 +6,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from ansible_collections.solver.fleet.plugins.filter.rollout import lock_retries
-from ansible_collections.solver.fleet.plugins.plugin_utils import _plan
+from ansible_collections.solver.fleet.plugins.filter.rollout import address_kept, lock_retries
+from ansible_collections.solver.fleet.plugins.module_utils._release import data_address
+from ansible_collections.solver.fleet.plugins.plugin_utils import _plan, _toml
 from hypothesis import given
 from hypothesis import strategies as st
 from rollout_kit import census, fleet, lock, plan, record, staged, updated
@@ -270,3 +271,45 @@ def test_only_another_run_is_worth_waiting_for():
 def test_the_looks_at_a_lock_end_with_the_time_that_was_given():
     left = [lock_retries({"wait_until": time.monotonic() + seconds}) for seconds in (-5, -0.001, 9, 95)]
     assert left == [0, 0, 1, 10]
+
+
+@pytest.mark.parametrize(("now", "then", "machine", "refused"), [
+    ("10.0.0.1:8081", "10.0.0.1:8082", "front", True),
+    ("10.0.0.1:8081", "10.0.0.9:8081", "front", True),
+    ("127.0.0.1:8081", "127.0.0.1:8082", "m1", True),
+    # No router on another machine has ever sent to a loopback: the way from a fleet without routers to one with them.
+    ("127.0.0.1:8081", "10.0.0.1:8081", "front", False),
+    ("10.0.0.1:8081", "10.0.0.1:8081", "front", False),
+    # What an early version of the collection staged does not say.
+    (None, "10.0.0.1:8082", "front", False),
+])
+def test_a_worker_that_routers_know_does_not_move(now, then, machine, refused):
+    workers = fleet(2)
+    workers["w2"]["census"]["releases"]["current"]["data_address"] = now
+    workers["w2"]["staged"]["release"]["data_address"] = then
+    said = plan(workers, routers={"r1": {"machine": machine}})["refused"]
+    assert bool(said) is refused
+    if refused:
+        assert f"w2 from {now} to {then}: " in said[0]
+        assert "solver_data_port" in said[0]
+    assert not plan(workers)["refused"], "without routers it moves"
+
+
+@pytest.mark.parametrize(("finding", "state", "kept"), [
+    ("answering", "running", False), ("answering", "failed", True), ("stopped", None, True)])
+def test_only_a_worker_that_serves_keeps_its_address(finding, state, kept):
+    seen = {"finding": finding, "worker": state and {"state": state},
+            "releases": {"current": {"data_address": "10.0.0.1:8081"}}}
+    wanted = {"data_address": "10.0.0.1:8082", "machine": "m1"}
+    assert address_kept(seen, wanted, {"r1": {"machine": "front"}}) is kept
+    assert address_kept(seen, wanted, {}) is True
+
+
+@pytest.mark.parametrize(("config", "address"), [
+    ({"worker": {"name": "w1"}, "data": {"host": "10.0.0.1", "port": 8081}, "probe": {"port": 1}}, "10.0.0.1:8081"),
+    ({"data": {"port": 8081, "token_file": "x", "host": "::1"}}, "::1:8081"),
+    ({"data": {"port": 8081}, "control": {"host": "10.0.0.1"}}, None),
+    ({"worker": {"name": "w1"}}, None),
+])
+def test_a_configuration_says_where_it_answers(config, address):
+    assert data_address(_toml.dumps(config)) == address
