@@ -144,6 +144,7 @@ def test_changed_settings_wait_for_the_next_release_and_go_back_with_it(fleet: H
     assert shown(fleet, "w1", "cat /opt/solver/workers/w1/current/credentials/api_key") != "f" * 32
 
 
+@pytest.mark.long  # What molecule's reverted_release does not have is the traffic.
 def test_a_bad_release_is_reverted_under_traffic(fleet: HostFleet) -> None:
     fleet.start_traffic(rate=8)
     with watched(fleet):

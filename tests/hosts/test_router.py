@@ -291,6 +291,7 @@ def start_again(fleet: HostFleet, workers: list[str]) -> None:
     wait_for(lambda: set(view(fleet).values()) == {"UP"}, "all behind the router", 60)
 
 
+@pytest.mark.long
 def test_a_known_key_is_never_refused_as_if_nobody_had_its_task(fleet: HostFleet) -> None:
     """503 means: certainly not accepted, send it anew. Of a key that the dead worker has taken that is not true."""
     status, document, owner = post(fleet, "taken")
