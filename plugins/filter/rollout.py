@@ -61,10 +61,7 @@ def lock_free(census: Mapping[str, Any]) -> bool:
 
 def address_kept(census: Mapping[str, Any], worker: Mapping[str, Any], routers: Mapping[str, Any]) -> bool:
     """Say whether the routers go on finding a worker that serves, at the address that the inventory has for it."""
-    found = plain(census)
-    serves = found.get("finding") == "answering" and found["worker"]["state"] != "failed"
-    now = _plan.address_of((found.get("releases") or {}).get("current"))
-    return not (serves and _plan.is_moving(now, worker["data_address"], worker["machine"], routers))
+    return not _plan.leaves(plain(census), worker["data_address"], worker["machine"], routers)
 
 
 def lock_retries(rollout: Mapping[str, Any]) -> int:

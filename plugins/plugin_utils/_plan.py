@@ -19,6 +19,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     rollout_of,
     serving,
 )
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import LOOPBACK
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
 
 Fleet = Mapping[str, Mapping[str, Any]]
@@ -28,7 +29,6 @@ OVER = frozenset({"rolled_back", "rollback_failed", "superseded"})
 # Without the worker's own measurements these stand in the estimate.
 RESTART_S = 5.0
 PROBE_S = 10.0
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NOT_FOLLOWED = ("the routers do not follow a serving worker to another address (solver_data_host, solver_data_port); "
                 "remove it and provision it again, or roll with -e solver_router_hosts=none and run provision.yml "
                 "afterwards, which leaves it without tasks from the routers in between")
@@ -251,10 +251,18 @@ def address_of(release: Mapping[str, Any] | None) -> str:
     return str((release or {}).get("data_address") or "")
 
 
-def is_moving(now: str, then: str, machine: str, routers: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Say whether a router may send to NOW what will be at THEN; one on another machine never got to a loopback."""
+def leaves(
+    census: Mapping[str, Any], then: str, machine: str, routers: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """Return the address at which a router may send to a worker, if the worker would leave it for THEN.
+
+    One that does not serve may have any; a router on another machine never got to a loopback.
+    """
+    if census.get("finding") != "answering" or census["worker"]["state"] == "failed":
+        return ""
+    now = address_of((census.get("releases") or {}).get("current"))
     reached = now.rpartition(":")[0] not in LOOPBACK or machine in {router["machine"] for router in routers.values()}
-    return bool(now and then and now != then and routers and reached)
+    return now if then and now != then and routers and reached else ""
 
 
 def moving_refusals(
@@ -263,9 +271,9 @@ def moving_refusals(
     """Say which workers would leave the address at which a router knows them."""
     moving = []
     for name, facts in sorted(fleet.items()):
-        now = address_of(((facts.get("census") or {}).get("releases") or {}).get("current"))
         then = address_of((facts.get("staged") or {}).get("release"))
-        if is_moving(now, then, machines[name], routers):
+        now = leaves(facts.get("census") or {}, then, machines[name], routers)
+        if now:
             moving.append(f"{name} from {now} to {then}")
     return [f"{', '.join(moving)}: {NOT_FOLLOWED}"] if moving else []
 

@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# Nobody on another machine gets here.
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 MAX_SOCKET_PATH = 107  # bytes; sun_path of Linux is 108 with its terminating NUL
 
 
@@ -522,7 +525,7 @@ def _routers_rules(out: Resolved, rolls: bool) -> None:
                              f"{2 * interval:g} s"])
     for host, router in out.routers.items():
         alone = sorted(worker["name"] for worker in out.workers.values() if worker["machine"] != router["machine"]
-                       and worker["data_address"].rpartition(":")[0] in ("127.0.0.1", "localhost", "::1"))
+                       and worker["data_address"].rpartition(":")[0] in LOOPBACK)
         if alone:
             _extend(out.errors, [f"the router {host} cannot reach {', '.join(alone)}: solver_data_host is loopback on "
                                  "another machine; set it to an address of the worker's host"])

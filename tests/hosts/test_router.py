@@ -34,6 +34,11 @@ def view(fleet: HostFleet) -> dict[str, str]:
             if name not in ("FRONTEND", "BACKEND") and row["check_status"]}
 
 
+def process(fleet: HostFleet) -> str:
+    """The process of HAProxy that takes connections now."""
+    return fleet.haproxy("show info").split("\nPid: ")[1].split()[0]
+
+
 def new_processes(fleet: HostFleet, before: dict[str, str]) -> bool:
     try:
         return all(fleet.status(name)["instance"]["boot_id"] != before[name] for name in fleet.workers)
@@ -102,11 +107,11 @@ def test_a_reload_drops_no_connection_and_forgets_nothing(fleet: HostFleet) -> N
     drain = {"owner": "test", "grace_s": 3, "lease_s": 60, "deadline_s": 60}
     assert control(fleet.socket(owner), "PUT", "/v1/drain", drain)[0] == 202
     wait_for(lambda: view(fleet)[owner] == "NOLB", f"the router to see {owner} drain")
-    first = fleet.haproxy("show info").split("\nPid: ")[1].split()[0]
+    first = process(fleet)
     for _number in range(3):
         fleet.on_router("systemctl reload solver-router")
         assert view(fleet)[owner].startswith("NOLB"), "a new process does not send tasks to a draining worker"
-    assert fleet.haproxy("show info").split("\nPid: ")[1].split()[0] != first
+    assert process(fleet) != first
     status, again, named = post(fleet, "before-the-reload")
     assert (status, again["id"], named) == (200, document["id"], owner), "a key stays with its worker"
     control(fleet.socket(owner), "DELETE", "/v1/drain?owner=test")
@@ -121,12 +126,12 @@ def test_a_reload_drops_no_connection_and_forgets_nothing(fleet: HostFleet) -> N
 def across_a_reload(fleet: HostFleet, head: str, body: bytes = b"") -> tuple[int, bytes, http.client.HTTPResponse]:
     """Send the head but its end, let a reload come, and send the rest: only the process that then ends can answer."""
     assert fleet.router is not None
-    first = fleet.haproxy("show info").split("\nPid: ")[1].split()[0]
+    first = process(fleet)
     with socket.create_connection((fleet.router.address, 8090), 20) as line:
         line.sendall(f"{head}\r\nHost: router\r\nAuthorization: Bearer {fleet.token}\r\n".encode())
         wait_for(lambda: rows(fleet)["FRONTEND"]["scur"] == "1", "the router to have the connection")
         fleet.on_router("systemctl reload solver-router")
-        wait_for(lambda: fleet.haproxy("show info").split("\nPid: ")[1].split()[0] != first, "the next process")
+        wait_for(lambda: process(fleet) != first, "the next process")
         line.sendall(b"\r\n" + body)
         answer = http.client.HTTPResponse(line)
         answer.begin()

@@ -76,19 +76,23 @@ def ask(path: str, command: str) -> str:
     return found.decode(errors="replace")
 
 
+def answer_of(path: str, command: str) -> str:
+    """Ask HAProxy; nothing while no process answers, as for a moment between two."""
+    with contextlib.suppress(OSError):
+        return ask(path, command)
+    return ""
+
+
 def pid_of(path: str) -> str:
     """Return the process that answers, or nothing while none does."""
-    with contextlib.suppress(OSError):
-        for line in ask(path, "show info").splitlines():
-            if line.startswith("Pid: "):
-                return line.removeprefix("Pid: ")
-    return ""
+    pids = [line for line in answer_of(path, "show info").splitlines() if line.startswith("Pid: ")]
+    return pids[0].removeprefix("Pid: ") if pids else ""
 
 
 def wait_for_keys(path: str) -> None:
     """Wait until the process that answers has its keys."""
     deadline = time.monotonic() + SYNC_S
-    while not resync_finished(ask(path, "show peers")):
+    while not resync_finished(answer_of(path, "show peers")):
         if time.monotonic() > deadline:
             print(f"the keys did not come within {SYNC_S:g} s; known keys may be in doubt now", file=sys.stderr)
             return
@@ -119,8 +123,9 @@ def reload(config: Path, run_dir: Path, state: Path, master: int) -> str:
             return (f"no new process within {NEXT_S:g} s, the one before goes on; HAProxy's lines above say what it "
                     "lacks: an address to listen on that this host has not, or that is in use?")
         time.sleep(0.05)
-    wait_for_keys(own)
+    # Before anything that may fail: from now on this is what runs.
     write(run_dir / "loaded.cfg", text)
+    wait_for_keys(own)
     return ""
 
 

@@ -10,7 +10,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils import _plan, _settin
 SETTINGS = {
     **{name: setting.default for name, setting in _settings.SETTINGS.items()},
     "solver_version": "1.3.0", "window": 1}
-RUN = {"kind": "update", "run_id": "run1", "new_id": "r1", "forks": 50, "dead_runs": [], "routers": {}}
+RUN = {"kind": "update", "run_id": "run1", "new_id": "r1", "forks": 50, "dead_runs": []}
 
 
 def census(version="1.2.0", state="running", release=None, drain=None, record=None, **more) -> dict[str, Any]:

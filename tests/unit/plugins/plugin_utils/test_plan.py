@@ -293,6 +293,8 @@ def test_a_worker_that_routers_know_does_not_move(now, then, machine, refused):
         assert f"w2 from {now} to {then}: " in said[0]
         assert "solver_data_port" in said[0]
     assert not plan(workers)["refused"], "without routers it moves"
+    workers["w2"]["census"]["worker"]["state"] = "failed"
+    assert not plan(workers, routers={"r1": {"machine": machine}})["refused"], "what never served moves"
 
 
 @pytest.mark.parametrize(("finding", "state", "kept"), [
