@@ -28,7 +28,7 @@ CORES: dict[str, tuple[str, ...]] = {
 KEYWORD = "good_release or one_failure"
 TESTS = ("tests/integration/test_rolling_update.py",)
 # Every trap of Ansible that docs/ansible-traps.md lists, as far as it needs no test host.
-TRAPS = ("tests/integration", "tests/faults")
+TRAPS = ("tests/integration", "tests/faults", "tests/light")
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (  #
     SECRETS,
     SETTINGS,
     Setting,
+    shown_settings,
 )
 
 HEAD = """\
@@ -37,13 +38,16 @@ of an `import_playbook`.
   message names the setting.
 - **fleet** in the last column: one value for all workers. If it differs between two of them, the playbook refuses.
 - **worker** in the last column: each worker may have its own.
-- Unset and `null` mean the default. "none" as a default means empty.
+- Unset, `null` and an empty text, such as a blank field of a survey sends, mean the default. "none" as a default means
+  empty. Where an empty text means something else, the meaning says so.
+- A number must be finite. A text or a path is one line of printable characters.
 - `solver_hosts` picks the fleet before anything else is read. Give it with `-e`.
 """
 
 KINDS = {
     "text": "text", "path": "path", "count": "whole number", "seconds": "number, seconds", "percent": "number, percent",
-    "window": "whole number, or a percentage such as `20%`", "flag": "`true` or `false`",
+    "window": "whole number, or a percentage such as `20%`",
+    "stages": "list such as `[1, 10%, 100%]`, or the same with commas between", "flag": "`true` or `false`",
     "names": "list, or names with commas between", "mapping": "mapping",
 }
 
@@ -56,9 +60,10 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "The rollout": (
         "Which workers, how many at a time, and when to stop.",
         ("solver_hosts", "solver_exclude", "solver_only", "solver_fleet_size", "solver_forget", "solver_allow_partial",
-         "solver_reason", "solver_rollout_id", "solver_max_unavailable", "solver_max_fail_percentage",
-         "solver_on_abort", "solver_progress_deadline", "solver_force", "solver_foreign_drain", "solver_hooks",
-         "solver_verdict_file")),
+         "solver_reason", "solver_rollout_id", "solver_max_unavailable", "solver_window", "solver_stages",
+         "solver_order", "solver_max_soaking", "solver_max_fail_percentage", "solver_on_abort",
+         "solver_progress_deadline", "solver_force", "solver_foreign_drain", "solver_hooks", "solver_verdict_file",
+         "solver_events_dir")),
     "The lock": (
         "So that one rollout at a time touches the fleet.",
         ("solver_lock_wait", "solver_lock_ttl", "solver_lock_steal")),
@@ -104,7 +109,9 @@ def type_of(setting: Setting) -> str:
     if setting.choices:
         return "one of " + ", ".join(f"`{choice}`" for choice in setting.choices)
     least = "" if setting.minimum is None else f", at least {setting.minimum:g}"
-    return KINDS[setting.kind] + least
+    characters = " characters" if setting.kind in ("text", "path") else ""
+    most = "" if setting.maximum is None else f", at most {setting.maximum:.15g}{characters}"
+    return KINDS[setting.kind] + least + most
 
 
 def default_of(setting: Setting) -> str:
@@ -141,7 +148,9 @@ def page() -> str:
               "| variable | meaning |", "|---|---|", *(f"| `{name}` | {doc} |" for name, doc in SECRETS.items()), ""]
     lines += ["## Each router", "", "Set on the hosts of `solver_router_hosts`.", "", *table(ROUTER), ""]
     title, intro = LOCAL_THEME
-    return "\n".join([*lines, f"## {title}", "", intro, "", *table(LOCAL_FLEET), ""])
+    lines += [f"## {title}", "", intro, "", *table(LOCAL_FLEET), ""]
+    shown = ", ".join(f"`{name}`" for name in shown_settings())
+    return "\n".join([*lines, "## Shown in the verdict", "", f"Part of the [verdict](verdict.md): {shown}.", ""])
 
 
 def main() -> int:

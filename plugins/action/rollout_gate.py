@@ -1,127 +1,199 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Decide before a wave whether it may begin, on a live census of the whole fleet."""
+"""Wait until a worker's turn may begin, or until it is clear that it never will."""
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
-from ansible.plugins.action import ActionBase
+from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _view
+from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import Looks, look_on
+from ansible_collections.solver.fleet.plugins.plugin_utils._run import PARTS, PLAN_OF, RunAction
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain
-from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import run_everywhere
-from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
-    HOOK_FACTS,
-    Decision,
-    Stall,
-    done_count,
-    gate,
-    gate_back,
-    healthy_count,
-    last_gate,
-    lost_later,
-    returned_count,
-    spent_by,
-    told,
-    with_losses,
-    with_routers,
-)
-
+# How often somebody who waits looks whether the ledger has changed; a look costs one system call.
+TICK_S = 0.05
 # Between two looks at a fleet that is short of serving workers.
-PAUSE_S = 5.0
+SHORT_S = 1.0
 # A silent task would be taken for a hung one.
 SAY_EVERY_S = 15.0
-# One look at a worker: the connection, the module and the worker's own answer.
-LOOK_S = 20.0
+# Looks at once, beside the work of those in flight.
+LOOKS = 8
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
-    """Never fails: a hard stop would keep every later play from running."""
-
-    TRANSFERS_FILES = False
-    _requires_connection = False
+class ActionModule(RunAction):
+    """Never fails for what it sees: a hard stop would keep every later play from running."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        self.task_vars = task_vars or {}
-        _unused, args = self.validate_argument_spec({"back": {"type": "bool", "default": False}})
-        self.back = args["back"]
-        fact = "solver_back_gate" if self.back else "solver_gate"
-        self.plan = plain(self.task_vars["solver_plan"])
-        self.rollout = plain(self.task_vars["solver_rollout"])
-        facts = fleet_facts(self.task_vars, self.plan["workers"], "solver_outcome", "solver_back_outcome",
-                            *HOOK_FACTS, fact)
-        # Going back, what became of a worker there is the last that is known of it.
-        last = "solver_back_outcome" if self.back else "solver_outcome"
-        outcomes = {host: own.get(last) or own.get("solver_outcome") or {} for host, own in facts.items()}
-        backs = {host: own.get("solver_back_outcome") or {} for host, own in facts.items()}
-        self.told = told({host: own.get("solver_outcome") or {} for host, own in facts.items()}, backs)
-        self.healthy = returned_count(backs) if self.back else healthy_count(self.plan, outcomes)
-        before = last_gate(facts, self.back)
-        state = before if before.get("cause") and not before.get("open") else self._ask(outcomes, before)
-        state["done"], state["todo"] = done_count(self.plan, outcomes), len(self.plan["order"])
-        state["spent"] = spent_by(self.plan, outcomes)
-        result.update(changed=False, ansible_facts={fact: state}, **state)
-        result["msg"] = state["reason"] or f"{state['done']} of {state['todo']} done, going on"
-        return result
+        result = self.begin(tmp, task_vars, worker={"type": "str", "required": True}, part=PARTS)
+        self.me, self.part = self.args["worker"], self.args["part"]
+        self.plan = self.ledger.read(PLAN_OF[self.part])
+        # Who is out of service, or lost, is of the whole fleet; the plan of the way back has only those that go back.
+        self.fleet = self.ledger.read("plan")
+        self.stage = _admit.stage_of(self.plan, self.me)
+        self.parallel = max(2, min(LOOKS, self.forks // 2))
+        self.mean_s, self.asked_at = 1.0, dict[str, float]()
+        self.seen_version: tuple[int, ...] = (-1,)  # of no document
+        self.said, self.said_at = "", time.monotonic()
+        self.last_change: tuple[tuple[int, ...], float] = (self.seen_version, time.monotonic())
+        try:
+            decision = self._wait()
+        except Exception as error:  # noqa: BLE001  a mistake of ours must not cost the others their verdict
+            why = f"{self.me}: our own code failed at the gate, please report it: {error!r}"
+            self._display.display(why)
+            decision = {"open": False, "begins_stage": False, "ends_stage": False, "cause": "unknown", "reason": why}
+        if decision is None:
+            return result | {"failed": True, "msg": "the controller's process is gone"}
+        return result | decision | {"msg": decision["reason"] or "going on"}
 
-    def _ask(self, outcomes: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-        """Look until the wave may begin, or never will."""
-        decide = gate_back if self.back else gate
-        since = time.monotonic()
-        if before.get("healthy") == self.healthy:
-            since = float(before["since"])
-        deadline = float(self.rollout["settings"]["solver_progress_deadline"])
-        wave = list(self.task_vars["ansible_play_batch"])
-        said = 0.0
-        while True:
-            live, lost = self._look(outcomes)
-            known = with_losses(outcomes, lost)
-            decision = decide(self.plan, known, live, wave, Stall(time.monotonic() - since, deadline))
-            if not decision.wait:
-                return {"open": decision.open, "cause": decision.cause, "reason": decision.reason,
-                        "healthy": self.healthy, "since": since, "looks": int(before.get("looks") or 0) + 1}
-            if time.monotonic() - said >= SAY_EVERY_S:
-                said = time.monotonic()
-                self._say(decision, deadline - (said - since))
-            time.sleep(min(PAUSE_S, max(0.1, deadline - (time.monotonic() - since))))
+    def _wait(self) -> dict[str, Any] | None:
+        """Return the decision, or nothing where nobody waits for it any more."""
+        with Looks(timeout=self.look_s, parallel=self.parallel, lanes=self.lanes) as looks:
+            while os.getppid() == self.main:
+                decision = self._ask(looks)
+                if decision:
+                    return decision
+                self._merge(looks.collect(self.pause))
+        return None
 
-    def _look(self, outcomes: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], set[str]]:
-        """Return how all are now, and who was fine and is lost: not once, a line may be slow, but twice in a row."""
-        live = self._census()
-        silent = set(lost_later(self.plan, outcomes, live))
-        if silent:
-            time.sleep(PAUSE_S)
-            live = self._census()
-            silent &= set(lost_later(self.plan, outcomes, live))
-        return live, silent
+    # -- deciding ----------------------------------------------------------------------------------
 
-    def _say(self, decision: Decision, left: float) -> None:
-        self._display.display(f"waiting for workers, {left:.0f} s left: {decision.reason}")
+    def _ask(self, looks: Looks) -> dict[str, Any]:
+        """Decide, or nothing while there is something to wait for."""
+        self.pause = TICK_S
+        version = self.ledger.version(self.part)
+        if version == self.seen_version and self.said == _admit.NOT_YET:
+            return {}
+        self.seen_version = version
+        with self.ledger.edit(self.part) as state:
+            closed = state["closed"] or self._hook(state) or self._stuck(state, version)
+            why = "" if closed else _admit.waits_for(self.plan, state, self.me)
+            flight = _admit.in_flight(state)
+            decision = self._closed(state, closed) if closed else {} if why else self._decide(state, flight)
+        self._tell(why)
+        if not decision and why != _admit.NOT_YET:
+            self._refresh(looks, flight)
+        return decision
 
-    def _census(self) -> dict[str, dict[str, Any]]:
-        """Ask every worker that could be reached, all at once; renew the lock in the same call."""
-        settings = self.rollout["settings"]
-        args = {
-            name: {
-                "worker_dir": self.rollout["workers"][name]["worker_dir"],
-                "state": "renewed", "rollout_id": self.plan["rollout_id"], "run_id": self.plan["run_id"],
-                "ttl": settings["solver_lock_ttl"],
-                "control_socket": self.rollout["workers"][name]["control_socket"],
-                "control_timeout": settings["solver_control_timeout"], **self.told.get(name, {})}
-            for name in self.plan["lock"]["workers"]}
-        live = self._everywhere("rollout_lock", args)
-        if settings["solver_floor_view"] != "routers":
+    def _hook(self, state: dict[str, Any]) -> dict[str, Any]:
+        closed = _gate.closed_gate({}, state["hooks"])
+        return {"cause": closed["cause"], "reason": closed["reason"]} if closed and self.part == "roll" else {}
+
+    def _stuck(self, state: dict[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
+        """A worker in flight whose host is out of the play never gives its place back."""
+        now = time.monotonic()
+        if version != self.last_change[0]:
+            self.last_change = (version, now)
+        said = _gate.stuck(_admit.in_flight(state), now - self.last_change[1],
+                           float(self.settings["solver_progress_deadline"]))
+        return {"cause": said.cause, "reason": said.reason} if said else {}
+
+    def _closed(self, state: dict[str, Any], closed: dict[str, Any]) -> dict[str, Any]:
+        if not state["closed"]:
+            state["closed"] = closed
+            self.ledger.emit("closed", part=self.part, **closed)
+        # Whoever is at work when the gate closes ends the stage; if nobody is, the first that finds it closed does.
+        ends = _admit.ends_stage(self.plan, state, self.stage)
+        if ends:
+            state["ended"].append(self.stage)
+        return {"open": False, "begins_stage": False, "ends_stage": ends, **state["closed"]}
+
+    def _decide(self, state: dict[str, Any], flight: list[str]) -> dict[str, Any]:
+        """Ask the pure functions, with the view as it is now."""
+        view, now = self.ledger.read("view"), time.monotonic()
+        names = [name for name in self.plan["lock"]["workers"] if name not in flight]
+        if _view.is_stale(view, names, now, self.mean_s, self.parallel):
+            return {}
+        live = self._with_routers(view)
+        outcomes = self._known(state, live)
+        deadline = float(self.settings["solver_progress_deadline"])
+        decide = _gate.gate_back if self.part == "back" else _gate.gate
+        asking, stall = _gate.Asking(self.me, flight), _gate.Stall(now - state["healthy_at"], deadline)
+        said = decide(self.fleet, outcomes, live, asking, stall)
+        if said.wait:
+            self._waits(said, stall.deadline_s - stall.seconds)
+            return {}
+        if not said.open:
+            return self._closed(state, {"cause": said.cause, "reason": said.reason})
+        begins = self.stage not in state["begun"]
+        state["phase"][self.me] = "turn"
+        if begins and "before_stage" not in self.settings["solver_hooks"]:
+            state["begun"].append(self.stage)
+        self.ledger.emit("admitted", part=self.part, worker=self.me, stage=self.stage + 1, flight=[*flight, self.me],
+                         spent=_gate.spent_by(self.fleet, outcomes))
+        return {"open": True, "begins_stage": begins, "ends_stage": False, "cause": "", "reason": ""}
+
+    def _known(self, state: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+        """Return what became of each worker, with those that were fine and are lost by now."""
+        outcomes = dict(state["brief"])
+        if self.part == "back":
+            outcomes = {**self.ledger.read("roll").get("brief", {}), **outcomes}
+        gone = set(_gate.lost_later(self.fleet, outcomes, live)) & _view.lost(live)
+        return _gate.with_losses(outcomes, gone)
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def _refresh(self, looks: Looks, flight: list[str]) -> None:
+        """Ask those whose last answer is old; who is in flight is known."""
+        view, now = self.ledger.read("view"), time.monotonic()
+        names = [name for name in self.plan["lock"]["workers"] if name not in flight]
+        soon = () if self.said else [name for name in names if not _gate.serves_now(view.get(name) or {})]
+        for name in _view.to_ask(view, names, now, soon):
+            if len(self.asked_at) >= 2 * self.parallel:
+                break
+            if name not in self.asked_at:
+                self.asked_at[name] = now
+                looks.add(name, look_on(self, self.task_vars, name, "solver.fleet.rollout_lock", self._lock_args(name)))
+        if self.settings["solver_floor_view"] == "routers":
+            self._ask_routers(looks, view.get(":routers") or {}, now)
+
+    def _lock_args(self, name: str) -> dict[str, Any]:
+        """A look also says that the run is alive."""
+        own = self.workers[name]
+        return {"worker_dir": own["worker_dir"], "state": "renewed", "rollout_id": self.plan["rollout_id"],
+                "run_id": self.plan["run_id"], "ttl": self.settings["solver_lock_ttl"],
+                "control_socket": own["control_socket"], "control_timeout": self.settings["solver_control_timeout"]}
+
+    def _ask_routers(self, looks: Looks, known: dict[str, Any], now: float) -> None:
+        for host, own in self.rollout["routers"].items():
+            if host not in self.asked_at and _view.age_of(known, host, now) > _view.SOON_S:
+                self.asked_at[host] = now
+                looks.add(host, look_on(self, self.task_vars, host, "solver.fleet.router_info", {
+                    "stats_socket": own["stats_socket"], "backend": own["backend"],
+                    "timeout": self.settings["solver_control_timeout"]}))
+
+    def _with_routers(self, view: dict[str, Any]) -> dict[str, Any]:
+        live = {name: own for name, own in view.items() if name != ":routers"}
+        if self.settings["solver_floor_view"] != "routers":
             return live
-        routers = self._everywhere("router_info", {
-            host: {"stats_socket": own["stats_socket"], "backend": own["backend"],
-                   "timeout": settings["solver_control_timeout"]}
-            for host, own in self.rollout["routers"].items()})
-        return with_routers(live, self.rollout["workers"], routers)
+        return _gate.with_routers(live, self.workers, view.get(":routers") or {})
 
-    def _everywhere(self, module: str, args: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        return run_everywhere(
-            self, self.task_vars, f"solver.fleet.{module}", args,
-            timeout=LOOK_S + float(self.rollout["settings"]["solver_control_timeout"]),
-            parallel=max(1, int(self.task_vars.get("ansible_forks") or 5)))
+    def _merge(self, found: dict[str, dict[str, Any]]) -> None:
+        if not found:
+            return
+        now = time.monotonic()
+        with self.ledger.edit("view") as view:
+            for name, answer in found.items():
+                took = now - self.asked_at.pop(name, now)
+                self.mean_s += 0.2 * (took - self.mean_s)
+                if name in self.workers:
+                    view[name] = _view.seen(_entry.lock_answer(answer, time.time()), now, view.get(name))
+                else:
+                    view.setdefault(":routers", {})[name] = {**_entry.router(answer, time.time()), "at": now}
+        self.seen_version = (-1,)
+
+    # -- telling -----------------------------------------------------------------------------------
+
+    def _tell(self, why: str) -> None:
+        if why != self.said and why not in ("", _admit.NOT_YET):
+            self.ledger.emit("waiting", part=self.part, worker=self.me, reason=why)
+        self.said = why
+
+    def _waits(self, said: _gate.Decision, left: float) -> None:
+        self.pause = SHORT_S
+        now = time.monotonic()
+        if now - self.said_at >= SAY_EVERY_S:
+            self.said_at = now
+            self.ledger.emit("waiting", part=self.part, worker=self.me, reason=said.reason, left_s=round(left))
+            self._display.display(f"waiting for workers, {left:.0f} s left: {said.reason}")

@@ -4,46 +4,53 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, plain, write_refusal
-from ansible_collections.solver.fleet.plugins.plugin_utils._lock import dead_runs, here
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan import holder_of, make_plan, plan_lines, wave_pairs
+from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, reached, write_refusal
+from ansible_collections.solver.fleet.plugins.plugin_utils._lock import here
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan import dead_of, make_plan, plan_lines
+from ansible_collections.solver.fleet.plugins.plugin_utils._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, settings_shown
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
-    """Reads what the play registered for each worker; decides once for all."""
-
-    TRANSFERS_FILES = False
-    _requires_connection = False
+class ActionModule(RunAction):
+    """Decides once for all; what staging said of each worker is the one thing that it reads from the play."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        task_vars = task_vars or {}
-        self.validate_argument_spec({})
-        rollout = plain(task_vars["solver_rollout"])
-        settings = rollout["settings"]
-        facts = fleet_facts(task_vars, rollout["hosts"], "solver_census", "solver_staged")
-        fleet = {host: {"census": own.get("solver_census"), "staged": own.get("solver_staged")}
-                 for host, own in facts.items()}
-        holders = [holder for holder in (holder_of(own["census"] or {}) for own in fleet.values()) if holder]
-        plan = make_plan(fleet, settings, {
-            "kind": rollout["kind"], "run_id": rollout["run_id"], "new_id": rollout["new_id"],
-            "forks": int(task_vars.get("ansible_forks") or 5), "dead_runs": dead_runs(holders, here()),
-            "machines": {host: own["machine"] for host, own in rollout["workers"].items()},
-            "routers": rollout["routers"]})
-        plan.update(started_at=rollout["started_at"], settings=settings_shown(settings))
+        result = self.begin(tmp, task_vars, staged={"type": "str", "default": "solver_staged"})
+        census, name = self.ledger.read("census"), self.args["staged"]
+        staged = fleet_facts(self.task_vars, census, name)
+        fleet = {host: {"census": own, "staged": _staged(staged[host].get(name))} for host, own in census.items()}
+        plan = make_plan(fleet, self.settings, {
+            "kind": self.rollout["kind"], "run_id": self.rollout["run_id"], "new_id": self.rollout["new_id"],
+            "forks": self.forks, "dead_runs": dead_of(fleet, here(self.main)), "now": time.time(),
+            "machines": {host: own["machine"] for host, own in self.workers.items()},
+            "routers": self.rollout["routers"]})
+        plan.update(started_at=self.rollout["started_at"], settings=settings_shown(self.settings))
+        if plan["locked"]:
+            plan["refused"] = plan["locked"]  # nothing was staged, so the rest would complain of that
+        elif plan["refused"] and self.rollout["staging"]:
+            plan["refused"] += _available(self.rollout["package"], self.settings)
         if plan["refused"]:
-            if rollout["staging"]:
-                plan["refused"] += _available(rollout["package"], settings)
-            return result | _refused(plan, settings["solver_verdict_file"])
-        result.update(changed=False, plan=plan, msg=plan_lines(plan), pairs=wave_pairs(plan["waves"]))
-        result["ansible_facts"] = {"solver_plan": plan}
-        return result
+            return result | self._refused(plan)
+        self.ledger.keep("plan", plan)
+        self.ledger.emit("planned", **{name: plan[name] for name in (
+            "kind", "rollout_id", "run_id", "target", "stages", "window", "floor", "tolerated", "estimate_s")})
+        shown = {name: plan[name] for name in ("kind", "rollout_id", "target")}
+        return result | shown | {"refused": False, "todo": len(plan["order"]), "msg": plan_lines(plan)}
+
+    def _refused(self, plan: dict[str, Any]) -> dict[str, Any]:
+        if self.settings["solver_verdict_file"]:
+            write_refusal(self.settings["solver_verdict_file"], document("refused", plan, reasons=plan["refused"]))
+        why = "Refusing to begin, nothing was drained: " + "; ".join(plan["refused"])
+        return {"refused": True, "again": bool(plan["locked"]) and self.wait_s > 0, "msg": why}
+
+
+def _staged(result: dict[str, Any] | None) -> dict[str, Any]:
+    return dict(_entry.staged(reached(result), time.time())) if result else {}
 
 
 def _available(package: str, settings: dict[str, Any]) -> list[str]:
@@ -54,14 +61,3 @@ def _available(package: str, settings: dict[str, Any]) -> list[str]:
     folder = Path(settings["solver_wheelhouse"]).expanduser()
     found = sorted(path.name.split("-")[1] for path in folder.glob(f"{name.replace('-', '_')}-*.whl"))
     return [] if version in found else [f"solver_wheelhouse {folder} holds {name} {', '.join(found) or 'not at all'}"]
-
-
-def _refused(plan: dict[str, Any], path: str) -> dict[str, Any]:
-    if path:
-        write_refusal(path, document("refused", plan, reasons=plan["refused"]))
-    return {
-        "failed": True,
-        "msg": "Refusing to begin, nothing was drained: " + "; ".join(plan["refused"]),
-        "failure": {"code": "locked" if plan["refused"] == plan["locked"] else "refused",
-                    "message": "the plan was refused", "details": {"reasons": plan["refused"]}},
-    }

@@ -5,18 +5,21 @@
 from __future__ import annotations
 
 import getpass
+import os
 import secrets
 import time
 from datetime import datetime, UTC
 from typing import Any
 
-from ansible.errors import AnsibleError
+from ansible import constants
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_variables, write_refusal
+from ansible_collections.solver.fleet.plugins.plugin_utils._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._lock import here
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan import wave_groups
-from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS, Resolved, resolve, says_run_once
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import Resolved, resolve, says_run_once
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
@@ -55,31 +58,43 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         routers = fleet_variables(self, task_vars, task_vars["groups"].get(group, []))
         resolved = resolve(variables, need_version=kind in ("update", "provision"), left_out=left_out,
                            rolls=rolls, routers=routers)
-        if kind and wave_groups(task_vars["groups"]):
-            resolved.errors.append("the inventory has groups named solver_wave_*, which a rollout makes for itself; "
-                                   "rename them, and run one rollout per ansible-playbook")
+        ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
+        if rolls and ledger.exists():
+            resolved.errors.append("this ansible-playbook has run a rollout already; run one rollout per command")
+        resolved.errors += [f"{host} is the name of a worker and of a group; rename one of them"
+                            for host in hosts if rolls and host in task_vars["groups"]]
         if rolls and not resolved.errors:
             resolved.errors += self._unreadable_hooks(resolved.settings["solver_hooks"])
         if resolved.errors:
             return result | _refused(resolved, rolls)
         settings = resolved.settings
-        settings.pop("solver_index_url")  # it may hold a password, and facts are shown with -v
-        result["ansible_facts"] = {
-            "solver_rollout": {
-                "kind": kind, "settings": settings, "workers": resolved.workers, "hosts": hosts,
-                "routers": resolved.routers,
-                "wait_until": time.monotonic() + settings["solver_lock_wait"],
-                "new_id": settings["solver_rollout_id"] or _new_id(task_vars), "run_id": secrets.token_hex(8),
-                "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "who": {"job": _job(task_vars), "user": str(task_vars.get("awx_user_name") or getpass.getuser()),
-                        "controller": here()},
-                "call_timeout": int(CALL_S + 4 * settings["solver_control_timeout"]),
-                "staging": bool(settings["solver_version"]) and kind not in ("recover", "remove"),
-                "package": resolved.package, "package_on_worker": resolved.package_on_worker,
-                "package_name": resolved.package_name.lower().replace("_", "-")}}
-        result["warnings"] = resolved.warnings
-        result["changed"] = False
-        return result
+        rollout = {
+            "kind": kind, "settings": settings, "workers": resolved.workers, "hosts": hosts,
+            "routers": resolved.routers, "ledger": str(ledger.folder),
+            "wait_until": time.monotonic() + settings["solver_lock_wait"],
+            "new_id": settings["solver_rollout_id"] or _new_id(task_vars), "run_id": secrets.token_hex(8),
+            "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "who": {"job": _job(task_vars), "user": str(task_vars.get("awx_user_name") or getpass.getuser()),
+                    "controller": here()},
+            "call_timeout": int(CALL_S + 4 * settings["solver_control_timeout"]),
+            "staging": bool(settings["solver_version"]) and kind not in ("recover", "remove"),
+            "package": resolved.package, "package_on_worker": resolved.package_on_worker,
+            "package_name": resolved.package_name.lower().replace("_", "-")}
+        if rolls:
+            self._begin(ledger, rollout)
+        return result | rollout | {"warnings": resolved.warnings, "changed": False}
+
+    def _begin(self, ledger: Ledger, rollout: dict[str, Any]) -> None:
+        ledger.sweep()
+        ledger.begin(os.getppid(), rollout)
+        folder = rollout["settings"]["solver_events_dir"]
+        if folder:
+            stamp = rollout["started_at"].replace("-", "").replace(":", "")
+            try:
+                ledger.keep_events(os.path.join(os.path.expanduser(folder), f"{stamp}-{rollout['run_id']}.jsonl"))
+            except OSError as error:
+                raise AnsibleActionFail(f"writing to {folder} (solver_events_dir): {error.strerror}") from error
+        ledger.emit("begun", kind=rollout["kind"], run_id=rollout["run_id"], workers=len(rollout["hosts"]))
 
     def _unreadable_hooks(self, hooks: dict[str, str]) -> list[str]:
         """Read each task file as Ansible will: one that is missing or is no list of tasks ends a run at once."""
@@ -94,7 +109,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 errors.append(f"solver_hooks.{name}: {path} must hold a list of tasks")
             elif says_run_once(tasks):
                 errors.append(f"solver_hooks.{name}: {path} has a task with run_once, and one that fails would end "
-                              "the run without a verdict; take it out, around a rollout or a wave it runs once anyway")
+                              "the run without a verdict; take it out, around a rollout or a stage it runs once anyway")
         return errors
 
 

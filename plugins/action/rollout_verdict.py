@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Build the verdict of a rollout, write it and show it."""
+"""Look at every worker once more, give the verdict, keep it on the hosts and give the lock back."""
 
 from __future__ import annotations
 
@@ -8,59 +8,62 @@ from datetime import datetime, UTC
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import (
-    fleet_facts,
-    plain,
-    write_json,
-    write_refusal,
-)
-from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
-    HOOK_FACTS,
-    hook_failures,
-    hook_line,
-    last_gate,
-)
+from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import write_json, write_refusal
+from ansible_collections.solver.fleet.plugins.plugin_utils._gate import closed_gate, hook_line
+from ansible_collections.solver.fleet.plugins.plugin_utils._program import given
+from ansible_collections.solver.fleet.plugins.plugin_utils._run import PLAN_OF, RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import not_done, verdict, verdict_lines
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(RunAction):
     """One document for every outcome."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        task_vars = task_vars or {}
-        self.validate_argument_spec({})
-        plan = plain(task_vars["solver_plan"])
-        plan["ended_at"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        facts = fleet_facts(task_vars, plan["workers"], "solver_outcome", "solver_back_outcome", "solver_gate",
-                            "solver_final", "solver_back_gate", *HOOK_FACTS)
+        result = self.begin(tmp, task_vars)
+        self.plan = self.ledger.read("plan")
+        if not self.plan:
+            return result | {
+                "failed": True, "msg": "nothing was planned in this run, so there is nothing to judge; run the "
+                                       "playbook from its beginning, without --start-at-task"}
+        checks = bool(self._task.check_mode)
+        self.ledger.emit("judging")
+        final = {} if checks else self.everywhere("worker_info", self.info_args(), _entry.census)
+        document = self._judge(final, checks)
+        if self.settings["solver_verdict_file"]:
+            self._write(document, checks)
+        self.ledger.emit("verdict", verdict=document["verdict"], reasons=document["reasons"])
+        if not checks:
+            self._give_back(document, final)
+        self.ledger.emit("ended")
+        return result | {"verdict": document, "msg": verdict_lines(document),
+                         "not_done": not_done(document, self.plan)}
 
-        def of(name: str) -> dict[str, Any]:
-            return {host: own[name] for host, own in facts.items() if own.get(name)}
+    def _judge(self, final: dict[str, Any], checks: bool) -> dict[str, Any]:
+        state, back = self.ledger.read("roll"), self.ledger.read(PLAN_OF["back"])
+        plan = {**self.plan, "ended_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        plan["warnings"] = plan["warnings"] + [hook_line(failure) for failure in self.hook_failures()]
+        shut = self.ledger.read("back").get("closed", {}).get("reason") or "the rollback did not come to it"
+        backs = {name: {"outcome": "failed", "cause": "unknown", "reason": shut} for name in back.get("order", [])}
+        gate = closed_gate(state["closed"], state["hooks"]) if state else {}
+        return verdict(plan, self.outcomes("roll"), final, gate=gate, backs=backs | self.outcomes("back"),
+                       undone=bool(back.get("undoes", True)), check_mode=checks)
 
-        plan["warnings"] += [hook_line(failure) for failure in hook_failures(facts)]
-        shut = [own["solver_back_gate"]["reason"] for own in facts.values() if own.get("solver_back_gate")]
-        reason = next((text for text in shut if text), "the rollback did not come to it")
-        back = plain(task_vars.get("solver_back") or {})
-        backs = {name: {"outcome": "failed", "cause": "unknown", "reason": reason}
-                 for name in back.get("order", [])} | of("solver_back_outcome")
-        document = verdict(plan, of("solver_outcome"), of("solver_final"), gate=last_gate(facts), backs=backs,
-                           undone=bool(back.get("undoes", True)), check_mode=bool(self._task.check_mode))
-        path = plain(task_vars["solver_rollout"])["settings"]["solver_verdict_file"]
-        if path:
-            self._write(path, document)
-        result.update(changed=False, verdict=document, msg=verdict_lines(document),
-                      not_done=not_done(document, plan), ansible_facts={"solver_verdict": document})
-        return result
-
-    def _write(self, path: str, document: dict[str, Any]) -> None:
+    def _write(self, document: dict[str, Any], checks: bool) -> None:
         """A file that cannot be written is no reason to keep the lock; the hosts keep the verdict as well."""
         try:
-            (write_refusal if self._task.check_mode else write_json)(path, document)
+            (write_refusal if checks else write_json)(self.settings["solver_verdict_file"], document)
         except AnsibleActionFail as error:
             document["warnings"].append(f"the verdict is not in its file: {error.message}")
+
+    def _give_back(self, document: dict[str, Any], final: dict[str, Any]) -> None:
+        """A lock that cannot be given back ends by its time."""
+        own = {worker["name"]: worker for worker in document["workers"]}
+        names = [name for name in self.plan["lock"]["workers"] if not final.get(name, {}).get("unreachable")]
+        self.everywhere("rollout_lock", {name: given(
+            state="released", worker_dir=self.workers[name]["worker_dir"], rollout_id=self.plan["rollout_id"],
+            run_id=self.plan["run_id"], kind=self.plan["kind"], roster=self.plan["lock"]["roster"],
+            outcome=own[name]["outcome"], cause=own[name]["cause"], outcome_reason=own[name]["reason"],
+            # A run that had nothing to do must not push out of the history those that had.
+            verdict=document, history=bool(self.plan["order"])) for name in names}, _entry.lock_answer)

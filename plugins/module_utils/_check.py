@@ -19,15 +19,15 @@ from ansible_collections.solver.fleet.plugins.module_utils._client import (
     Hung,
     NoSocket,
     WorkerClient,
-    WorkerError,
 )
 from ansible_collections.solver.fleet.plugins.module_utils._drain import name_of, parse_time
+from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError
 from ansible_collections.solver.fleet.plugins.module_utils._result import (
     elapsed_since,
     finding_of,
     host_clock,
 )
-from ansible_collections.solver.fleet.plugins.module_utils._wait import SHORTEST_ROUND_S, Clock, Span
+from ansible_collections.solver.fleet.plugins.module_utils._wait import SHORTEST_ROUND_S, SLICE_S, Clock, Span
 
 Json = Dict[str, Any]
 
@@ -39,7 +39,6 @@ WHOSE = {
     "task": "the fault is the task's: look at probe_task and probe_expect",
     "network": "the fault is the network's, on the way to the provider",
 }
-MAX_SLICE_S = 25.0
 LOG_LINES = 20
 _STATES = ("starting", "recovering", "running", "draining", "drained", "stopping", "failed")
 _UNSETTLED = ("starting", "recovering", "stopping", "draining")
@@ -67,23 +66,27 @@ class CheckOptions(NamedTuple):
     retries: int = 3
     interval: float = 10.0
     deadline: float = 300.0
-    wait_slice: float = MAX_SLICE_S
+    wait_slice: float = SLICE_S
     since: Json | None = None
 
 
 class CheckError(WorkerError):
     """A check that failed, and whose fault that is."""
 
-    def __init__(self, code: str, message: str, fault: str = "worker", details: Json | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, details: Json | None = None, cause: str | None = None, fault: str = "worker"
+    ) -> None:
         fault = fault if fault in FAULTS else "worker"
-        super().__init__(f"{message}; {WHOSE[fault]}", code=code, details=dict(details or {}, fault=fault))
+        # What is not the worker's fault is not its release's.
+        cause = cause if fault == "worker" else "unknown"
+        super().__init__(code, f"{message}; {WHOSE[fault]}", dict(details or {}, fault=fault), cause)
 
 
 def option_defect(options: CheckOptions) -> str | None:
     """Say which option makes no sense, and what would; None if all do."""
     checks = (
         (not options.checks, "checks is empty: name at least one of worker, probe, balance, provider"),
-        (not 0 <= options.wait_slice <= MAX_SLICE_S, "wait_slice must be from 0 to 25 seconds"),
+        (not 0 <= options.wait_slice <= SLICE_S, "wait_slice must be from 0 to 25 seconds"),
         (not 0 < options.deadline <= 86400, "deadline must be more than 0 and at most 86400 seconds"),
         (not 1 <= options.probe_timeout <= 900, "probe_timeout must be from 1 to 900 seconds"),
         (not 1 <= options.retries <= 100, "retries must be from 1 to 100"),
@@ -140,7 +143,7 @@ def _identity_defect(options: CheckOptions, status: Json) -> CheckError | None:
             return CheckError(
                 code,
                 f"its {what} is '{found}', not '{wanted}'",
-                details={"expected": wanted, "found": found},
+                {"expected": wanted, "found": found},
             )
     return None
 
@@ -152,7 +155,7 @@ def judge(options: CheckOptions, status: Json) -> CheckError | None:
         return CheckError(
             "worker_failed",
             f"it has failed: {cause.get('message') or cause.get('code') or 'no cause given'}",
-            details={"failure": cause},
+            {"failure": cause},
         )
     wrong = _identity_defect(options, status)
     if wrong:
@@ -162,10 +165,10 @@ def judge(options: CheckOptions, status: Json) -> CheckError | None:
         return CheckError(
             "unexpected_state",
             f"it is {status['state']}, not {wanted}",
-            details={"expected": list(options.expect_state), "found": status["state"]},
+            {"expected": list(options.expect_state), "found": status["state"]},
         )
     books = totals_defect(options.totals_before, status)
-    return CheckError("totals_wrong", books, details={"totals": status["totals"]}) if books else None
+    return CheckError("totals_wrong", books, {"totals": status["totals"]}) if books else None
 
 
 def seconds_in_state(status: Json, wall: float) -> float:
@@ -210,7 +213,7 @@ def probe_failure(probes: Sequence[Json]) -> CheckError:
     if error.get("message"):
         text += f" ({error['message']})"
     details = {"probe": probe, "attempts": attempts, "errors": [probe_error(each) for each in probes]}
-    return CheckError("probe_failed", text, probe_fault(probe), details)
+    return CheckError("probe_failed", text, details, fault=probe_fault(probe))
 
 
 def probe_identity_defect(status: Json, probe: Json) -> CheckError | None:
@@ -221,7 +224,7 @@ def probe_identity_defect(status: Json, probe: Json) -> CheckError | None:
     return CheckError(
         "worker_exited",
         "its process was replaced while it solved the probe",
-        details={"expected": wanted, "found": found},
+        {"expected": wanted, "found": found},
     )
 
 
@@ -344,8 +347,8 @@ class CheckFlow:
             "deadline",
             f"it is not ready after {self.span.elapsed():.0f} s: {self.pending}"
             " (deadline, solver_healthy_deadline)",
-            fault,
             details,
+            fault=fault,
         )
 
     def _look(self, wait: float, until: Sequence[str] = ()) -> str | None:
@@ -356,7 +359,7 @@ class CheckFlow:
             return self._unanswered(error)
         except Finding as error:
             self.result.update(finding=finding_of(error))
-            raise CheckError(error.code, error.message, details=error.details) from error
+            raise CheckError(error.code, error.message, error.details) from error
         self._seen(status)
         return None
 
@@ -377,7 +380,7 @@ class CheckFlow:
         self.answered = boot_id
 
     def _exited(self, text: str) -> CheckError:
-        return CheckError("worker_exited", text, details={"finding": self.result["finding"]})
+        return CheckError("worker_exited", text, {"finding": self.result["finding"]})
 
     def _ask_service(self) -> None:
         """A process that exits fails the check at once; the service manager is the first to know."""
@@ -481,6 +484,8 @@ class CheckFlow:
                 self._probe_refused(problem)
             except (Hung, BrokenOff, NoSocket, DeadSocket) as error:
                 self._probe_unanswered(error)
+            except Finding as error:
+                raise CheckError(error.code, error.message, error.details) from error
             if not self._may_wait():
                 return None
             self.span.pause(2 * SHORTEST_ROUND_S)
@@ -491,7 +496,7 @@ class CheckFlow:
         elif problem.status == 503:
             self.pending = f"the worker takes no probe yet: {problem.message}"
         else:
-            raise CheckError("probe_refused", f"it refuses the probe: {problem.message}", "task", problem.details)
+            raise CheckError("probe_refused", f"it refuses the probe: {problem.message}", problem.details, fault="task")
 
     def _probe_unanswered(self, error: Finding) -> None:
         """Hung may only mean that the solve goes on; whether the process is there is asked apart."""

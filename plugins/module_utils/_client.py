@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any, Dict, Sequence
 from urllib.parse import quote, urlencode
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError, one_line
 from ansible_collections.solver.fleet.plugins.module_utils._socket import (
     AccessDenied,
     Answer,
@@ -19,7 +22,6 @@ from ansible_collections.solver.fleet.plugins.module_utils._socket import (
     Foreign,
     Hung,
     NoSocket,
-    WorkerError,
     check_socket_path,
     exchange,
 )
@@ -39,6 +41,10 @@ __all__ = [
     "WorkerError",
     "status_defects",
 ]
+
+# Beyond this no count is one, and JavaScript and jq would show another.
+_LARGEST = 1 << 53
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,60}\Z")
 
 STATUS_SCHEMA = "solver.worker.status/1"
 # A worker may hold a long-poll this long; more is cut by the worker itself.
@@ -84,7 +90,9 @@ class ApiProblem(WorkerError):  # noqa: N818  named after the media type
 
     def __init__(self, status: int, problem: Json) -> None:
         text = problem.get("detail") or problem.get("title") or f"HTTP status {status}"
-        super().__init__(str(text), code=str(problem.get("code") or f"http_{status}"), details=problem)
+        code = str(problem.get("code"))
+        # What a process refuses is its release's doing, whatever it calls it.
+        super().__init__(code if _CODE.match(code) else f"http_{status}", one_line(text), problem, "release")
         self.status = status
         self.problem = problem
 
@@ -96,7 +104,34 @@ def _misfits(where: str, value: Any, fields: dict[str, tuple[type, ...]]) -> lis
             found.append(f"{where}{name} is missing")
         elif not isinstance(value[name], types) or (isinstance(value[name], bool) and bool not in types):
             found.append(f"{where}{name} has the wrong type")
+        elif isinstance(value[name], str) and value[name] != one_line(value[name]):
+            found.append(f"{where}{name} is too long, or holds control characters")
     return found
+
+
+def _extras(document: Json) -> list[str]:
+    """What a document need not have, but must not have otherwise."""
+    found = [f"{name} is no object" for name in ("journal", "failure", "solve_times", "provider")
+             if not isinstance(document.get(name), _OBJECT_OR_NULL)]
+    features = document["api"].get("features") or []
+    if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+        found.append("api.features is no list of names")
+    return found
+
+
+def probe_defect(document: Any) -> str | None:
+    """Say what keeps a document from being the answer to a probe; None if nothing does."""
+    if not isinstance(document, dict) or document.get("outcome") not in ("succeeded", "failed"):
+        return "it has no outcome"
+    if not isinstance(document.get("error"), _OBJECT_OR_NULL):
+        return "its error is no object"
+    took = document.get("elapsed_s")
+    if took is not None and (isinstance(took, bool) or not isinstance(took, (int, float)) or took < 0):
+        return "its elapsed_s is no time"
+    texts = [document.get("boot_id"), *((document.get("error") or {}).get(name) for name in ("code", "class"))]
+    if not all(text is None or (isinstance(text, str) and text == one_line(text)) for text in texts):
+        return "a name in it is no short text"
+    return None
 
 
 def status_defects(document: Any) -> list[str]:
@@ -109,15 +144,31 @@ def status_defects(document: Any) -> list[str]:
     for name, fields in _NESTED_FIELDS.items():
         if isinstance(document.get(name), dict):
             found += _misfits(name + ".", document[name], fields)
+    found = found or _extras(document)
     if not found and document["state"] not in _STATES_WITHOUT_COUNTS:
         nulls = [name for name in ("tasks", "totals") if document[name] is None]
         found += [f"{name} is null in state {document['state']}" for name in nulls]
     return found
 
 
+def _whole(text: str) -> int:
+    # Its digits first: to read a million of them takes long.
+    if len(text) > len(str(_LARGEST)) or not -_LARGEST < int(text) < _LARGEST:
+        raise ValueError("a number beyond all bounds")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no number")
+    return value
+
+
 def _decode(path: str, answer: Answer) -> Json:
     try:
-        document = json.loads(answer.body.decode("utf-8"))
+        document = json.loads(answer.body.decode("utf-8"), parse_constant=_finite, parse_float=_finite,
+                              parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise Foreign(
             f"'{path}' is no worker: its answer (HTTP status {answer.status}) is not JSON"
@@ -201,6 +252,7 @@ class WorkerClient:
         if timeout is None:
             timeout = float(body.get("timeout_s", 90)) + self.timeout
         document = self.call("POST", "/v1/probe", body, timeout)[1]
-        if document is None or document.get("outcome") not in ("succeeded", "failed"):
-            raise Foreign(f"'{self.socket_path}' answers a probe, but not as this API says")
+        defect = probe_defect(document)
+        if document is None or defect:
+            raise Foreign(f"'{self.socket_path}' answers a probe, but not as this API says: {defect}")
         return document

@@ -19,15 +19,14 @@ from ansible_collections.solver.fleet.plugins.module_utils._client import (
     Hung,
     NoSocket,
     WorkerClient,
-    WorkerError,
 )
 from ansible_collections.solver.fleet.plugins.module_utils._drain_clock import DrainClock
-from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock, remaining_of
-from ansible_collections.solver.fleet.plugins.module_utils._wait import SHORTEST_ROUND_S, Clock, Span
+from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._result import LEASE_S, finding_of, host_clock, remaining_of
+from ansible_collections.solver.fleet.plugins.module_utils._wait import SHORTEST_ROUND_S, SLICE_S, Clock, Span
 
 Json = Dict[str, Any]
 
-MAX_SLICE_S = 25.0
 # After the deadline a hand-over may take this long: it only waits for the in.php calls on the wire.
 HANDOVER_EXTRA_S = 30.0
 # A worker that crashes while it drains comes back held; so long may that take before we call it gone.
@@ -45,12 +44,12 @@ class DrainOptions(NamedTuple):
     mode: str = "complete"
     timeout: float = 120.0
     grace: float = 5.0
-    lease: float = 900.0
+    lease: float = LEASE_S
     on_expire: str | None = None
     on_timeout: str = "return_to_service"
     accept_loss: bool = False
     steal: bool = False
-    wait_slice: float = MAX_SLICE_S
+    wait_slice: float = SLICE_S
     absent_ok: bool = False
 
 
@@ -58,7 +57,7 @@ def option_defect(options: DrainOptions) -> str | None:
     """Say which option makes no sense, and what would; None if all do."""
     checks = (
         (not options.owner.strip(), "owner is empty: give the id of the rollout"),
-        (not 0 <= options.wait_slice <= MAX_SLICE_S, "wait_slice must be from 0 to 25 seconds"),
+        (not 0 <= options.wait_slice <= SLICE_S, "wait_slice must be from 0 to 25 seconds"),
         (not 5 <= options.lease <= 86400, "lease must be from 5 to 86400 seconds"),
         (not 0 <= options.grace <= 86400, "grace must be from 0 to 86400 seconds"),
         (not 0 < options.timeout <= 86400, "timeout must be more than 0 and at most 86400 seconds"),
@@ -193,10 +192,10 @@ def foreign_drain(holder: Json) -> WorkerError:
     details = {name: holder.get(name) for name in ("owner", "reason", "lease_expires_at")}
     reason = f" ({details['reason']})" if details["reason"] else ""
     return WorkerError(
+        "foreign_drain",
         f"it is drained by '{details['owner']}'{reason} until {details['lease_expires_at']};"
         " wait for that, or set steal=true to take the drain over",
-        code="foreign_drain",
-        details=details,
+        details,
     )
 
 
@@ -205,15 +204,15 @@ def loss_of(status: Json, owner: str) -> WorkerError | None:
     if status["state"] == "failed":
         cause = status.get("failure") or {}
         return WorkerError(
+            "worker_failed",
             f"it has failed: {cause.get('message') or cause.get('code') or 'no cause given'}",
-            code="worker_failed",
-            details={"failure": cause},
+            {"failure": cause},
         )
     if status["state"] in ("stopping", "starting", "recovering") or drain_of(status, owner):
         return None
     if status.get("drain"):
         return foreign_drain(status["drain"])
-    return WorkerError("the drain was ended by somebody else, or its lease ran out", code="drain_lost")
+    return WorkerError("drain_lost", "the drain was ended by somebody else, or its lease ran out")
 
 
 class DrainFlow:
@@ -257,7 +256,7 @@ class DrainFlow:
 
     def _slice(self) -> float:
         # Never longer than half a lease: it must not run out while we wait.
-        return min(self.options.wait_slice, MAX_SLICE_S, self.options.lease / 2)
+        return min(self.options.wait_slice, SLICE_S, self.options.lease / 2)
 
     # --- what both states share ---
 
@@ -345,7 +344,7 @@ class DrainFlow:
         """Our own drain or None; refuses what must not be drained, before anything is touched."""
         lack = missing_feature(self.options, status)
         if lack:
-            raise WorkerError(lack, code="feature_missing")
+            raise WorkerError("feature_missing", lack)
         foreign = foreign_drain_of(status, self.options.owner)
         if foreign and not self.options.steal:
             raise foreign_drain(foreign)
@@ -369,6 +368,8 @@ class DrainFlow:
             self.result["open_at_drain"] = (status.get("tasks") or {}).get("open")
             self.result["changed"] = True
             self.began.begin(status.get("drain"))
+        else:
+            self.began.adopt(status.get("drain"))
         told = (status.get("drain") or {}).get("open_at_start")
         if told is not None:  # so that a later call of the same drain can tell as well
             self.result["open_at_drain"] = told
@@ -450,10 +451,10 @@ class DrainFlow:
         self._give_back()
         after = "it serves again" if self.result["gave_back"] else "it was not given back"
         return WorkerError(
+            "drain_timeout",
             f"{remaining.get('open')} tasks were still open after {waited:.0f} s; {after}; raise timeout"
             " (solver_drain_timeout), or let on_timeout=handover pass them to the next process",
-            code="drain_timeout",
-            details={
+            {
                 "remaining": remaining,
                 "elapsed_s": round(waited, 3),
                 "timeout_s": self.options.timeout,
@@ -526,8 +527,8 @@ class DrainFlow:
     def _still_held(self) -> WorkerError:
         status = self.status or {}
         return WorkerError(
+            "not_running",
             f"it is {status.get('state')} and does not serve after {self.span.elapsed():.0f} s;"
             " verify it with solve_check, and look into its log",
-            code="not_running",
-            details={"state": status.get("state"), "drain": status.get("drain")},
+            {"state": status.get("state"), "drain": status.get("drain")},
         )

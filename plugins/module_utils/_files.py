@@ -18,9 +18,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import Any, Callable, Dict, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
-Json = Dict[str, Any]
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
+
 # Of a command's output this much is ever read, and this many lines are shown.
 OUTPUT_BYTES = 65536
 TAIL_LINES = 15
@@ -31,19 +32,6 @@ _USERINFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
 _LEAKING_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "__PYVENV_LAUNCHER__", "VIRTUAL_ENV")
 
 
-class StepError(Exception):
-    """A step that cannot be done. The message names the option that mends it, the code is stable."""
-
-    def __init__(self, code: str, message: str, details: Json | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.details: Json = details or {}
-
-    def failure(self) -> Json:
-        return {"code": self.code, "message": self.message, "details": self.details}
-
-
 def mask(text: str, secrets: Sequence[str] = ()) -> str:
     """Blank credentials of URLs, and the given secrets, out of a text."""
     for secret in secrets:
@@ -52,12 +40,12 @@ def mask(text: str, secrets: Sequence[str] = ()) -> str:
     return _USERINFO.sub("********@", text)
 
 
-def hide_credentials(module: Any, urls: Sequence[str | None]) -> None:
+def hide_credentials(hide: Callable[[str], Any], urls: Sequence[str | None]) -> None:
     """Have a module blank the passwords of these addresses in all that it returns, its arguments included."""
     for url in urls:
         for found in _USERINFO.findall(url or ""):
-            module.no_log_values.add(found[:-1])
-            module.no_log_values.add(found[:-1].split(":", 1)[-1])
+            hide(found[:-1])
+            hide(found[:-1].split(":", 1)[-1])
 
 
 def tail(text: str, lines: int = TAIL_LINES, width: int = 400) -> list[str]:

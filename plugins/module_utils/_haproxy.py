@@ -12,19 +12,16 @@ import socket
 import time
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import FleetError
+
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 # Columns of "show stat", https://docs.haproxy.org/2.6/management.html#9.1
 _COUNTS = {"scur": "sessions", "stot": "sessions_total", "weight": "weight", "wretr": "retries",
            "wredis": "redispatches", "econ": "connect_errors", "eresp": "response_errors", "hrsp_5xx": "answers_5xx"}
 
 
-class RouterError(Exception):
-    """HAProxy could not be asked; C(code) is stable, C(message) is for people."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
+class RouterError(FleetError):
+    """HAProxy could not be asked."""
 
 
 def ask(path: str, command: str, timeout: float) -> str:

@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Dict, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.module_utils._check import CheckError, form_fields
-from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError
 from ansible_collections.solver.fleet.plugins.module_utils._wait import Clock
 
 Json = Dict[str, Any]
@@ -58,13 +58,13 @@ def read_key(path: str) -> str:
     except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or "it is not text"
         raise WorkerError(
+            "bad_api_key_file",
             f"reading api_key_file '{path}': {cause}; set api_key_file to a readable file with the key",
-            code="bad_api_key_file",
         ) from None
     if not key or not key.isprintable() or " " in key:
         raise WorkerError(
+            "bad_api_key_file",
             f"reading api_key_file '{path}': it holds no key; put the key, alone, into it",
-            code="bad_api_key_file",
         )
     return key
 
@@ -124,23 +124,24 @@ class Provider:
             raise CheckError(
                 "provider_unreachable",
                 f"calling {name} at provider_url '{self._access.url}' failed ({type(error).__name__})",
-                "network",
+                fault="network",
             ) from None
 
     def _read(self, name: str, answer: Any) -> tuple[bool, str]:
         raw = answer.raw.read(ANSWER_BYTES, decode_content=True)
         if answer.status_code != 200:
-            raise CheckError("provider_answer", f"{name} answered with HTTP status {answer.status_code}", "provider")
+            text = f"{name} answered with HTTP status {answer.status_code}"
+            raise CheckError("provider_answer", text, fault="provider")
         return parse_answer(name, raw)
 
     def balance(self) -> Decimal:
         ok, text = self._call("res.php", {"action": "getbalance"})
         if not ok:
-            raise CheckError("balance_failed", f"getbalance answered {text}", fault_of(text), {"code": text})
+            raise CheckError("balance_failed", f"getbalance answered {text}", {"code": text}, fault=fault_of(text))
         try:
             return Decimal(text)
         except InvalidOperation:
-            raise CheckError("provider_answer", "getbalance answered no amount", "provider") from None
+            raise CheckError("provider_answer", "getbalance answered no amount", fault="provider") from None
 
     def solve(self, task: Json | None, expect: str | None) -> float:
         """Solve one task directly; the seconds that it took."""
@@ -149,11 +150,11 @@ class Provider:
         began = self._clock.now()
         ok, text = self._call("in.php", fields)
         if not ok:
-            raise CheckError("provider_refused", f"in.php answered {text}", fault_of(text), {"code": text})
+            raise CheckError("provider_refused", f"in.php answered {text}", {"code": text}, fault=fault_of(text))
         first = FIRST_POLL_S.get(str(fields.get("method")), FIRST_POLL_TOKEN_S)
         answer = self._poll(text, began, first)
         if expect is not None and answer.strip().casefold() != expect.casefold():
-            raise CheckError("wrong_answer", "the direct solve gave another answer than expected", "provider")
+            raise CheckError("wrong_answer", "the direct solve gave another answer than expected", fault="provider")
         return self._clock.now() - began
 
     def _poll(self, provider_id: str, began: float, pause: float) -> str:
@@ -163,14 +164,14 @@ class Provider:
                 raise CheckError(
                     "provider_timeout",
                     f"the direct solve took more than {self._access.timeout:g} s (probe_timeout)",
-                    "provider",
+                    fault="provider",
                 )
             self._clock.sleep(min(pause, left))
             ok, text = self._call("res.php", {"action": "get", "id": provider_id})
             if ok:
                 return text
             if text != "CAPCHA_NOT_READY":
-                raise CheckError("provider_failed", f"res.php answered {text}", fault_of(text), {"code": text})
+                raise CheckError("provider_failed", f"res.php answered {text}", {"code": text}, fault=fault_of(text))
             pause = POLL_S
 
 
@@ -188,7 +189,7 @@ def parse_answer(name: str, raw: bytes) -> tuple[bool, str]:
         return True, text[3:]
     if document is None and text and len(text) <= 60 and text.isprintable() and "<" not in text:
         return text.replace(".", "", 1).isdigit(), text
-    raise CheckError("provider_answer", f"{name} answered something that is not of its protocol", "provider")
+    raise CheckError("provider_answer", f"{name} answered something that is not of its protocol", fault="provider")
 
 
 def enough(balance: Decimal, minimum: float) -> CheckError | None:
@@ -197,6 +198,6 @@ def enough(balance: Decimal, minimum: float) -> CheckError | None:
     return CheckError(
         "low_balance",
         f"the balance is {balance}, below min_balance {minimum:g}",
-        "account",
         {"balance": str(balance), "min_balance": minimum},
+        fault="account",
     )

@@ -8,16 +8,25 @@ Here are the decisions, from a record to a record. How it lies on the disk is in
 
 from __future__ import annotations
 
-import math
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import Any, Mapping, NamedTuple
 
-from ansible_collections.solver.fleet.plugins.module_utils._files import Json, StepError
-from ansible_collections.solver.fleet.plugins.module_utils._result import elapsed_since, host_clock
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, one_line
+from ansible_collections.solver.fleet.plugins.module_utils._result import LONGEST_S, elapsed_since, host_clock
 
 SCHEMA = "solver.rollout/1"
 FOLDER = "rollout"
 KEEP_SUPERSEDED = 5
+# So long is a lock held that nobody renews.
+TTL_S = 1800.0
+# What can be done about a lock that somebody else holds.
+WAIT_OR_STEAL = ("wait for it (solver_lock_wait), or, when it is known to be dead, set solver_lock_steal: true with a "
+                 "solver_reason")
+# Whose lock it is may name all workers of a fleet.
+_WORDS_CHARS = 20000
+_NAME_CHARS = 500
+# A century: no clock of a machine has gone on for longer.
+_LONGEST_UPTIME_S = 3.2e9
 # With any other verdict, or another end of the worker itself, a rollout may have left it in its drain, which its
 # successor must know as its own.
 _LEFT_NOTHING = ("completed", "rolled_back")
@@ -48,7 +57,7 @@ class Claim(NamedTuple):
     job: str | None = None
     user: str | None = None
     controller: Json | None = None
-    ttl: float = 1800.0
+    ttl: float = TTL_S
     dead_runs: tuple[str, ...] = ()
     steal: bool = False
     expected_seq: int | None = None
@@ -69,28 +78,42 @@ def defect(document: Any) -> str | None:
     for name, kind in (("rollout", dict), ("lock", dict), ("request", dict), ("roster", list), ("superseded", list)):
         if document.get(name) is not None and not isinstance(document[name], kind):
             return f"its {name} is no {'object' if kind is dict else 'list'}"
-    if document.get("rollout") and not document["rollout"].get("id"):
+    return _names_defect(document) or (_lock_defect(document["lock"]) if document.get("lock") else None)
+
+
+def _names_defect(document: Json) -> str | None:
+    if document.get("rollout") and not _is_name(document["rollout"].get("id")):
         return "its rollout has no id"
-    return _lock_defect(document["lock"]) if document.get("lock") else None
+    if not all(_is_name(name) for name in document.get("roster") or []):
+        return "its roster holds what is no name"
+    if not all(isinstance(old, dict) and _is_name(old.get("id")) for old in document.get("superseded") or []):
+        return "its superseded holds what is no rollout"
+    return None
 
 
 def _lock_defect(lock: Json) -> str | None:
-    if not isinstance(lock.get("run_id"), str) or not lock["run_id"]:
+    if not _is_name(lock.get("run_id")):
         return "its lock has no run_id"
     ttl, clock = lock.get("ttl_s"), lock.get("renewed_clock") or {}
-    if not _is_number(ttl) or _seconds(lock.get("renewed_at")) is None:
+    if not _is_seconds(ttl, LONGEST_S) or _seconds(lock.get("renewed_at")) is None:
         return "its lock does not say when it ends"
-    if not isinstance(clock, dict) or (clock.get("host_boot_id") and not _is_number(clock.get("uptime_s"))):
+    if not isinstance(clock, dict):
+        return "its lock does not say when it was renewed"
+    if clock.get("host_boot_id") and not _is_seconds(clock.get("uptime_s"), _LONGEST_UPTIME_S):
         return "its lock does not say when it was renewed"
     return None if isinstance(lock.get("controller") or {}, dict) else "its lock names no controller"
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _NAME_CHARS and value.isprintable()
+
+
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _is_seconds(value: Any, most: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < most
 
 
 def lock_state(record: Json | None, at: Now) -> str:
@@ -101,7 +124,7 @@ def lock_state(record: Json | None, at: Now) -> str:
     return "expired" if lock_age(lock, at) > float(lock.get("ttl_s") or 0) else "held"
 
 
-def lock_age(lock: Json, at: Now) -> float:
+def lock_age(lock: Mapping[str, Any], at: Now) -> float:
     """Seconds since the last renewal: by the steady clock within one boot of the host, else by the wall."""
     renewed = lock.get("renewed_clock") or {}
     if renewed.get("host_boot_id") and renewed["host_boot_id"] == at.clock.get("host_boot_id"):
@@ -133,18 +156,17 @@ def refusal(record: Json, claim: Claim, at: Now) -> StepError | None:
     free = lock_state(record, at) != "held" or claim.steal
     if free or ours or lock["run_id"] in claim.dead_runs:
         return None
-    remedy = "known to be dead, set solver_lock_steal: true with a solver_reason"
-    text = f"locking the worker: {in_words(lock, at)}; wait for it (solver_lock_wait), or, when it is {remedy}"
-    return StepError("held", text, {"holder": lock})
+    return StepError("held", f"locking the worker: {in_words(lock, at)}; {WAIT_OR_STEAL}", {"holder": lock})
 
 
-def in_words(lock: Json, at: Now) -> str:
-    """Say who holds a lock."""
+def in_words(lock: Mapping[str, Any], at: Now | None = None, what: str = "it") -> str:
+    """Say who holds a lock, of WHAT. Without a reading of its host's clock, when it was renewed by the wall."""
     host = (lock.get("controller") or {}).get("host")
     who = f"AWX job {lock['job']}" if lock.get("job") else f"{lock.get('user') or '?'} on {host or '?'}"
     reason = f" ({lock['reason']})" if lock.get("reason") else ""
-    return (f"rollout {lock.get('rollout_id')} of {who}{reason} holds it since {lock.get('acquired_at')}, "
-            f"renewed {lock_age(lock, at):.0f} s ago")
+    seen = f"renewed {lock_age(lock, at):.0f} s ago" if at else f"last seen {lock.get('renewed_at')}"
+    return one_line(f"rollout {lock.get('rollout_id')} of {who}{reason} holds {what} since "
+                    f"{lock.get('acquired_at')}, {seen}", _WORDS_CHARS)
 
 
 def held(record: Json, claim: Claim, at: Now) -> Json:

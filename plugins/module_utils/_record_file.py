@@ -18,7 +18,8 @@ import re
 import time
 from typing import Callable, Iterator
 
-from ansible_collections.solver.fleet.plugins.module_utils._files import FULL, Json, StepError, write_file
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
+from ansible_collections.solver.fleet.plugins.module_utils._files import FULL, write_file
 from ansible_collections.solver.fleet.plugins.module_utils._record import (
     FOLDER,
     Now,

@@ -19,9 +19,8 @@ import os
 import re
 from typing import Any, Iterable, NamedTuple, Sequence
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
-    Json,
-    StepError,
     read_json,
     read_link,
     remove_tree,
@@ -32,10 +31,6 @@ SCHEMA = "solver.release/1"
 MARKER = ".complete"
 PROGRAM = "solver-worker"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
-
-
-class ReleaseError(StepError):
-    """A release that cannot be staged, switched to or removed."""
 
 
 class Package(NamedTuple):
@@ -112,7 +107,7 @@ class Base:
 
     def release(self, name: str) -> str:
         if not _ID.match(name):
-            raise ReleaseError(
+            raise StepError(
                 "no_release",
                 f"looking for release '{name}': it is no release id; correct release",
                 {"release": name},

@@ -16,9 +16,8 @@ import time
 from datetime import datetime, timezone
 from typing import Iterator, NamedTuple
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
-    Json,
-    StepError,
     as_user,
     clean_environment,
     existing_parent,
@@ -44,7 +43,6 @@ from ansible_collections.solver.fleet.plugins.module_utils._release import (
     Base,
     Content,
     Package,
-    ReleaseError,
     config_digest,
     data_address,
     needed_releases,
@@ -105,7 +103,7 @@ class Target(NamedTuple):
 def _check_digest(path: str, wanted: str | None) -> str:
     found = sha256_file(path)
     if wanted and found != wanted.lower():
-        raise ReleaseError(
+        raise StepError(
             "wrong_digest",
             f"reading '{path}': its sha256 is {found}, not {wanted.lower()}; correct sha256 or package",
             {"expected": wanted.lower(), "found": found, "option": "sha256"},
@@ -115,7 +113,7 @@ def _check_digest(path: str, wanted: str | None) -> str:
 
 def _check_version(wheel: Wheel, wanted: str | None) -> None:
     if wanted and wheel.version != wanted:
-        raise ReleaseError(
+        raise StepError(
             "version_mismatch",
             f"reading '{wheel.path}': it is version {wheel.version}, not {wanted}; correct version or package",
             {"expected": wanted, "found": wheel.version, "option": "version"},
@@ -150,7 +148,7 @@ class Packages:
         current = release_name(read_links(self.target.worker_dir).current)
         found = self.base.metadata(current) if current else None
         if found is None:
-            raise ReleaseError(
+            raise StepError(
                 "no_version",
                 f"staging a release of {self.target.worker_name}: it has no release yet whose package it could "
                 "keep; set solver_version, or package",
@@ -161,7 +159,7 @@ class Packages:
     def _of_requirement(self, text: str) -> str:
         split = split_requirement(text)
         if split is None:
-            raise ReleaseError(
+            raise StepError(
                 "bad_requirement",
                 f"reading package '{mask(text)}': it is neither the path of a wheel nor a requirement such as "
                 f"{PROGRAM}==1.3.0; correct package",
@@ -169,7 +167,7 @@ class Packages:
             )
         name, version = split[0], split[1] or self.target.version
         if version is None:
-            raise ReleaseError(
+            raise StepError(
                 "no_version",
                 f"reading package '{text}': it names no version; set solver_version, or write {text}==1.3.0",
                 {"option": "version"},
@@ -183,7 +181,7 @@ class Packages:
         if len(paths) != 1:
             there = ", ".join(versions) or "none"
             cause = f"it has more than one wheel of it ({len(paths)})" if paths else f"it has {there}"
-            raise ReleaseError(
+            raise StepError(
                 "unknown_version" if not paths else "ambiguous_package",
                 f"looking for {name} {version} in the wheelhouse '{folder}': {cause}; "
                 "set solver_version to one of these, or add it to the wheelhouse",
@@ -260,7 +258,7 @@ def _read_secret(name: str, path: str) -> bytes:
         with open(path, "rb") as stream:
             return stream.read(SECRET_BYTES)
     except OSError as error:
-        raise ReleaseError(
+        raise StepError(
             "bad_credential",
             f"reading the {name} '{path}': {error.strerror}; correct solver_{name}_file, or let provision.yml "
             f"bring it (solver_{name})",
@@ -281,7 +279,7 @@ def check_unit(content: Content, worker_dir: str, trial: str, timeout: float) ->
             command = ["systemd-analyze", "verify", "--man=no", path]
             status, out, err = run_command(command, min(timeout, CHECK_TIMEOUT_S))
         except OSError as error:
-            raise ReleaseError(
+            raise StepError(
                 "no_systemd",
                 f"checking the unit {name}: systemd-analyze does not start ({error.strerror}); "
                 "set solver_service_backend to what this host has",
@@ -289,7 +287,7 @@ def check_unit(content: Content, worker_dir: str, trial: str, timeout: float) ->
             ) from error
     if status != 0:
         lines = tail(out + "\n" + err)
-        raise ReleaseError(
+        raise StepError(
             "unit_refused",
             f"checking the unit {name}: systemd refuses it: {(lines or ['no output'])[-1]}; correct solver_unit",
             {"status": status, "output": lines, "option": "unit"},
@@ -310,7 +308,7 @@ def try_release(path: str, version: str, content: Content, timeout: float, run_a
                 [*as_user(run_as), *command], min(timeout, CHECK_TIMEOUT_S), clean_environment(extra)
             )
     except OSError as error:
-        raise ReleaseError(
+        raise StepError(
             "release_invalid",
             f"{doing}: its program '{PROGRAM}' does not start ({error.strerror}); correct package",
             {"option": "package"},
@@ -332,20 +330,20 @@ def read_check(status: int | None, out: str, err: str, version: str) -> Json:
         lines = tail(out + "\n" + err)
         # A program that refuses its configuration says why on stderr.
         code, option = ("config_refused", "config") if status == 2 else ("release_invalid", "package")
-        raise ReleaseError(
+        raise StepError(
             code,
             f"{doing}: 'check' {ended}: {(lines or ['no output'])[-1]}; correct {option}",
             {"status": status, "output": lines, "option": option},
         )
     if answer.get("version") != version:
-        raise ReleaseError(
+        raise StepError(
             "version_mismatch",
             f"{doing}: the program says version {answer.get('version')}; correct package",
             {"expected": version, "found": answer.get("version"), "option": "package"},
         )
     if not answer["ok"] or status != 0:
         problems = [str(p)[:400] for p in answer.get("problems") or []][:10]
-        raise ReleaseError(
+        raise StepError(
             "config_refused",
             f"{doing}: 'check' refuses: {'; '.join(problems) or f'status {status}'}; correct config",
             {"status": status, "problems": problems, "journal": answer.get("journal"), "option": "config"},
@@ -394,7 +392,7 @@ class Stage:
 
     def _config(self) -> str:
         if self.target.config is None:
-            raise ReleaseError(
+            raise StepError(
                 "no_config", "staging a release: there is no configuration; set config", {"option": "config"}
             )
         return self.target.config
@@ -456,7 +454,7 @@ class Stage:
             return
         free = free_mb(self.base.path)
         if free < self.target.min_free_mb:
-            raise ReleaseError(
+            raise StepError(
                 "no_space",
                 f"staging a release: {free} MB are free at '{existing_parent(self.base.path)}', "
                 f"{self.target.min_free_mb} MB are needed; make room, or lower min_free_mb",
@@ -465,7 +463,7 @@ class Stage:
 
     def _check_env_possible(self, package: Package) -> None:
         if package.path is None and not self.base.env_is_complete(package):
-            raise ReleaseError(
+            raise StepError(
                 "no_package",
                 f"staging a release with version {package.version}: its environment is gone; set package to its wheel",
                 {"option": "package"},
@@ -620,7 +618,7 @@ def remove_release(target: Target, name: str | None, check_mode: bool) -> Json:
         "previous": release_name(links.previous),
     }
     if name is not None and name in needed_releases(target.all_worker_dirs()):
-        raise ReleaseError(
+        raise StepError(
             "release_linked",
             f"removing release '{name}': a worker links it; switch that worker to another release first",
             {"release": name},
@@ -631,7 +629,7 @@ def remove_release(target: Target, name: str | None, check_mode: bool) -> Json:
     with _writing(base.path), locked(base.lock, target.timeout, "deploy_timeout"):
         if there and name is not None:
             if name in needed_releases(target.all_worker_dirs()):
-                raise ReleaseError("release_linked", f"removing release '{name}': a worker just linked it")
+                raise StepError("release_linked", f"removing release '{name}': a worker just linked it")
             if release_name(links.staged) == name:
                 os.unlink(os.path.join(target.worker_dir, "staged"))
             remove_tree(base.release(name))

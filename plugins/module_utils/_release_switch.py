@@ -10,19 +10,11 @@ import os
 import time
 from typing import Any, Callable, NamedTuple
 
-from ansible_collections.solver.fleet.plugins.module_utils._client import (
-    ApiProblem,
-    WorkerClient,
-    WorkerError,
-)
-from ansible_collections.solver.fleet.plugins.module_utils._files import Json, StepError, switch_link
-from ansible_collections.solver.fleet.plugins.module_utils._release import (
-    Base,
-    Links,
-    ReleaseError,
-    read_links,
-    release_name,
-)
+from ansible_collections.solver.fleet.plugins.module_utils._client import ApiProblem, WorkerClient
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._files import switch_link
+from ansible_collections.solver.fleet.plugins.module_utils._release import Base, Links, read_links, release_name
+from ansible_collections.solver.fleet.plugins.module_utils._result import LEASE_S
 from ansible_collections.solver.fleet.plugins.module_utils._service import Service, ServiceState
 
 # Without an answer on the socket, a service that runs for so long counts as restarted.
@@ -45,7 +37,7 @@ class Move(NamedTuple):
     previous: bool = False
     restart: bool = True
     owner: str | None = None
-    lease_s: float = 900.0
+    lease_s: float = LEASE_S
     force_restart: bool = False
     restart_timeout: float = 30.0
 
@@ -80,7 +72,7 @@ def look(client: WorkerClient, wait: float = 0, until: tuple[str, ...] = ()) -> 
 def release_to_switch_to(move: Move, links: Links, base: Base) -> str:
     """The directory of the release that the move names."""
     if not move.previous and not move.release:
-        raise ReleaseError(
+        raise StepError(
             "no_release",
             f"switching worker {move.worker_name}: no release is named; set release, or previous to true",
             {"option": "release"},
@@ -88,7 +80,7 @@ def release_to_switch_to(move: Move, links: Links, base: Base) -> str:
     if move.release:
         return base.release(move.release)
     if links.previous is None or links.previous == links.current:
-        raise ReleaseError(
+        raise StepError(
             "no_previous",
             f"reverting worker {move.worker_name}: it has no previous release; name one in release",
             {"current": release_name(links.current), "option": "release"},
@@ -112,25 +104,26 @@ def needs_drain(move: Move, seen: Seen) -> bool:
     remedy = "set force_restart to restart it nevertheless"
     if seen.finding not in ("answers", "hung"):
         remedy = "correct control_socket, or the rights of this user"
-    raise ReleaseError(
+    raise StepError(
         seen.state,
         f"switching worker {move.worker_name}: it is {seen.state}"
         f"{': ' + seen.message if seen.message else ''}; {remedy}",
         {"finding": seen.finding, "state": seen.state},
+        cause="drain",
     )
 
 
 def check_drain(move: Move, drain: Json | None) -> None:
     """Only the one who holds the worker may touch it."""
     if drain is None:
-        raise ReleaseError(
+        raise StepError(
             "lease_lost",
             f"switching worker {move.worker_name}: it is not drained, or the lease of the drain expired; "
             "drain it first, with a longer lease (solver_drain_lease)",
             {"owner": move.owner},
         )
     if drain.get("owner") != move.owner:
-        raise ReleaseError(
+        raise StepError(
             "foreign_drain",
             f"switching worker {move.worker_name}: '{drain.get('owner')}' holds its drain, not '{move.owner}'; "
             "wait for that owner, or take the drain over with worker_drain and steal",
@@ -141,7 +134,7 @@ def check_drain(move: Move, drain: Json | None) -> None:
 def check_safe(move: Move, status: Json) -> None:
     if status["safe_to_stop"] or move.force_restart:
         return
-    raise ReleaseError(
+    raise StepError(
         "not_safe_to_stop",
         f"switching worker {move.worker_name}: it is {status['state']} and not safe to stop; "
         "wait for its drain, or set force_restart to accept the loss",
@@ -193,7 +186,7 @@ class Switch:
 
     def run(self, check_mode: bool) -> Json:
         if self.move.restart and self.service is None:
-            raise ReleaseError(
+            raise StepError(
                 "no_service",
                 f"restarting worker {self.move.worker_name}: no service is named; set service, or restart to false",
                 {"option": "service"},
@@ -240,7 +233,7 @@ class Switch:
     def _check_release(self, name: str) -> None:
         if self.base.is_runnable(name):
             return
-        raise ReleaseError(
+        raise StepError(
             "no_release",
             f"switching worker {self.move.worker_name} to '{name}': there is no such complete release at "
             f"'{self.base.releases}'; stage it first",
@@ -329,14 +322,14 @@ class Switch:
             if outcome == "done":
                 return
             if outcome == "failed":
-                raise ReleaseError(
+                raise StepError(
                     "service_failed",
                     f"restarting worker {self.move.worker_name}: its service is {state.state} ({state.detail}); "
                     "the details show the end of its log",
                     {"service": state.record()},
                 )
             if elapsed >= self.move.restart_timeout:
-                raise ReleaseError(
+                raise StepError(
                     "restart_timeout",
                     f"restarting worker {self.move.worker_name}: after {self.move.restart_timeout:g} s its service is "
                     f"{state.state} and the worker {now.state}; see its log, or raise restart_timeout",

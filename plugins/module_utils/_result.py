@@ -5,12 +5,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.module_utils._socket import Finding, WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._socket import Finding
 
 HOST_BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+
+# What an option may hold in seconds, and a record: 11 days. Also what no number is bounded by is below it.
+LONGEST_S = 1e6
+# How long a drain, and what renews it, lasts without a renewal.
+LEASE_S = 900.0
 
 # Findings name what is at the socket; for people each also says in words what to do (in the message itself).
 FINDINGS = ("stopped", "dead", "denied", "hung", "foreign")
@@ -25,28 +32,12 @@ def control_argument_spec() -> dict[str, Any]:
 
 
 def positive(params: dict[str, Any], *names: str) -> None:
-    """Refuse durations that cannot be waited for, naming the option."""
+    """Refuse durations that cannot be waited for, naming the option; no number at all is one of them."""
     for name in names:
         value = params.get(name)
-        if value is not None and not 0 < value < 1e6:
-            raise WorkerError(
-                f"{name} must be a positive number of seconds, got {value:g}", code="bad_option"
-            )
-
-
-def failure(code: str, message: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The machine-readable side of a failure; msg says the same to people."""
-    return {"code": code, "message": message, "details": details or {}}
-
-
-def failure_of(error: Any) -> dict[str, Any]:
-    return failure(error.code, error.message, error.details)
-
-
-def exit_failed(module: Any, doing: str, error: Any, result: dict[str, Any]) -> None:
-    """End a module with what it knows: progress is returned on failure as on success."""
-    result = dict(result, failure=failure_of(error))
-    module.fail_json(msg=f"{doing}: {error.message}", **result)
+        if value is not None and not 0 < value < LONGEST_S:
+            shown = f"{value:g}" if isinstance(value, float) else str(value)[:20]
+            raise WorkerError("bad_option", f"{name} must be a positive number of seconds, got {shown}")
 
 
 def finding_of(error: Finding) -> str:
@@ -78,9 +69,10 @@ def host_clock() -> dict[str, Any]:
 
 def elapsed_since(since: dict[str, Any] | None, now: dict[str, Any]) -> float:
     """Seconds from an earlier reading of host_clock to a later one; 0 where they cannot be compared."""
-    if not since or since.get("host_boot_id") != now["host_boot_id"]:
+    if not isinstance(since, dict) or since.get("host_boot_id") != now["host_boot_id"]:
         return 0.0
     try:
-        return max(0.0, float(now["uptime_s"]) - float(since["uptime_s"]))
-    except (KeyError, TypeError, ValueError):
+        passed = float(now["uptime_s"]) - float(since["uptime_s"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         return 0.0
+    return passed if 0 < passed < math.inf else 0.0

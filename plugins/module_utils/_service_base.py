@@ -10,7 +10,9 @@ import os
 import time
 from typing import Any, Callable, Dict, NamedTuple
 
-from ansible_collections.solver.fleet.plugins.module_utils._files import StepError, mask, tail
+from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError
+from ansible_collections.solver.fleet.plugins.module_utils._files import mask, tail
+from ansible_collections.solver.fleet.plugins.module_utils._result import LONGEST_S
 
 Settings = Dict[str, Any]
 # How long a service may take to stop, unless the setting says otherwise: stop_s of a worker and a reserve.
@@ -76,8 +78,14 @@ class Service:
         self.clock = clock
         self.sleep = sleep
         self.timeout = STOP_TIMEOUT_S
-        with contextlib.suppress(TypeError, ValueError):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
             self.timeout = float(settings.get("timeout") or STOP_TIMEOUT_S)
+        if not 0 < self.timeout < LONGEST_S:
+            raise ServiceError(
+                "bad_service",
+                f"reading service: {self.timeout:g} s cannot be waited for; correct service.timeout",
+                {"option": "service.timeout"},
+            )
 
     def start(self) -> None:
         """Begin to start; what becomes of it is for state() to say."""

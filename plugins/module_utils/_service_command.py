@@ -46,6 +46,7 @@ class CommandService(Service):
                 f"{verb}_failed",
                 f"running service.{verb} of '{self.name}': {error.strerror}; correct service.{verb}",
                 {"option": f"service.{verb}"},
+                cause="host",
             ) from error
         return status, mask(out + "\n" + err)
 

@@ -15,53 +15,51 @@ import stat
 import time
 from typing import Any, Callable, NamedTuple
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError
+
 # sun_path holds 108 bytes on Linux, and the last one is the terminating zero.
 MAX_SOCKET_PATH_BYTES = 107
 MAX_ANSWER_BYTES = 1024 * 1024
 _BACKLOG_RETRY_S = 0.05
 
 
-class WorkerError(Exception):
-    """Something kept us from getting a useful answer; C(code) is stable, C(message) is for people."""
+class _Named(WorkerError):  # noqa: N818  named after what it does
+    """An error whose class is its code."""
 
-    code = "worker_error"
+    named = "foreign"
 
-    def __init__(self, message: str, code: str | None = None, details: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.details: dict[str, Any] = details or {}
-        if code is not None:
-            self.code = code
+    def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
+        super().__init__(self.named, message, details)
 
 
-class BadSocketPath(WorkerError):  # noqa: N818  named after what is found
+class BadSocketPath(_Named):
     """The path itself can never be a control socket: a mistake in the settings."""
 
-    code = "bad_control_socket"
+    named = "bad_control_socket"
 
 
-class Finding(WorkerError):  # noqa: N818  named after what is found
+class Finding(_Named):
     """What a client finds where no worker answers properly."""
 
 
 class NoSocket(Finding):
-    code = "stopped"
+    named = "stopped"
 
 
 class DeadSocket(Finding):
-    code = "dead"
+    named = "dead"
 
 
 class AccessDenied(Finding):
-    code = "denied"
+    named = "denied"
 
 
 class Hung(Finding):
-    code = "hung"
+    named = "hung"
 
 
 class Foreign(Finding):
-    code = "foreign"
+    named = "foreign"
 
 
 class BrokenOff(Foreign):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 
+# So long one call of a module waits at most: whoever called it must hear from it, and may want to stop.
+SLICE_S = 25.0
 # A status that comes back at once must not make us spin.
 SHORTEST_ROUND_S = 0.2
 

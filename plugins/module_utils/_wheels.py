@@ -14,9 +14,8 @@ import zipfile
 from email.parser import HeaderParser
 from typing import Iterable, NamedTuple, Sequence
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
-    Json,
-    StepError,
     clean_environment,
     mask,
     read_json,

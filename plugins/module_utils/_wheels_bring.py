@@ -12,13 +12,8 @@ import tarfile
 import tempfile
 from typing import IO, Mapping, Sequence
 
-from ansible_collections.solver.fleet.plugins.module_utils._files import (
-    FULL,
-    StepError,
-    fsync_dir,
-    make_dirs,
-    sha256_file,
-)
+from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError
+from ansible_collections.solver.fleet.plugins.module_utils._files import FULL, fsync_dir, make_dirs, sha256_file
 from ansible_collections.solver.fleet.plugins.module_utils._wheels import split_file_name
 
 _BLOCK = 1 << 20

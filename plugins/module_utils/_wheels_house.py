@@ -14,9 +14,8 @@ import shutil
 import tempfile
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
-    Json,
-    StepError,
     fsync_dir,
     locked,
     make_dirs,

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollout_back
-short_description: Decide which workers are rolled back after an abort
+short_description: Decide which workers return to where they came from
 version_added: "1.0.0"
 author:
   - solver.fleet contributors (@solver-fleet)
 description:
   - >-
-    When the rollout was aborted because of its release, and C(solver_on_abort) is V(rollback), all workers that it
-    brought to another release return to where they came from.
+    After an abort for the sake of the release, all workers that this rollout updated; after any other end, those that
+    an interrupted run left in its drain.
   - >-
-    Whenever the gate closed, but for a lost lock, workers that an interrupted run left drained, and whose turn does
-    not come, return as well.
-  - >-
-    Runs on the controller alone.
+    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
 attributes:
@@ -37,28 +34,24 @@ attributes:
   action:
     description: Runs on the controller.
     support: full
-options: {}
+options:
+  ledger:
+    description: The ledger of the run, a folder on the controller.
+    type: path
+    required: true
 """
 
 EXAMPLES = r"""
 - name: Decide which workers return to where they came from
   solver.fleet.rollout_back:
-  run_once: true
+    ledger: "{{ solver_rollout.ledger }}"
+  register: solver_back
 """
 
 RETURN = r"""
-waves:
-  description: The workers to roll back, wave by wave.
+workers:
+  description: The workers that go back, in order.
   type: list
-  elements: list
-  returned: success
-pairs:
-  description: Which worker belongs to which group, for M(ansible.builtin.add_host).
-  type: list
-  elements: dict
-  returned: success
-ansible_facts:
-  description: The fact C(solver_back), of the shape of C(solver_plan).
-  type: dict
-  returned: success
+  elements: str
+  returned: always
 """

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollout_gate
-short_description: Decide whether a wave may begin
+short_description: Wait until a worker's turn may begin
 version_added: "1.0.0"
 author:
   - solver.fleet contributors (@solver-fleet)
 description:
   - >-
-    Asks every worker of the fleet at once how it is, and renews the rollout's lock in the same call.
+    Lets workers in by the order of the plan, one as soon as there is a place in the window. Whoever waits keeps the
+    view of the fleet fresh meanwhile, and renews the rollout's lock in the same calls.
   - >-
-    Closes when the lock was lost, somebody asked for a pause or an abort, the last wave was inconclusive, failed,
-    reverted, quarantined, unreachable and unknown workers of the whole fleet are more than
-    C(solver_max_fail_percentage) allows, or no worker became healthy for C(solver_progress_deadline).
+    Closes when the lock was lost, somebody asked for a pause or an abort, a turn was inconclusive, failed, reverted,
+    quarantined, unreachable and unknown workers of the whole fleet are more than C(solver_max_fail_percentage) allows,
+    or no worker became healthy for C(solver_progress_deadline).
   - >-
-    Waits, and says so, while fewer workers would serve than the fleet minus the window.
+    Waits, and says so, while fewer workers would serve than the fleet minus the window. Never fails: a closed gate must
+    not keep the verdict from being given.
   - >-
-    Never fails. A closed gate is for C(meta: end_host), so that the verdict is still given.
-  - >-
-    Runs on the controller alone.
+    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
 attributes:
@@ -42,50 +42,50 @@ attributes:
     description: Runs on the controller.
     support: full
 options:
-  back:
-    description: >-
-      Whether the wave is one of the rollback after an abort. It needs the lock, and keeps the floor and the
-      progress deadline; nothing else closes the gate. The fact is then C(solver_back_gate).
-    type: bool
-    default: false
+  ledger:
+    description: The ledger of the run, a folder on the controller.
+    type: path
+    required: true
+  worker:
+    description: The worker, by its inventory name.
+    type: str
+    required: true
+  part:
+    description: V(roll) for the rollout itself, V(back) for the way back after an abort.
+    type: str
+    choices: [roll, back]
+    default: roll
 """
 
 EXAMPLES = r"""
-- name: Ask whether the wave may begin
+- name: Wait until the worker may begin
   solver.fleet.rollout_gate:
-  run_once: true
-
-- name: Leave the workers of a wave that may not begin
-  ansible.builtin.meta: end_host
-  when: not solver_gate.open
+    ledger: "{{ solver_rollout.ledger }}"
+    worker: "{{ inventory_hostname }}"
+  register: solver_gate
 """
 
 RETURN = r"""
 open:
-  description: Whether the wave may begin.
+  description: Whether the turn may begin.
   type: bool
-  returned: success
+  returned: always
 cause:
   description: >-
-    Why not, in one word: V(lock), V(paused), V(operator), V(inconclusive), V(budget), V(floor),
-    V(progress) or V(hook).
+    Why not, in one word, V(lock), V(paused), V(operator), V(inconclusive), V(budget), V(floor), V(progress) or
+    V(hook).
   type: str
-  returned: success
+  returned: always
 reason:
   description: Why not.
   type: str
-  returned: success
-spent:
-  description: Workers that count against the budget.
-  type: list
-  elements: str
-  returned: success
-done:
-  description: How many workers have an outcome.
-  type: int
-  returned: success
-todo:
-  description: How many the plan has to update.
-  type: int
-  returned: success
+  returned: always
+begins_stage:
+  description: Whether it is the first turn of its stage.
+  type: bool
+  returned: always
+ends_stage:
+  description: Whether the stage ends because the gate is closed.
+  type: bool
+  returned: always
 """

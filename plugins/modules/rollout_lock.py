@@ -212,6 +212,12 @@ failure:
         V(no_space), V(bad_option).
       type: str
       returned: always
+    cause:
+      description:
+        - What it is blamed on, V(release), V(drain), V(host) or V(unknown).
+        - Always V(unknown) with the code V(crashed), a fault of the collection itself, which any call can meet.
+      type: str
+      returned: always
     message:
       description: The cause, and the option that mends it.
       type: str
@@ -223,208 +229,18 @@ failure:
 """
 
 import os
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.solver.fleet.plugins.module_utils._census import census
-from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerError
-from ansible_collections.solver.fleet.plugins.module_utils._files import Json, StepError
-from ansible_collections.solver.fleet.plugins.module_utils._record import (
-    Claim,
-    Now,
-    empty,
-    enrolled,
-    held,
-    in_words,
-    is_ours,
-    lock_state,
-    now,
-    refusal,
-    released,
-    renewed,
-    requested,
-)
-from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile
-from ansible_collections.solver.fleet.plugins.module_utils._result import failure_of, positive
-
-
-def argument_spec() -> dict[str, Any]:
-    return {
-        "worker_dir": {"type": "path", "required": True},
-        "state": {"type": "str", "choices": ["held", "renewed", "released", "requested", "enrolled"],
-                  "default": "held"},
-        "rollout_id": {"type": "str"},
-        "run_id": {"type": "str"},
-        "kind": {"type": "str", "choices": ["update", "rollback", "recover"], "default": "update"},
-        "target": {"type": "str"},
-        "from_version": {"type": "str"},
-        "from_release": {"type": "str"},
-        "to_version": {"type": "str"},
-        "to_release": {"type": "str"},
-        "reason": {"type": "str", "default": ""},
-        "job": {"type": "str"},
-        "user": {"type": "str"},
-        "controller": {"type": "dict"},
-        "ttl": {"type": "float", "default": 1800.0},
-        "dead_runs": {"type": "list", "elements": "str", "default": []},
-        "steal": {"type": "bool", "default": False},
-        "expected_seq": {"type": "int"},
-        "control_socket": {"type": "path"},
-        "control_timeout": {"type": "float", "default": 5.0},
-        "request": {"type": "str", "choices": ["pause", "abort", "none"], "default": "none"},
-        "by": {"type": "str", "default": ""},
-        "roster": {"type": "list", "elements": "str"},
-        "started_at": {"type": "str"},
-        "outcome": {"type": "str"},
-        "cause": {"type": "str"},
-        "outcome_reason": {"type": "str"},
-        "verdict": {"type": "dict"},
-        "history": {"type": "bool", "default": True},
-    }
-
-
-def claim_of(given: Json) -> Claim:
-    def release(prefix: str) -> Json | None:
-        name = given[f"{prefix}_release"]
-        return {"version": given[f"{prefix}_version"], "release": name} if name else None
-
-    return Claim(
-        rollout_id=given["rollout_id"], run_id=given["run_id"], kind=given["kind"], target=given["target"],
-        release_from=release("from"), release_to=release("to"), reason=given["reason"], job=given["job"],
-        user=given["user"], controller=given["controller"], ttl=given["ttl"],
-        dead_runs=tuple(given["dead_runs"]), steal=given["steal"], expected_seq=given["expected_seq"],
-        started_at=given["started_at"],
-    )
-
-
-class Run:
-    """One call: reads the record under the lock, decides, writes."""
-
-    def __init__(self, given: Json, check_mode: bool) -> None:
-        self.given = given
-        self.check_mode = check_mode
-        self.file = RecordFile(os.path.abspath(given["worker_dir"]))
-        self.before: Json | None = None
-        self.record: Json | None = None
-        self.result: Json = {}
-
-    def run(self) -> None:
-        positive(self.given, "ttl", "control_timeout")
-        if self.check_mode or (self.given["state"] not in ("held", "enrolled") and not self.file.exists()):
-            self._decide()
-            return
-        with self.file.guarded(exclusive=True):
-            self._decide()
-
-    def _decide(self) -> None:
-        self.before = self.record = self.file.read()
-        getattr(self, "_" + self.given["state"])(self.before or empty())
-
-    def _set(self, record: Json) -> None:
-        if not self.check_mode:
-            self.file.write(record)
-        self.record = record
-
-    def _held(self, record: Json) -> None:
-        claim = claim_of(self.given)
-        at = now()
-        refused = refusal(record, claim, at)
-        if refused:
-            raise refused
-        after = held(record, claim, at)
-        replaced = len(after["superseded"]) and after["superseded"] != record["superseded"]
-        self.result["superseded"] = after["superseded"][-1]["id"] if replaced else None
-        self._set(after)
-
-    def _renewed(self, record: Json) -> None:
-        if not is_ours(record, self.given["run_id"]):
-            holder = record["lock"]
-            who = in_words(holder, now()) if holder else "nobody holds it"
-            raise StepError("lock_lost", f"renewing the lock: it is no longer this run's, {who}", {"holder": holder})
-        became = {name: self.given[name] for name in ("outcome", "cause", "outcome_reason")}
-        self._set(renewed(record, self.given["ttl"], now(), became if became["outcome"] else None))
-
-    def _released(self, record: Json) -> None:
-        if not is_ours(record, self.given["run_id"]):
-            return
-        at = now()
-        verdict = self.given["verdict"]
-        end: Json = {}
-        problem: StepError | None = None
-        if verdict:
-            end = {"verdict": verdict.get("verdict")}
-            end.update({name: self.given[name] for name in ("outcome", "cause", "outcome_reason")})
-            problem = self._remember(verdict, at)
-        self._set(released(record, self.given["roster"], end, at))
-        if problem:
-            raise problem
-
-    def _remember(self, verdict: Json, at: Now) -> StepError | None:
-        """Keep the verdict. Where that cannot be written, the lock must be given back all the same."""
-        if self.given["history"] and not self.check_mode:
-            try:
-                self.file.append_history(verdict, at)
-            except StepError as error:
-                return error
-        return None
-
-    def _requested(self, record: Json) -> None:
-        what = self.given["request"]
-        if what != "none" and lock_state(record, now()) != "held":
-            raise StepError("no_rollout", f"asking for {what}: no rollout holds this worker", {})
-        if (record["request"] or {}).get("what", "none") != what:
-            self._set(requested(record, what, self.given["by"], self.given["reason"], now()))
-
-    def _enrolled(self, record: Json) -> None:
-        at = now()
-        if record["lock"] and lock_state(record, at) == "held":
-            text = f"enrolling the worker: {in_words(record['lock'], at)}; wait for it"
-            raise StepError("held", text, {"holder": record["lock"]})
-        after = enrolled(record, self.given["roster"])
-        if after != record:
-            self._set(after)
-
-    def finish(self) -> Json:
-        changed = self.record is not self.before and self.given["state"] != "renewed"
-        out = dict(
-            self.result, changed=changed, record=self.record, ours=is_ours(self.record, self.given["run_id"] or ""),
-            holder=(self.record or {}).get("lock"),
-            diff={"before": _shown(self.before), "after": _shown(self.record)})
-        if self.given["control_socket"]:
-            try:
-                out["census"] = census(self.given["control_socket"], self.given["control_timeout"])
-            except WorkerError as error:
-                out["census"] = {"finding": "foreign", "worker": None, "message": error.message}
-        return out
-
-
-def _shown(record: Json | None) -> Json:
-    lock, rollout = (record or {}).get("lock") or {}, (record or {}).get("rollout") or {}
-    return {"lock": lock.get("run_id"), "rollout": rollout.get("id"), "verdict": rollout.get("verdict"),
-            "request": ((record or {}).get("request") or {}).get("what")}
+from ansible_collections.solver.fleet.plugins.module_utils._job import leave
+from ansible_collections.solver.fleet.plugins.module_utils._job_lock import RULES, LockJob, argument_spec
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec=argument_spec(),
-        required_if=[
-            ("state", "held", ["rollout_id", "run_id"]),
-            ("state", "renewed", ["run_id"]),
-            ("state", "released", ["run_id"]),
-            ("state", "enrolled", ["roster"]),
-            ("steal", True, ["reason"]),
-        ],
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, **RULES)
     # The folder is kept from others; the worker's directory, if it is made here, is for the service's own user too.
     os.umask(0o022)
-    run = Run(module.params, module.check_mode)
-    try:
-        run.run()
-    except (StepError, WorkerError) as error:
-        module.fail_json(msg=error.message, failure=failure_of(error), **run.finish())
-    module.exit_json(**run.finish())
+    leave(module, LockJob(module.params, module.check_mode, module.no_log_values.add).run())
 
 
 if __name__ == "__main__":

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollout_plan
-short_description: Plan the waves of a rollout
+short_description: Plan a rollout, or refuse
 version_added: "1.0.0"
 author:
   - solver.fleet contributors (@solver-fleet)
 description:
   - >-
-    Turns the census (C(solver_census)) and the staged releases (C(solver_staged)) of all workers into a plan, or
-    refuses.
+    Decides what becomes of each worker, in which stages, and whom to lock. Refuses where a worker's census or staging
+    says no, where workers are missing, or where another rollout holds the fleet; names every reason at once.
   - >-
-    Workers that do not serve go first, then all go by name; their place in an inventory group says nothing.
-  - >-
-    Runs on the controller alone. The plan stands in the fact C(solver_plan).
+    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
 attributes:
@@ -36,33 +34,47 @@ attributes:
   action:
     description: Runs on the controller.
     support: full
-options: {}
+options:
+  ledger:
+    description: The ledger of the run, a folder on the controller.
+    type: path
+    required: true
+  staged:
+    description: Name of the variable that holds, for each worker, what staging said.
+    type: str
+    default: solver_staged
 """
 
 EXAMPLES = r"""
-- name: Plan the waves
+- name: Plan the rollout
   solver.fleet.rollout_plan:
-  run_once: true
-  register: solver_plan_result
+    ledger: "{{ solver_rollout.ledger }}"
+  register: solver_planned
 """
 
 RETURN = r"""
-plan:
-  description: The plan, with C(waves), C(order), C(window), C(floor), C(tolerated) and C(workers).
-  type: dict
-  returned: success
-pairs:
-  description: Which worker belongs to which wave group; for M(ansible.builtin.add_host).
-  type: list
-  elements: dict
-  returned: success
-msg:
-  description: The plan in lines for people.
-  type: list
-  elements: str
-  returned: success
-failure:
-  description: Why the plan was refused, in C(details.reasons).
-  type: dict
-  returned: failure
+refused:
+  description: Whether the rollout must not begin; C(msg) says why.
+  type: bool
+  returned: always
+again:
+  description: Whether another rollout came first, and the operator wants to wait for it.
+  type: bool
+  returned: refused
+todo:
+  description: How many workers will have a turn.
+  type: int
+  returned: planned
+rollout_id:
+  description: The rollout.
+  type: str
+  returned: planned
+kind:
+  description: What it is.
+  type: str
+  returned: planned
+target:
+  description: What it leads to.
+  type: str
+  returned: planned
 """

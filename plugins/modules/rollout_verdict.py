@@ -9,18 +9,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollout_verdict
-short_description: Give the verdict of a rollout
+short_description: Give the verdict of a rollout and its lock back
 version_added: "1.0.0"
 author:
   - solver.fleet contributors (@solver-fleet)
 description:
   - >-
-    Builds one JSON document from the plan and every outcome, writes it to C(solver_verdict_file) and shows it.
+    Looks at every worker once more and builds the verdict. Writes it to C(solver_verdict_file) and into the workers'
+    histories, and gives the lock back. In check mode the verdict is C(planned), and nothing but the file is written.
   - >-
-    The document is the same for every verdict, C(completed), C(incomplete), C(aborted), C(rolled_back),
-    C(rollback_failed), C(inconclusive), C(paused), C(planned), C(refused) or C(interrupted).
-  - >-
-    Runs on the controller alone.
+    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
 attributes:
@@ -36,28 +34,27 @@ attributes:
   action:
     description: Runs on the controller.
     support: full
-options: {}
+options:
+  ledger:
+    description: The ledger of the run, a folder on the controller.
+    type: path
+    required: true
 """
 
 EXAMPLES = r"""
-- name: Build the verdict
+- name: Give the verdict
   solver.fleet.rollout_verdict:
-  run_once: true
-  register: solver_verdict_result
+    ledger: "{{ solver_rollout.ledger }}"
+  register: solver_judged
 """
 
 RETURN = r"""
 verdict:
-  description: The document; docs/verdict.md describes it.
+  description: The document, as docs/verdict.md describes it.
   type: dict
-  returned: success
+  returned: always
 not_done:
-  description: For each worker that is not at the target, why.
+  description: For each worker that keeps the exit status from being 0, why.
   type: dict
-  returned: success
-msg:
-  description: The verdict in lines for people.
-  type: list
-  elements: str
-  returned: success
+  returned: always
 """

@@ -115,6 +115,12 @@ failure:
       description: V(no_socket), V(dead), V(denied), V(hung), V(broken), V(foreign) or V(no_backend).
       type: str
       returned: always
+    cause:
+      description:
+        - What it is blamed on, V(release), V(drain), V(host) or V(unknown).
+        - Always V(unknown) with the code V(crashed), a fault of the collection itself, which any call can meet.
+      type: str
+      returned: always
     message:
       description: The cause for people.
       type: str
@@ -126,7 +132,10 @@ failure:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.solver.fleet.plugins.module_utils._haproxy import RouterError, look
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json
+from ansible_collections.solver.fleet.plugins.module_utils._haproxy import look
+from ansible_collections.solver.fleet.plugins.module_utils._job import attempt, leave
+from ansible_collections.solver.fleet.plugins.module_utils._result import positive
 
 
 def main() -> None:
@@ -138,14 +147,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        found = look(module.params["stats_socket"], module.params["backend"], module.params["timeout"])
-    except RouterError as error:
-        module.fail_json(
-            msg="Asking the router: " + error.message,
-            failure={"code": error.code, "message": error.message, "details": {}})
-    else:
-        module.exit_json(changed=False, **found)
+
+    def ask() -> Json:
+        positive(module.params, "timeout")
+        return dict(look(**module.params), changed=False)
+
+    leave(module, attempt(ask, lambda: "Asking the router"))
 
 
 if __name__ == "__main__":

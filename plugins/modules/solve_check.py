@@ -259,6 +259,12 @@ failure:
       type: str
       returned: always
       sample: probe_failed
+    cause:
+      description:
+        - What it is blamed on, V(release), V(drain), V(host) or V(unknown).
+        - Always V(unknown) with the code V(crashed), a fault of the collection itself, which any call can meet.
+      type: str
+      returned: always
     message:
       description: The cause for people.
       type: str
@@ -288,174 +294,15 @@ failure:
           returned: when a check of the worker failed and O(service) names its log
 """
 
-import traceback
-from typing import Any
+from ansible.module_utils.basic import AnsibleModule
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.solver.fleet.plugins.module_utils._check import (
-    CheckError,
-    CheckFlow,
-    CheckOptions,
-    ServiceView,
-    option_defect,
-)
-from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient, WorkerError
-from ansible_collections.solver.fleet.plugins.module_utils._provider_check import (
-    Provider,
-    ProviderAccess,
-    enough,
-    read_key,
-)
-from ansible_collections.solver.fleet.plugins.module_utils._result import (
-    exit_failed,
-    host_clock,
-    positive,
-)
-from ansible_collections.solver.fleet.plugins.module_utils._service import ServiceError, open_service
-
-try:
-    import requests
-except ImportError:
-    HAS_REQUESTS = False
-    REQUESTS_IMPORT_ERROR = traceback.format_exc()
-else:
-    HAS_REQUESTS = True
-    REQUESTS_IMPORT_ERROR = ""
-
-OF_WORKER = ("worker", "probe")
-OF_PROVIDER = ("balance", "provider")
-
-
-def argument_spec() -> dict[str, dict[str, Any]]:
-    return {
-        "control_socket": {"type": "path", "required": False},
-        "control_timeout": {"type": "float", "default": 5.0},
-        "checks": {
-            "type": "list",
-            "elements": "str",
-            "choices": [*OF_WORKER, *OF_PROVIDER],
-            "default": list(OF_WORKER),
-        },
-        "expect_version": {"type": "str"},
-        "expect_release": {"type": "str"},
-        "expect_boot_id": {"type": "str"},
-        "expect_boot_id_not": {"type": "str"},
-        "expect_journal_id": {"type": "str"},
-        "expect_state": {"type": "list", "elements": "str", "default": ["running", "drained"]},
-        "totals_before": {"type": "dict"},
-        "soak": {"type": "float", "default": 0.0},
-        "soak_since": {"type": "dict"},
-        "request_id": {"type": "str"},
-        "since": {"type": "dict"},
-        "probe_task": {"type": "dict"},
-        "probe_expect": {"type": "str"},
-        "probe_timeout": {"type": "float", "default": 90.0},
-        "retries": {"type": "int", "default": 3},
-        "interval": {"type": "float", "default": 10.0},
-        "deadline": {"type": "float", "default": 300.0},
-        "wait_slice": {"type": "float", "default": 25.0},
-        "service": {"type": "dict"},
-        "provider_url": {"type": "str", "default": "https://ocr.captchaai.com"},
-        # A path, not the key; the key itself is never an option.
-        "api_key_file": {"type": "path", "no_log": False},
-        "min_balance": {"type": "float", "default": 0.0},
-        "require_requests": {"type": "bool", "default": True},
-    }
-
-
-class Check:
-    """The module, as steps that each may raise; C(result) grows on the way."""
-
-    def __init__(self, module: AnsibleModule) -> None:
-        self.module = module
-        self.params: dict[str, Any] = module.params
-        self.result: dict[str, Any] = {"changed": False, "done": False, "passed": [], "skipped_checks": []}
-        self.result["pending"] = None
-        self.doing = "Checking"
-
-    def run(self) -> None:
-        options = CheckOptions(**{name: self.params[name] for name in CheckOptions._fields})
-        self._validate(options)
-        if self.module.check_mode:
-            self.result.update(done=True, skipped_checks=self.params["checks"])
-            return
-        if self._wants(OF_WORKER) and not self._worker(options):
-            return
-        if self._wants(OF_PROVIDER):
-            self._provider()
-        self.result["done"] = True
-
-    def _wants(self, names: tuple[str, ...]) -> list[str]:
-        return [name for name in names if name in self.params["checks"]]
-
-    def _validate(self, options: CheckOptions) -> None:
-        positive(self.params, "control_timeout")
-        defect = option_defect(options)
-        if self._wants(OF_WORKER) and not self.params["control_socket"]:
-            defect = "control_socket is missing: the checks worker and probe need it"
-        if self._wants(OF_PROVIDER) and not self.params["api_key_file"]:
-            defect = "api_key_file is missing: the checks balance and provider need it"
-        if defect:
-            raise WorkerError(defect, code="bad_option")
-
-    def _worker(self, options: CheckOptions) -> bool:
-        client = WorkerClient(self.params["control_socket"], self.params["control_timeout"])
-        flow = CheckFlow(client, options, service=self._service())
-        try:
-            return flow.run()
-        finally:
-            self.doing = f"Checking {flow.name()}"
-            self.result.update(flow.result, done=False)
-
-    def _service(self) -> ServiceView | None:
-        if not self.params["service"]:
-            return None
-        service = open_service(self.params["service"])
-        return ServiceView(service.state, service.log_tail)
-
-    def _provider(self) -> None:
-        if not HAS_REQUESTS and self.params["require_requests"]:
-            self.module.fail_json(
-                msg=missing_required_lib("requests", reason="for the checks balance and provider"),
-                exception=REQUESTS_IMPORT_ERROR,
-                failure={"code": "missing_library", "message": "requests is missing", "details": {}},
-                **self.result,
-            )
-        if not HAS_REQUESTS:
-            self.result["skipped_checks"] += self._wants(OF_PROVIDER)
-            return
-        self.doing = "Checking the provider"
-        key = read_key(self.params["api_key_file"])
-        self.module.no_log_values.add(key)
-        access = ProviderAccess(self.params["provider_url"], key, self.params["probe_timeout"])
-        self._ask_provider(Provider(access, requests))
-
-    def _ask_provider(self, provider: Provider) -> None:
-        if "balance" in self.params["checks"]:
-            balance = provider.balance()
-            self.result["balance"] = str(balance)
-            low = enough(balance, self.params["min_balance"])
-            if low:
-                raise low
-            self.result["passed"].append("balance")
-        if "provider" in self.params["checks"]:
-            seconds = provider.solve(self.params["probe_task"], self.params["probe_expect"])
-            self.result["solve_s"] = round(seconds, 3)
-            self.result["passed"].append("provider")
+from ansible_collections.solver.fleet.plugins.module_utils._job import leave
+from ansible_collections.solver.fleet.plugins.module_utils._job_check import RULES, CheckJob, argument_spec
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    check = Check(module)
-    try:
-        check.run()
-    except WorkerError as error:
-        exit_failed(module, check.doing, error, dict(check.result, host_clock=host_clock()))
-    except ServiceError as error:
-        cause = CheckError(error.code, error.message, details=error.details)
-        exit_failed(module, check.doing, cause, dict(check.result, host_clock=host_clock()))
-    else:
-        module.exit_json(host_clock=host_clock(), **check.result)
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, **RULES)
+    leave(module, CheckJob(module.params, module.check_mode, module.no_log_values.add).run())
 
 
 if __name__ == "__main__":

@@ -169,6 +169,11 @@ failure:
         A stable name of the cause, such as V(bad_version), V(no_source), V(pip_failed), V(version_mismatch),
         V(not_a_wheel), V(no_python), V(locked), V(timeout) or V(unwritable).
       type: str
+    cause:
+      description:
+        - What it is blamed on, V(release), V(drain), V(host) or V(unknown).
+        - Always V(unknown) with the code V(crashed), a fault of the collection itself, which any call can meet.
+      type: str
     message:
       description: The cause, and the option that mends it.
       type: str
@@ -181,9 +186,31 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.solver.fleet.plugins.module_utils._files import StepError, hide_credentials
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json
+from ansible_collections.solver.fleet.plugins.module_utils._files import hide_credentials
+from ansible_collections.solver.fleet.plugins.module_utils._job import attempt, leave
 from ansible_collections.solver.fleet.plugins.module_utils._wheels import IndexOptions
 from ansible_collections.solver.fleet.plugins.module_utils._wheels_house import Wishes, furnish
+
+
+def wishes_of(given: Json) -> Wishes:
+    return Wishes(
+        path=os.path.abspath(given["path"]),
+        requirements=tuple(given["requirements"]),
+        source=os.path.abspath(given["source"]) if given["source"] else None,
+        versions=tuple(given["versions"]),
+        version_file=given["version_file"],
+        overlays={version: os.path.abspath(folder) for version, folder in given["overlays"].items()},
+        dependencies=given["dependencies"],
+        python=given["python"],
+        where=IndexOptions(
+            given["index_url"],
+            tuple(given["extra_index_urls"]),
+            tuple(given["find_links"]),
+            given["no_index"],
+        ),
+        timeout=given["timeout"],
+    )
 
 
 def main() -> None:
@@ -206,28 +233,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    hide_credentials(module, [given["index_url"], *given["extra_index_urls"], *given["find_links"]])
-    wishes = Wishes(
-        path=os.path.abspath(given["path"]),
-        requirements=tuple(given["requirements"]),
-        source=os.path.abspath(given["source"]) if given["source"] else None,
-        versions=tuple(given["versions"]),
-        version_file=given["version_file"],
-        overlays={version: os.path.abspath(folder) for version, folder in given["overlays"].items()},
-        dependencies=given["dependencies"],
-        python=given["python"],
-        where=IndexOptions(
-            given["index_url"],
-            tuple(given["extra_index_urls"]),
-            tuple(given["find_links"]),
-            given["no_index"],
-        ),
-        timeout=given["timeout"],
-    )
-    try:
-        module.exit_json(**furnish(wishes, module.check_mode))
-    except StepError as error:
-        module.fail_json(msg=error.message, failure=error.failure())
+    hide_credentials(module.no_log_values.add, [given["index_url"], *given["extra_index_urls"], *given["find_links"]])
+    leave(module, attempt(lambda: furnish(wishes_of(given), module.check_mode)))
 
 
 if __name__ == "__main__":

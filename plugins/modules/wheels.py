@@ -97,6 +97,11 @@ failure:
       description: >-
         A stable name of the cause: V(no_wheelhouse), V(unreadable), V(damaged), V(unwritable) or V(no_space).
       type: str
+    cause:
+      description:
+        - What it is blamed on, V(release), V(drain), V(host) or V(unknown).
+        - Always V(unknown) with the code V(crashed), a fault of the collection itself, which any call can meet.
+      type: str
     message:
       description: The cause, and the option that mends it.
       type: str
@@ -109,8 +114,27 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.solver.fleet.plugins.module_utils._files import StepError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json
+from ansible_collections.solver.fleet.plugins.module_utils._job import attempt, leave
 from ansible_collections.solver.fleet.plugins.module_utils._wheels_bring import missing_in, place
+
+
+def bring(dest: str, digests: dict[str, str], bundle: str | None) -> Json:
+    missing = missing_in(dest, digests)
+    if bundle:
+        place(bundle, dest, {file: digests[file] for file in missing})
+    there = sorted(set(digests) - set(missing))
+    return {
+        "changed": bool(missing),
+        "directory": dest,
+        "missing": missing,
+        "diff": {
+            "before_header": dest,
+            "after_header": dest,
+            "before": "".join(f"{file}\n" for file in there),
+            "after": "".join(f"{file}\n" for file in sorted(digests)),
+        },
+    }
 
 
 def main() -> None:
@@ -135,24 +159,7 @@ def main() -> None:
     given = module.params
     dest = os.path.abspath(given["dest"])
     digests = {wheel["file"]: wheel["sha256"] for wheel in given["wheels"]}
-    try:
-        missing = missing_in(dest, digests)
-        if given["bundle"] and not module.check_mode:
-            place(given["bundle"], dest, {file: digests[file] for file in missing})
-    except StepError as error:
-        module.fail_json(msg=error.message, failure=error.failure())
-    there = sorted(set(digests) - set(missing))
-    module.exit_json(
-        changed=bool(missing),
-        directory=dest,
-        missing=missing,
-        diff={
-            "before_header": dest,
-            "after_header": dest,
-            "before": "".join(f"{file}\n" for file in there),
-            "after": "".join(f"{file}\n" for file in sorted(digests)),
-        },
-    )
+    leave(module, attempt(lambda: bring(dest, digests, None if module.check_mode else given["bundle"])))
 
 
 if __name__ == "__main__":

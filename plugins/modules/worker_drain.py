@@ -118,6 +118,7 @@ options:
       - The run that must hold the rollout's lock of this worker, see M(solver.fleet.rollout_lock).
       - When another run holds it, or nobody, the module changes nothing and fails with the code C(fenced).
       - Without it the lock is not looked at.
+      - O(timeout) then counts from the first call of this run, also for a drain that an earlier run has left.
     type: str
   wait_slice:
     description:
@@ -230,6 +231,12 @@ failure:
       type: str
       returned: always
       sample: drain_timeout
+    cause:
+      description:
+        - What it is blamed on, V(release), V(drain), V(host) or V(unknown).
+        - Always V(unknown) with the code V(crashed), a fault of the collection itself, which any call can meet.
+      type: str
+      returned: always
     message:
       description: The cause for people.
       type: str
@@ -241,76 +248,14 @@ failure:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient, WorkerError
-from ansible_collections.solver.fleet.plugins.module_utils._drain import (
-    DrainFlow,
-    DrainOptions,
-    option_defect,
-)
-from ansible_collections.solver.fleet.plugins.module_utils._drain_clock import DrainClock
-from ansible_collections.solver.fleet.plugins.module_utils._files import StepError
-from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile
-from ansible_collections.solver.fleet.plugins.module_utils._result import (
-    control_argument_spec,
-    exit_failed,
-    positive,
-)
 
-
-def argument_spec() -> dict[str, dict[str, object]]:
-    return dict(
-        control_argument_spec(),
-        state={"type": "str", "choices": ["drained", "active"], "default": "drained"},
-        owner={"type": "str", "required": True},
-        reason={"type": "str", "default": ""},
-        mode={"type": "str", "choices": ["complete", "handover"], "default": "complete"},
-        timeout={"type": "float", "default": 120.0},
-        grace={"type": "float", "default": 5.0},
-        lease={"type": "float", "default": 900.0},
-        on_expire={"type": "str", "choices": ["resume", "verify", "hold"]},
-        on_timeout={
-            "type": "str",
-            "choices": ["handover", "return_to_service", "force"],
-            "default": "return_to_service",
-        },
-        accept_loss={"type": "bool", "default": False},
-        steal={"type": "bool", "default": False},
-        worker_dir={"type": "path"},
-        run_id={"type": "str"},
-        wait_slice={"type": "float", "default": 25.0},
-        absent_ok={"type": "bool", "default": False},
-    )
-
-
-def flow_of(module: AnsibleModule) -> DrainFlow:
-    positive(module.params, "control_timeout")
-    options = DrainOptions(**{name: module.params[name] for name in DrainOptions._fields})
-    defect = option_defect(options)
-    if defect:
-        raise WorkerError(defect, code="bad_option")
-    client = WorkerClient(module.params["control_socket"], module.params["control_timeout"])
-    began = DrainClock(module.params["worker_dir"])
-    return DrainFlow(client, options, check_mode=module.check_mode, began=began)
+from ansible_collections.solver.fleet.plugins.module_utils._job import leave
+from ansible_collections.solver.fleet.plugins.module_utils._job_drain import RULES, DrainJob, argument_spec
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec=argument_spec(), supports_check_mode=True, required_by={"run_id": ["worker_dir"]}
-    )
-    flow = None
-    active = module.params["state"] == "active"
-    try:
-        flow = flow_of(module)
-        with RecordFile(module.params["worker_dir"] or "").fence(module.params["run_id"]):
-            (flow.resume if active else flow.drain)()
-    except (WorkerError, StepError) as error:
-        doing = "Putting back into service" if active else "Draining"
-        name = flow.name() if flow else "the worker"
-        exit_failed(module, f"{doing} {name}", error, flow.finish() if flow else {})
-    else:
-        for text in flow.warnings:
-            module.warn(text)
-        module.exit_json(**flow.finish())
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, **RULES)
+    leave(module, DrainJob(module.params, module.check_mode, module.no_log_values.add).run())
 
 
 if __name__ == "__main__":

@@ -147,6 +147,12 @@ failure:
       type: str
       returned: always
       sample: bad_control_socket
+    cause:
+      description:
+        - What it is blamed on, V(release), V(drain), V(host) or V(unknown).
+        - Always V(unknown) with the code V(crashed), a fault of the collection itself, which any call can meet.
+      type: str
+      returned: always
     message:
       description: The cause for people.
       type: str
@@ -159,12 +165,9 @@ failure:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.solver.fleet.plugins.module_utils._census import census
-from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerError
-from ansible_collections.solver.fleet.plugins.module_utils._result import (
-    control_argument_spec,
-    exit_failed,
-    positive,
-)
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json
+from ansible_collections.solver.fleet.plugins.module_utils._job import attempt, leave
+from ansible_collections.solver.fleet.plugins.module_utils._result import control_argument_spec, positive
 
 
 def main() -> None:
@@ -172,13 +175,12 @@ def main() -> None:
         argument_spec=dict(control_argument_spec(), worker_dir={"type": "path"}, history={"type": "int", "default": 0}),
         supports_check_mode=True,
     )
-    try:
+
+    def ask() -> Json:
         positive(module.params, "control_timeout")
-        result = census(**module.params)
-    except WorkerError as error:
-        exit_failed(module, "Asking the worker", error, {})
-    else:
-        module.exit_json(changed=False, **result)
+        return dict(census(**module.params), changed=False)
+
+    leave(module, attempt(ask, lambda: "Asking the worker"))
 
 
 if __name__ == "__main__":

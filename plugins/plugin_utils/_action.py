@@ -53,18 +53,19 @@ def fleet_facts(task_vars: Mapping[str, Any], hosts: Iterable[str], *names: str)
 
 
 def plain(value: Any) -> Any:
-    """Return plain Python data: no lazy containers of the templating engine, no subclasses of str.
-
-    A result of which the worker's host said no word is marked as C(unreachable) here, for all that decide.
-    """
+    """Return plain Python data: no lazy containers of the templating engine, no subclasses of str."""
     if isinstance(value, Mapping):
-        found = {str(key): plain(value[key]) for key in value}
-        return {**found, "unreachable": True} if found.get("timedout") or _wordless(found) else found
+        return {str(key): plain(value[key]) for key in value}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, str):
         return str(value)
     return value
+
+
+def reached(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a module's result, as C(unreachable) where the host said no word: for whoever reads it first."""
+    return {**result, "unreachable": True} if result.get("timedout") or _wordless(result) else result
 
 
 # What Ansible adds where a module ended without an answer: it was killed, or its files were taken away under it.

@@ -26,11 +26,12 @@ from typing import Any, NoReturn
 from ansible.errors import AnsibleError
 from ansible.executor.process import worker
 from ansible.executor.task_executor import TaskExecutor
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 from ansible.utils.display import Display
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain, reached
 
 Result = dict[str, Any]
 Look = Callable[[], Result]
@@ -39,6 +40,8 @@ GRACE_S = 2.0
 # How often a child looks whether its parent is still there.
 TICK_S = 0.5
 REAP_S = 1.0
+# Connections to one machine at once.
+PER_MACHINE = 5
 
 
 class _TooLate(BaseException):
@@ -71,43 +74,103 @@ class _Child:
 
 def run_everywhere(
     action: ActionBase, task_vars: Mapping[str, Any], module: str, args: Mapping[str, Mapping[str, Any]], *,
-    timeout: float, parallel: int,
+    timeout: float, parallel: int, lanes: Mapping[str, str] | None = None,
 ) -> dict[str, Result]:
     """Run MODULE with its ARGS on each host, PARALLEL at a time and each for at most TIMEOUT seconds.
 
     Never raises for a host: one of which nothing could be learnt is ``unreachable``, with the cause in ``msg``. A late
-    one is let go after TIMEOUT, and killed GRACE_S later.
+    one is let go after TIMEOUT, and killed GRACE_S later. Of the hosts that share one of the LANES, which are the
+    machines' names, only a few are asked at once: an sshd as it comes drops more (MaxStartups 10:30:100).
     """
-    hostvars = task_vars["hostvars"]
-    looks = {host: functools.partial(_look, action, hostvars, host, module, dict(own)) for host, own in args.items()}
-    return look_at_all(looks, timeout=timeout, parallel=parallel)
+    looks = {host: look_on(action, task_vars, host, module, own) for host, own in args.items()}
+    return look_at_all(looks, timeout=timeout, parallel=parallel, lanes=lanes)
 
 
-def look_at_all(looks: Mapping[str, Look], *, timeout: float, parallel: int) -> dict[str, Result]:
-    """Take each look in a process of its own; whatever happens there, each host has a result, and nothing is left."""
-    waiting = list(looks)
-    results: dict[str, Result] = {}
-    children: dict[int, _Child] = {}
-    with selectors.DefaultSelector() as selector:
-        try:
-            while waiting or children:
-                while waiting and len(children) < max(1, parallel):
-                    host = waiting.pop(0)
-                    try:
-                        child = _start(looks[host], host, timeout)
-                    except OSError as error:
-                        results[host] = _unknown(f"starting a process on the controller for this host: {error}")
-                        continue
-                    children[child.pipe] = child
-                    selector.register(child.pipe, selectors.EVENT_READ)
-                for child in _ended(selector, children):
-                    selector.unregister(child.pipe)
-                    del children[child.pipe]
-                    results[child.host] = _finish(child, timeout)
-        finally:
-            for child in children.values():
-                _finish(child, timeout)
+def look_on(
+    action: ActionBase, task_vars: Mapping[str, Any], host: str, module: str, args: Mapping[str, Any],
+) -> Look:
+    """Return the look that runs MODULE on HOST, whatever host the action's own task is for."""
+    return functools.partial(_look, action, task_vars["hostvars"], host, module, dict(args))
+
+
+def look_at_all(
+    looks: Mapping[str, Look], *, timeout: float, parallel: int, lanes: Mapping[str, str] | None = None,
+    orphans_go_on: bool = False,
+) -> dict[str, Result]:
+    """Take each look in a process of its own; whatever happens there, each host has a result, and nothing is left.
+
+    Where this process is ended itself, so is what it began, unless ORPHANS_GO_ON: a switch that is cut off between the
+    service's stop and its start would leave the worker down.
+    """
+    with Looks(timeout=timeout, parallel=parallel, lanes=lanes, orphans_go_on=orphans_go_on) as running:
+        for host, look in looks.items():
+            running.add(host, look)
+        results: dict[str, Result] = {}
+        while running.busy:
+            results.update(running.collect())
     return {host: results[host] for host in looks}
+
+
+class Looks:
+    """Looks that are under way, each in a process of its own; what has ended is collected when there is time."""
+
+    def __init__(
+        self, *, timeout: float, parallel: int, lanes: Mapping[str, str] | None = None, orphans_go_on: bool = False,
+    ) -> None:
+        self._orphans_go_on = orphans_go_on
+        self._timeout, self._parallel, self._lanes = timeout, max(1, parallel), lanes or {}
+        self._waiting: dict[str, Look] = {}
+        self._children: dict[int, _Child] = {}
+        self._selector = selectors.DefaultSelector()
+        self._unstarted: dict[str, Result] = {}
+
+    def __enter__(self) -> Looks:
+        return self
+
+    def __exit__(self, *_why: object) -> None:
+        for child in self._children.values():
+            _finish(child, self._timeout)
+        self._selector.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is to be waited for."""
+        return bool(self._waiting or self._children or self._unstarted)
+
+    def asked(self) -> set[str]:
+        """Return the hosts whose looks have not been collected."""
+        return {*self._waiting, *(child.host for child in self._children.values())}
+
+    def add(self, host: str, look: Look) -> None:
+        """Take a look at HOST as soon as there is room."""
+        self._waiting[host] = look
+
+    def collect(self, wait: float = 3600.0) -> dict[str, Result]:
+        """Return what has ended, by host; wait for something to end, but no longer than WAIT seconds."""
+        self._start_what_may()
+        results, self._unstarted = self._unstarted, {}
+        for child in _ended(self._selector, self._children, 0.0 if results else wait):
+            self._selector.unregister(child.pipe)
+            del self._children[child.pipe]
+            results[child.host] = _finish(child, self._timeout)
+        self._start_what_may()
+        return results
+
+    def _start_what_may(self) -> None:
+        for host in list(self._waiting):
+            if len(self._children) >= self._parallel:
+                return
+            lane = self._lanes.get(host)
+            if lane and sum(1 for own in self._children.values() if self._lanes.get(own.host) == lane) >= PER_MACHINE:
+                continue
+            look = self._waiting.pop(host)
+            try:
+                child = _start(look, host, self._timeout, self._orphans_go_on)
+            except OSError as error:
+                self._unstarted[host] = _unknown(f"starting a process on the controller for this host: {error}")
+                continue
+            self._children[child.pipe] = child
+            self._selector.register(child.pipe, selectors.EVENT_READ)
 
 
 def _unknown(cause: str) -> Result:
@@ -117,13 +180,12 @@ def _unknown(cause: str) -> Result:
 # -- the parent's side -------------------------------------------------------------------------
 
 
-def _ended(selector: selectors.BaseSelector, children: Mapping[int, _Child]) -> list[_Child]:
+def _ended(selector: selectors.BaseSelector, children: Mapping[int, _Child], wait: float) -> list[_Child]:
     """Read what has been said; return those that have nothing more to say, or no more time."""
-    if not children:
-        return []
-    first = min(child.deadline for child in children.values())
+    now = time.monotonic()
+    first = min((child.deadline for child in children.values()), default=now + wait)
     ended = []
-    for key, _events in selector.select(max(0.0, first - time.monotonic())):
+    for key, _events in selector.select(max(0.0, min(first - now, wait))):
         child = children[key.fd]
         said = os.read(child.pipe, 1 << 16)
         child.said += said
@@ -141,7 +203,7 @@ def _finish(child: _Child, timeout: float) -> Result:
     _reap(child.pid)
     os.close(child.pipe)
     try:
-        return dict(json.loads(child.said.decode("utf-8")))
+        return reached(dict(json.loads(child.said.decode("utf-8"))))
     except ValueError:
         late = child.deadline <= time.monotonic()
         return _unknown(_no_answer(timeout) if late else "the look at this host ended without an answer")
@@ -191,7 +253,7 @@ def _parents() -> Iterator[tuple[int, int]]:
 # -- the child's side --------------------------------------------------------------------------
 
 
-def _start(look: Look, host: str, timeout: float) -> _Child:
+def _start(look: Look, host: str, timeout: float, orphan_goes_on: bool) -> _Child:
     reading, writing = os.pipe()
     parent, until = os.getpid(), time.monotonic() + timeout
     try:
@@ -207,7 +269,7 @@ def _start(look: Look, host: str, timeout: float) -> _Child:
         return _Child(host, pid, reading, until + GRACE_S)
     try:
         os.close(reading)
-        _become_a_child(parent, until)
+        _become_a_child(parent, until, orphan_goes_on)
         _say(writing, _taken(look, timeout))
     finally:
         with contextlib.suppress(BaseException):
@@ -215,7 +277,7 @@ def _start(look: Look, host: str, timeout: float) -> _Child:
         os._exit(0)
 
 
-def _become_a_child(parent: int, until: float) -> None:
+def _become_a_child(parent: int, until: float, orphan_goes_on: bool) -> None:
     """A process group of its own, nothing to read, nothing to print, and an end: what it says goes through the pipe."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
@@ -227,7 +289,10 @@ def _become_a_child(parent: int, until: float) -> None:
         signal.signal(number, signal.SIG_DFL)
 
     def tick(_number: int, _frame: Any) -> None:
-        if os.getppid() == parent and time.monotonic() < until:
+        orphaned, late = os.getppid() != parent, time.monotonic() >= until
+        if orphaned and orphan_goes_on and not late:
+            os._exit(0)  # without what is below it
+        if not orphaned and not late:
             return
         signal.setitimer(signal.ITIMER_REAL, 0)
         raise _TooLate
@@ -283,6 +348,8 @@ def connect(action: ActionBase, host: Any, variables: dict[str, Any]) -> None:
     """Give ACTION a connection to HOST, made as core makes one for a task: by the executor of tasks itself."""
     task = action._task
     templar = Templar(loader=action._loader, variables=variables)
+    if variables.get("solver_become") is not None:  # the task has that of the host it was made for
+        task.become = boolean(templar.template(variables["solver_become"]), strict=False)
     # The action's own context has this host's address, user and password in it; the worker's has those of the play.
     of_play = getattr(worker.current_worker, "_play_context", None) or action._play_context
     context = of_play.set_task_and_variable_override(task=task, variables=variables, templar=templar)

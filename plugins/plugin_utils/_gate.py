@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # This module util is private to the collection.
-"""Whether a further wave may begin, and who is rolled back when not. Pure functions of plain data."""
+"""Whether a further worker may begin, and who is rolled back when not. Pure functions of plain data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
 
 Plan = Mapping[str, Any]
@@ -17,8 +18,6 @@ Outcomes = Mapping[str, Mapping[str, Any]]
 # What a worker may end as. Everything in SPENDS counts against the failure budget.
 GOOD = frozenset({"updated", "already"})
 SPENDS = frozenset({"failed", "reverted", "quarantined", "unreachable", "unknown"})
-# Where the failures of the user's hooks stand: around the whole or a wave, and around a worker.
-HOOK_FACTS = ("solver_wave_hook_failures", "solver_hook_failures")
 # These come back by themselves, when their lease ends or when they can be reached again.
 MAY_RETURN = frozenset({"unknown", "unreachable"})
 
@@ -32,6 +31,13 @@ class Decision(NamedTuple):
     wait: bool = False
 
 
+class Asking(NamedTuple):
+    """Who wants to begin, and who is at it."""
+
+    name: str
+    flight: Collection[str] = ()
+
+
 class Stall(NamedTuple):
     """How long no worker has become healthy, and how long that may last."""
 
@@ -39,27 +45,27 @@ class Stall(NamedTuple):
     deadline_s: float
 
 
-def gate(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str], stall: Stall) -> Decision:
-    """Decide whether WAVE may begin.
+def gate(plan: Plan, outcomes: Outcomes, live: Outcomes, asking: Asking, stall: Stall) -> Decision:
+    """Decide whether the ASKING worker may begin.
 
-    OUTCOMES holds what became of each worker so far, LIVE what each says now (``census``, ``record`` and ``failure``
+    OUTCOMES holds what became of each worker so far, LIVE what each said last (``census``, ``record`` and ``failure``
     of rollout_lock).
     """
-    checks = (_lock(live), _request(live), _budget(plan, outcomes), _inconclusive(outcomes),
-              _quarantined(plan, outcomes), _progress(stall))
+    checks = (_lock(plan, live, asking), _request(live), _budget(plan, outcomes), _inconclusive(outcomes),
+              _quarantined(plan, outcomes))
     closed = next((decision for decision in checks if decision is not None), None)
-    return closed or _floor(plan, outcomes, live, wave, stall)
+    return closed or _in_time(_floor(plan, outcomes, live, asking, stall), stall)
 
 
-def gate_back(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str], stall: Stall) -> Decision:
-    """Decide whether a wave of a rollback may begin: it needs the lock and keeps the floor like any other."""
-    return _lock(live) or _progress(stall) or _floor(plan, outcomes, live, wave, stall)
+def gate_back(plan: Plan, outcomes: Outcomes, live: Outcomes, asking: Asking, stall: Stall) -> Decision:
+    """Decide whether a worker may go back: that needs the lock and keeps the floor like any other turn."""
+    return _lock(plan, live, asking) or _in_time(_floor(plan, outcomes, live, asking, stall), stall)
 
 
 def lost_later(plan: Plan, outcomes: Outcomes, live: Outcomes) -> list[str]:
     """Return the workers that were fine and cannot be reached any more."""
-    return sorted(name for name, seen in live.items()
-                  if seen.get("unreachable") and word_of(plan, outcomes, name) in GOOD)
+    return in_order(name for name in plan["workers"]
+                    if live.get(name, {}).get("unreachable") and word_of(plan, outcomes, name) in GOOD)
 
 
 def with_losses(outcomes: Outcomes, lost: Collection[str]) -> dict[str, Mapping[str, Any]]:
@@ -69,31 +75,16 @@ def with_losses(outcomes: Outcomes, lost: Collection[str]) -> dict[str, Mapping[
     return {**outcomes, **gone}
 
 
-def last_gate(facts: Outcomes, back: bool = False) -> dict[str, Any]:
-    """Return the gate's last decision, from the facts of all workers, or that a hook of the user closed it.
-
-    Facts reach the workers of one wave, so each has the decision of its own.
-    """
-    name = "solver_back_gate" if back else "solver_gate"
-    last = dict(max((own.get(name) or {} for own in facts.values()), key=lambda state: int(state.get("looks") or 0),
-                    default={}))
-    if back or (last.get("cause") and not last.get("open")):
-        return last
+def closed_gate(closed: Mapping[str, Any], hooks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return why the gate closed, or that a hook of the user closed it, or nothing."""
+    if closed:
+        return {"open": False, **closed}
     # One before a worker keeps only that worker from its update.
-    failed = next((failure for failure in hook_failures(facts) if failure["stops"] and not failure.get("worker")), None)
+    failed = next((failure for failure in hooks if failure["stops"] and not failure.get("worker")), None)
     if failed is None:
-        return last
-    return {**last, "open": False, "cause": "hook",
+        return {}
+    return {"open": False, "cause": "hook",
             "reason": f"{hook_line(failed)}; mend it and run the same command again"}
-
-
-def hook_failures(facts: Outcomes) -> list[dict[str, Any]]:
-    """Return what failed in the hooks, each once: those of a wave stand with each of its workers."""
-    found: list[dict[str, Any]] = []
-    for own in facts.values():
-        for name in HOOK_FACTS:
-            found += [failure for failure in own.get(name) or [] if failure not in found]
-    return found
 
 
 def hook_line(failure: Mapping[str, Any]) -> str:
@@ -103,17 +94,20 @@ def hook_line(failure: Mapping[str, Any]) -> str:
     return f"the hook {failure['hook']}{where} failed{task}: {one_line(failure['reason'])}"
 
 
-def hook_outcome(failures: Sequence[Mapping[str, Any]], plan: Plan, name: str) -> dict[str, Any]:
-    """Return the outcome of a worker that its own hook kept from being updated."""
-    failure = next(failure for failure in failures if failure["stops"])
+def hook_outcome(failures: Sequence[Mapping[str, Any]], plan: Plan, name: str) -> dict[str, Any] | None:
+    """Return the outcome of a worker that its own hook kept from being updated, or nothing."""
+    failure = next((own for own in failures if own["stops"] and own.get("worker") == name), None)
+    if failure is None:
+        return None
     planned = plan["workers"][name]
     return {"outcome": "failed", "cause": "hook", "reason": hook_line(failure), "from": planned["from"],
-            "to": planned["to"]}
+            "to": planned["to"], "step": None}
 
 
-def _lock(live: Outcomes) -> Decision | None:
-    lost = sorted(name for name, seen in live.items() if (seen.get("failure") or {}).get("code") == "lock_lost")
-    if not lost:
+def _lock(plan: Plan, live: Outcomes, asking: Asking) -> Decision | None:
+    """Whether another run has taken over. One worker that says so stops its own turn alone: its word is its own."""
+    lost = in_order(name for name, seen in live.items() if (seen.get("failure") or {}).get("code") == "lock_lost")
+    if not lost or (asking.name not in lost and len(plan["lock"]["workers"]) - len(lost) >= plan["lock"]["needed"]):
         return None
     message = one_line((live[lost[0]].get("failure") or {}).get("message"))
     return Decision(False, "lock", f"the rollout's lock on {', '.join(lost)} is lost: {message}; "
@@ -121,18 +115,19 @@ def _lock(live: Outcomes) -> Decision | None:
 
 
 def _request(live: Outcomes) -> Decision | None:
-    for seen in live.values():
-        request = (seen.get("record") or {}).get("request")
-        if request:
-            why = f" ({one_line(request['reason'])})" if request.get("reason") else ""
-            cause = "paused" if request["what"] == "pause" else "operator"
-            return Decision(False, cause, f"{request['what']} asked for by {request.get('by') or '?'}{why}; "
-                                          "run the same command again to go on")
-    return None
+    """A request is left on all workers; from three on one that stands alone is no request."""
+    asked = [seen["record"]["request"] for seen in live.values() if (seen.get("record") or {}).get("request")]
+    if len(asked) < (1 if len(live) < 3 else 2):
+        return None
+    request = asked[0]
+    why = f" ({one_line(request['reason'])})" if request.get("reason") else ""
+    cause = "paused" if request["what"] == "pause" else "operator"
+    return Decision(False, cause, f"{request['what']} asked for by {request.get('by') or '?'}{why}; "
+                                  "run the same command again to go on")
 
 
 def _inconclusive(outcomes: Outcomes) -> Decision | None:
-    names = sorted(name for name, own in outcomes.items() if own.get("outcome") == "returned")
+    names = in_order(name for name, own in outcomes.items() if own.get("outcome") == "returned")
     if not names:
         return None
     return Decision(False, "inconclusive", f"{outcomes[names[0]].get('reason')}; {', '.join(names)} went back and "
@@ -151,38 +146,51 @@ def _budget(plan: Plan, outcomes: Outcomes) -> Decision | None:
 
 def spent_by(plan: Plan, outcomes: Outcomes) -> list[str]:
     """Return the workers that count against the budget."""
-    return sorted(name for name in plan["workers"] if word_of(plan, outcomes, name) in SPENDS)
+    return in_order(name for name in plan["workers"] if word_of(plan, outcomes, name) in SPENDS)
 
 
 def _quarantined(plan: Plan, outcomes: Outcomes) -> Decision | None:
     """Those that no lease brings back: as many as the window, and nobody else may leave service."""
-    out = sorted(name for name, own in outcomes.items() if own.get("outcome") == "quarantined")
+    out = in_order(name for name, own in outcomes.items() if own.get("outcome") == "quarantined")
     if len(out) < plan["window"]:
         return None
     return Decision(False, "floor", f"{', '.join(out)} are out of service because of this rollout, which is the whole "
                                     f"window of {plan['window']}; no further worker is touched")
 
 
-def _progress(stall: Stall) -> Decision | None:
-    if stall.seconds <= stall.deadline_s:
-        return None
+def _in_time(floor: Decision, stall: Stall) -> Decision:
+    """Where too few serve, that is why nobody became healthy, and who is out is the better reason."""
+    if not floor.open or stall.seconds <= stall.deadline_s:
+        return floor
     return Decision(False, "progress", f"no worker became healthy for {stall.seconds:.0f} s, longer than "
                                        f"solver_progress_deadline {stall.deadline_s:g}; no further worker is touched")
 
 
-def _floor(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str], stall: Stall) -> Decision:
+def stuck(flight: Collection[str], seconds: float, deadline_s: float) -> Decision | None:
+    """Close the gate when nothing has come of those in FLIGHT for longer than any turn takes.
+
+    All that we do has an end. A hook of the user may have none, or it may end its host (C(meta: end_host)).
+    """
+    if not flight or seconds <= 2 * deadline_s:
+        return None
+    return Decision(False, "progress", f"nothing came of {', '.join(in_order(flight))} for {seconds:.0f} s, more than "
+                                       f"twice solver_progress_deadline {deadline_s:g}; look at the hook before the "
+                                       "worker; no further worker is touched")
+
+
+def _floor(plan: Plan, outcomes: Outcomes, live: Outcomes, asking: Asking, stall: Stall) -> Decision:
     """The serving workers may never be fewer than the fleet minus the window. Others may always be updated."""
-    leaving = [name for name in wave if serves_now(live.get(name) or {})]
-    if not leaving:
+    if not serves_now(live.get(asking.name) or {}):
         return Decision(True)
     silent = _routers_silent(live)
     if silent:
         return Decision(False, "floor", silent, wait=stall.seconds < stall.deadline_s)
-    out = out_of_service(plan, outcomes, live, wave)
-    if len(out) + len(wave) <= plan["window"]:
+    leaving = {*asking.flight, asking.name}
+    out = out_of_service(plan, outcomes, live, leaving)
+    if len(out) + len(leaving) <= plan["window"]:
         return Decision(True)
-    text = (f"{', '.join(out)} {'is' if len(out) == 1 else 'are'} out of service; with {', '.join(leaving)} fewer "
-            f"than {plan['floor']} of {plan['fleet']} workers would serve")
+    text = (f"{', '.join(out)} {'is' if len(out) == 1 else 'are'} out of service; with "
+            f"{', '.join(in_order(leaving))} fewer than {plan['floor']} of {plan['fleet']} workers would serve")
     if stall.seconds < stall.deadline_s:
         return Decision(False, "floor", text, wait=True)
     return Decision(False, "floor", f"{text}, for longer than solver_progress_deadline {stall.deadline_s:g}; bring "
@@ -217,16 +225,16 @@ def serves_now(seen: Mapping[str, Any]) -> bool:
     return serving((seen.get("census") or {}).get("worker")) and all((seen.get("routers") or {}).values())
 
 
-def out_of_service(plan: Plan, outcomes: Outcomes, live: Outcomes, wave: Collection[str]) -> list[str]:
-    """Return the workers outside of WAVE that are known not to serve.
+def out_of_service(plan: Plan, outcomes: Outcomes, live: Outcomes, leaving: Collection[str]) -> list[str]:
+    """Return the workers that are known not to serve, without those that are LEAVING by the plan.
 
     A lost line is no proof that a worker is out: one that could not be reached from the beginning counts against the
     budget alone. One that was lost in the middle of its update may still hold our drain, so it counts here as well, and
     so does one that was seen out of service before it was lost.
     """
     out = []
-    for name in sorted(plan["workers"]):
-        if name in wave:
+    for name in in_order(plan["workers"]):
+        if name in leaving:
             continue
         seen = live.get(name)
         if seen is None or seen.get("unreachable"):
@@ -249,26 +257,6 @@ def word_of(plan: Plan, outcomes: Outcomes, name: str) -> str:
 def done_count(plan: Plan, outcomes: Outcomes) -> int:
     """Return how many of the workers to update have an outcome."""
     return sum(1 for name in plan["order"] if word_of(plan, outcomes, name) != "pending")
-
-
-def healthy_count(plan: Plan, outcomes: Outcomes) -> int:
-    """Return how many workers became healthy: what resets the progress deadline."""
-    return sum(1 for name in plan["order"] if word_of(plan, outcomes, name) == "updated")
-
-
-def returned_count(backs: Outcomes) -> int:
-    """Return how many workers are back where they came from: what resets the progress deadline of a rollback."""
-    return sum(1 for own in backs.values() if own.get("outcome") == "updated")
-
-
-def told(outcomes: Outcomes, backs: Outcomes) -> dict[str, dict[str, Any]]:
-    """Return what the workers' records are to say of them while the rollout goes on: a later run goes by it.
-
-    What came after is not told: a worker that went back is no proof against its release.
-    """
-    return {name: {key: own.get(source) for key, source in
-                   (("outcome", "outcome"), ("cause", "cause"), ("outcome_reason", "reason"))}
-            for name, own in outcomes.items() if own.get("outcome") and not backs.get(name)}
 
 
 def undoes(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> bool:
@@ -298,23 +286,23 @@ def _was_left(planned: Mapping[str, Any]) -> bool:
     return bool(begun and planned["back_to"])
 
 
-def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> list[list[str]]:
-    """Return the waves of workers that go back to where they came from; those left behind first, they are out."""
+def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> list[str]:
+    """Return the workers that go back to where they came from; those left behind first, they are out."""
     left = left_behind(plan, outcomes, gate_cause)
-    done = [name for name in sorted(plan["workers"], reverse=True)
+    done = [name for name in in_order(plan["workers"], reverse=True)
             if word_of(plan, outcomes, name) in GOOD and moved(plan["workers"][name])]
-    names = left + (done if undoes(plan, outcomes, gate_cause, on_abort) else [])
-    # Those that are out and stay out take their part of the window.
-    width = max(1, plan["window"] - sum(1 for own in outcomes.values() if may_be_out(own)))
-    return [names[start:start + width] for start in range(0, len(names), width)]
+    return left + (done if undoes(plan, outcomes, gate_cause, on_abort) else [])
 
 
 def back_plan(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> dict[str, Any]:
-    """Return the way back in the shape of a plan, so that one role does both; C(undoes) as of the function."""
-    waves = roll_back(plan, outcomes, gate_cause, on_abort)
+    """Return the way back in the shape of a plan: one stage; C(undoes) as of the function."""
+    names = roll_back(plan, outcomes, gate_cause, on_abort)
     left = left_behind(plan, outcomes, gate_cause)
-    names = [name for wave in waves for name in wave]
-    return {**plan, "order": names, "waves": waves, "undoes": undoes(plan, outcomes, gate_cause, on_abort),
+    # Those that are out and stay out take their part of the window.
+    width = max(1, plan["window"] - sum(1 for own in outcomes.values() if may_be_out(own)))
+    stages = [{"workers": names, "window": width, "tolerated": plan["tolerated"], "after": "nothing"}] if names else []
+    return {**plan, "order": names, "stages": stages, "going_back": True,
+            "undoes": undoes(plan, outcomes, gate_cause, on_abort),
             "workers": {name: _way_back(plan["workers"][name], name in left) for name in names}}
 
 
@@ -356,19 +344,20 @@ def cause_of(plan: Plan, outcomes: Outcomes, name: str) -> str | None:
     return {"unreachable": "host", "failed": "release", "unknown": "unknown"}.get(word_of(plan, outcomes, name))
 
 
-def control_workers(
-    plan: Plan, rollout: Mapping[str, Any], batch: Sequence[str], asking: str = "",
+def reference_workers(
+    plan: Plan, workers: Mapping[str, Mapping[str, Any]], flight: Sequence[str], asking: str,
 ) -> list[dict[str, str]]:
-    """Return the workers that can be asked for a control solve: they served at the census, and are no part of BATCH.
+    """Return the workers that can be asked for a reference solve: they served at the census, and none is in FLIGHT.
 
-    Those that still are where they came from are named first: they are not what is being tried. Each worker of the
-    batch begins with another one of these, because a worker solves one probe at a time.
+    Those that still are where they came from are named first: they are not what is being tried. Each worker in flight
+    begins with another one of these, because a worker solves one probe at a time.
     """
-    last = {name: place for place, name in enumerate(plan["order"])}
-    now = max((last.get(name, -1) for name in batch), default=-1)
-    names = [name for name, worker in plan["workers"].items() if worker["serving"] and name not in batch]
-    names.sort(key=lambda name: (-last.get(name, -1), name))
-    waiting = [name for name in names if last.get(name, -1) > now]
-    shift = batch.index(asking) % len(waiting) if waiting and asking in batch else 0
+    leaving = [*(name for name in flight if name != asking), asking]
+    place = {name: number for number, name in enumerate(plan["order"])}
+    now = max(place.get(name, -1) for name in leaving)
+    names = [name for name, worker in plan["workers"].items() if worker["serving"] and name not in leaving]
+    names.sort(key=lambda name: -place.get(name, -1))
+    waiting = [name for name in names if place.get(name, -1) > now]
+    shift = in_order(leaving).index(asking) % len(waiting) if waiting else 0
     names = waiting[shift:] + waiting[:shift] + [name for name in names if name not in waiting]
-    return [{"host": name, "control_socket": str(rollout["workers"][name]["control_socket"])} for name in names]
+    return [{"host": name, "control_socket": str(workers[name]["control_socket"])} for name in names]

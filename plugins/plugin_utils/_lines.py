@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan import holder_of
+from ansible_collections.solver.fleet.plugins.module_utils._record import in_words
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan import by_name, holder_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
 
 
@@ -28,7 +29,7 @@ def fleet_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the state of the fleet for people: a line a worker, then what is wrong, in words."""
     lines = [f"{'worker':<12} {'version':<10} {'state':<11} {'open':>5}  note"]
     versions: dict[str, list[str]] = {}
-    for name, census in sorted(fleet.items()):
+    for name, census in by_name(fleet):
         worker = census.get("worker") or {}
         version = str((worker.get("instance") or {}).get("version") or "-")
         if worker:
@@ -42,7 +43,7 @@ def fleet_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
         lines.append(f"Mixed versions: {'; '.join(parts)}. Run rolling_update.yml again to converge.")
     elif versions:
         lines.append(f"All answering workers run {next(iter(versions))}.")
-    silent = sorted(name for name, census in fleet.items() if not census.get("worker"))
+    silent = [name for name, census in by_name(fleet) if not census.get("worker")]
     lines += [f"No answer from: {', '.join(silent)}."] if silent else []
     return lines + lock_lines(fleet) + history_lines(fleet)
 
@@ -50,7 +51,7 @@ def fleet_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def lock_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return who holds the rollout's lock on which workers."""
     held: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
-    for name, census in sorted(fleet.items()):
+    for name, census in by_name(fleet):
         holder = holder_of(census)
         if holder:
             held.setdefault(str(holder.get("run_id")), (holder, []))[1].append(name)
@@ -58,11 +59,8 @@ def lock_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _lock_line(holder: Mapping[str, Any], names: list[str]) -> str:
-    who = f"AWX job {holder['job']}" if holder.get("job") else \
-        f"{holder.get('user') or '?'} on {(holder.get('controller') or {}).get('host')}"
-    why = f", {one_line(holder['reason'])}" if holder.get("reason") else ""
-    return (f"Rollout {holder.get('rollout_id')} ({who}{why}) holds {', '.join(names)} since "
-            f"{holder.get('acquired_at')}, last seen {holder.get('renewed_at')}.")
+    text = in_words(holder, what=", ".join(names))
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def history_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:

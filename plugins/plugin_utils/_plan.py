@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._drain import P99_MARGIN
+from ansible_collections.solver.fleet.plugins.module_utils._record import WAIT_OR_STEAL, in_words
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     Decision,
     converge,
@@ -19,7 +23,10 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     rollout_of,
     serving,
 )
+from ansible_collections.solver.fleet.plugins.plugin_utils._locks import continuable, dead_on, members, proven_dead
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import LOOPBACK
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import stage_sizes
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
 
 Fleet = Mapping[str, Mapping[str, Any]]
@@ -41,47 +48,80 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     ``machines`` (that of each worker) and ``routers`` (each with its machine).
     """
     kind = str(run.get("kind") or "update")
-    rollout_id, continued = choose_rollout(fleet, settings, kind, str(run["new_id"]))
-    workers = {name: _plan_worker(facts, settings, kind, rollout_id, name) for name, facts in sorted(fleet.items())}
-    todo = sorted(
-        (name for name, worker in workers.items() if worker["action"] == "update"),
-        key=lambda name: (workers[name]["serving"], name))
-    window = min(int(settings["window"]), max(1, int(run["forks"])))
-    # Workers that are out and stay out take their part of the window.
-    width = max(1, window - standing(workers))
-    waves = [todo[start:start + width] for start in range(0, len(todo), width)]
-    size = len(fleet)
+    rollout_id, continued = choose_rollout(fleet, settings, kind, run)
+    workers = {name: _plan_worker(fleet[name], settings, kind, rollout_id, name) for name in in_order(fleet)}
+    todo = order_of(workers, settings)
+    idle = [name for name in todo if not workers[name]["serving"]]
+    todo = idle + spread(todo[len(idle):], run["machines"], int(settings["window"]))
+    window, size = int(settings["window"]), len(fleet)
     budget = settings["solver_max_fail_percentage"]
-    locked = live_locks(fleet, settings, run)
+    stages = stages_of(todo, settings, size, tolerated(size, budget))
+    locked = live_locks(fleet, settings, run["dead_runs"])
     return {
         "kind": kind,
         "rollout_id": rollout_id,
         "run_id": run["run_id"],
         "continued": continued,
+        "going_back": False,
         "target": target_of(settings, kind, workers),
         "asked": asked_for(settings),
         "fleet": size,
         "window": window,
+        "max_soaking": int(settings["soaking"]),
         "floor": size - window,
         "budget_percent": budget,
         "tolerated": tolerated(size, budget),
         "order": todo,
-        "waves": waves,
-        "estimate_s": round(sum(_wave_s(wave, workers, settings, kind) for wave in waves)),
+        "stages": stages,
+        "estimate_s": round(sum(_stage_s(stage, workers, settings, kind) for stage in stages)),
         "probes": sum(1 for name in todo if workers[name]["probe"]),
         "workers": workers,
         "lock": lock_plan(fleet, workers, settings, run),
         "refused": (refusals(workers) + roster_refusals(fleet, settings, kind)
                     + moving_refusals(fleet, run["machines"], run["routers"]) + locked),
         "locked": locked,
-        "warnings": _warnings(workers, settings, window),
+        "warnings": _warnings(workers, settings, run),
     }
 
 
-def standing(workers: Mapping[str, Mapping[str, Any]]) -> int:
-    """Return how many workers are known to be out of service and are not updated."""
-    return sum(1 for worker in workers.values()
-               if worker["action"] not in ("update", "unreachable") and not worker["serving"])
+def order_of(workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
+    """Return whom to update, in order: those that do not serve, then the longest drain first, or by name.
+
+    With the longest first nobody waits at the end for one that drains for minutes.
+    """
+    def key(name: str) -> tuple[bool, float, Any]:
+        worker = workers[name]
+        longest = float(worker["p99_s"] or 0.0) if settings["solver_order"] == "drain" else 0.0
+        return worker["serving"], -longest, natural(name)
+
+    return sorted((name for name, worker in workers.items() if worker["action"] == "update"), key=key)
+
+
+def spread(order: Sequence[str], machines: Mapping[str, str], window: int) -> list[str]:
+    """Return the order with those that may leave service together on different machines, as far as there are others."""
+    rest, out = list(order), list[str]()
+    while rest:
+        beside = {machines[name] for name in out[-(window - 1):]} if window > 1 else set()
+        name = next((name for name in rest if machines[name] not in beside), rest[0])
+        rest.remove(name)
+        out.append(name)
+    return out
+
+
+def stages_of(
+    todo: Sequence[str], settings: Mapping[str, Any], fleet: int, bears: int,
+) -> list[dict[str, Any]]:
+    """Return the stages: the next one begins when everybody of the last has ended its turn."""
+    window = int(settings["window"])
+    sizes = stage_sizes(settings["solver_stages"], fleet, len(todo))
+    if settings["solver_window"] == "waves":
+        sizes = [min(window, size - start) for size in sizes for start in range(0, size, window)]
+    stages, start = [], 0
+    for size in sizes:
+        stages.append({"workers": list(todo[start:start + size]), "window": window, "tolerated": bears,
+                       "after": "nothing"})
+        start += size
+    return stages
 
 
 def tolerated(fleet: int, budget_percent: float) -> int:
@@ -102,19 +142,27 @@ def asked_for(settings: Mapping[str, Any]) -> str:
     return str(settings["solver_version"] or "previous")
 
 
-def choose_rollout(fleet: Fleet, settings: Mapping[str, Any], kind: str, new_id: str) -> tuple[str, bool]:
+def choose_rollout(
+    fleet: Fleet, settings: Mapping[str, Any], kind: str, run: Mapping[str, Any],
+) -> tuple[str, bool]:
     """Return the id of the rollout, and whether it continues an earlier one: same kind, same target, not yet over.
 
     To recover is to end what others began, so it never continues: it takes their drains over one by one.
     """
     if settings["solver_rollout_id"]:
         return str(settings["solver_rollout_id"]), False
+    new_id = str(run["new_id"])
     if kind == "recover":
         return new_id, False
     wanted = asked_for(settings)
     known = [rollout_of(facts.get("census") or {}) for facts in fleet.values()]
+    known = [own for own in known if continuable(own, float(run["now"]))]
     open_ones = [own for own in known
                  if own.get("kind") == kind and own.get("target") == wanted and own.get("verdict") not in OVER]
+    counts = Counter(str(own["id"]) for own in open_ones)
+    if len(known) > 2 and any(count > 1 for count in counts.values()):
+        # One record alone does not choose for all.
+        open_ones = [own for own in open_ones if counts[str(own["id"])] > 1]
     if not open_ones:
         return new_id, False
     newest = max(open_ones, key=lambda own: (str(own.get("started_at") or ""), str(own.get("id"))))
@@ -208,9 +256,14 @@ def _decide(
         return Decision("excluded", "named by solver_exclude")
     if not census:
         return Decision("unreachable", "it was lost before the rollout began")
-    if census.get("unreachable") or census.get("failed") or staged.get("unreachable"):
+    if census.get("unreachable") or census.get("failed") or staged.get("unreachable") or staged.get("wrong"):
         return Decision("unreachable", one_line(census.get("msg") or staged.get("msg")))
     return recover(census, plan) if plan["kind"] == "recover" else converge(census, staged, plan, settings)
+
+
+def by_name(fleet: Fleet) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the workers with what is known of them, in the order in which people read names."""
+    return [(name, fleet[name]) for name in in_order(fleet)]
 
 
 def refusals(workers: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -223,11 +276,9 @@ def refusals(workers: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def roster_of(fleet: Fleet) -> list[str]:
-    """Return every worker that an earlier rollout knew of."""
-    known: set[str] = set()
-    for facts in fleet.values():
-        known |= set(((facts.get("census") or {}).get("rollout") or {}).get("roster") or [])
-    return sorted(known)
+    """Return every worker that the workers' records know of."""
+    return in_order(members({name: ((facts.get("census") or {}).get("rollout") or {}).get("roster") or []
+                             for name, facts in fleet.items() if (facts.get("census") or {}).get("worker")}))
 
 
 def roster_refusals(fleet: Fleet, settings: Mapping[str, Any], kind: str) -> list[str]:
@@ -239,7 +290,7 @@ def roster_refusals(fleet: Fleet, settings: Mapping[str, Any], kind: str) -> lis
     if expected and expected != len(fleet):
         out.append(f"the run has {len(fleet)} workers, but solver_fleet_size is {expected}; "
                    "give it the whole inventory, or correct solver_fleet_size")
-    missing = sorted(set(roster_of(fleet)) - set(fleet) - set(settings.get("solver_forget") or []))
+    missing = in_order(set(roster_of(fleet)) - set(fleet) - set(settings.get("solver_forget") or []))
     if missing:
         out.append(f"the inventory lacks {', '.join(missing)}, which earlier rollouts knew; give it the whole fleet, "
                    "name workers that are gone for good in solver_forget, or set solver_allow_partial: true")
@@ -270,7 +321,7 @@ def moving_refusals(
 ) -> list[str]:
     """Say which workers would leave the address at which a router knows them."""
     moving = []
-    for name, facts in sorted(fleet.items()):
+    for name, facts in by_name(fleet):
         then = address_of((facts.get("staged") or {}).get("release"))
         now = leaves(facts.get("census") or {}, then, machines[name], routers)
         if now:
@@ -278,16 +329,27 @@ def moving_refusals(
     return [f"{', '.join(moving)}: {NOT_FOLLOWED}"] if moving else []
 
 
-def live_locks(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+def live_locks(fleet: Fleet, settings: Mapping[str, Any], dead: Iterable[str]) -> list[str]:
     """Say which rollout holds the fleet, unless it is proven dead or may be taken over."""
     if settings["solver_lock_steal"]:
         return []
     by_run: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
-    for name, facts in sorted(fleet.items()):
-        holder = holder_of(facts.get("census") or {})
-        if holder and holder["run_id"] not in run["dead_runs"]:
-            by_run.setdefault(str(holder["run_id"]), (holder, []))[1].append(name)
-    return [holder_text(holder, names) for holder, names in by_run.values()]
+    holders = holders_of(fleet)
+    for name in in_order(holders):
+        if holders[name]["run_id"] not in dead:
+            by_run.setdefault(str(holders[name]["run_id"]), (holders[name], []))[1].append(name)
+    return [f"{in_words(holder, what=', '.join(names))}; {WAIT_OR_STEAL}" for holder, names in by_run.values()]
+
+
+def dead_of(fleet: Fleet, own: Mapping[str, Any]) -> list[str]:
+    """Return the runs that hold workers of the fleet and are proven dead, by all that this machine can know."""
+    return proven_dead(holders_of(fleet), own)
+
+
+def holders_of(fleet: Fleet) -> dict[str, Mapping[str, Any]]:
+    """Return the live lock on each worker that is held."""
+    found = {name: holder_of(facts.get("census") or {}) for name, facts in fleet.items()}
+    return {name: holder for name, holder in found.items() if holder}
 
 
 def holder_of(census: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -295,18 +357,6 @@ def holder_of(census: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if census.get("lock_state") != "held":
         return None
     return (census.get("rollout") or {}).get("lock")
-
-
-def holder_text(holder: Mapping[str, Any], names: Iterable[str]) -> str:
-    """Say who holds the lock, since when and why, and what to do about it."""
-    controller = holder.get("controller") or {}
-    who = f"{holder.get('user') or '?'} on {controller.get('host')}"
-    if holder.get("job"):
-        who = f"AWX job {holder['job']}"
-    reason = f" ({one_line(holder['reason'])})" if holder.get("reason") else ""
-    return (f"rollout {holder.get('rollout_id')} of {who}{reason} holds {', '.join(names)} since "
-            f"{holder.get('acquired_at')}, last seen {holder.get('renewed_at')}; wait for it (solver_lock_wait), or, "
-            "when it is known to be dead, set solver_lock_steal: true with a solver_reason")
 
 
 def lock_plan(
@@ -320,7 +370,7 @@ def lock_plan(
         "workers": names,
         "leader": names[0] if names else None,
         "needed": len(base) // 2 + 1,
-        "dead_runs": list(run["dead_runs"]),
+        "dead_runs": {name: dead_on(name, holders_of(fleet), run["dead_runs"]) for name in names},
         "roster": sorted((set(fleet) | roster) - set(settings.get("solver_forget") or [])),
     }
 
@@ -333,7 +383,7 @@ def lock_refusals(plan: Mapping[str, Any], locks: Mapping[str, Mapping[str, Any]
         answer = locks.get(name) or {}
         if answer.get("ours") and not answer.get("failure"):
             held += 1
-        elif answer and not answer.get("unreachable"):
+        elif answer and not answer.get("unreachable") and not answer.get("wrong"):
             refused.setdefault(one_line(answer.get("msg")) or "its lock could not be taken", []).append(name)
     out = [f"{', '.join(names)}: {reason}" for reason, names in refused.items()]
     if not out and held < plan["lock"]["needed"]:
@@ -347,12 +397,20 @@ def quicker(locks: Mapping[str, Mapping[str, Any]]) -> bool:
     return any(str((answer.get("failure") or {}).get("code")) in ("held", "changed") for answer in locks.values())
 
 
-def _wave_s(
-    wave: Iterable[str], workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], kind: str,
+def _stage_s(
+    stage: Mapping[str, Any], workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], kind: str,
 ) -> float:
-    """How long a wave takes, by the slowest of its workers' own solve times."""
-    soak = settings["solver_min_healthy_time"] if kind == "update" else 0.0
-    return max((_worker_s(workers[name], settings) for name in wave), default=0.0) + float(soak)
+    """How long a stage takes: each worker begins at the first free place, by its own solve times."""
+    soak = float(settings["solver_min_healthy_time"]) if kind == "update" else 0.0
+    places = [0.0] * stage["window"]
+    watched = [0.0] * int(settings["soaking"])
+    last = 0.0
+    for name in stage["workers"]:
+        serves = heapq.heappop(places) + _worker_s(workers[name], settings)
+        last = max(last, serves + soak)
+        free = heapq.heapreplace(watched, serves + soak) if watched else serves + soak
+        heapq.heappush(places, max(serves, free))
+    return last
 
 
 def _worker_s(worker: Mapping[str, Any], settings: Mapping[str, Any]) -> float:
@@ -365,44 +423,38 @@ def _worker_s(worker: Mapping[str, Any], settings: Mapping[str, Any]) -> float:
 
 
 def _warnings(
-    workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], window: int,
+    workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], run: Mapping[str, Any],
 ) -> list[str]:
-    out = []
-    if window < int(settings["window"]):
-        out.append(f"forks is {window}, so {window} workers at a time instead of {settings['window']}; "
-                   f"use --forks {settings['window']} for the whole window")
+    out = _forks_warning(sum(1 for worker in workers.values() if worker["action"] == "update"), settings,
+                         int(run["forks"]))
     versions = sorted({str(worker["from"]) for worker in workers.values() if worker["from"]})
     if len(versions) > 1:
         out.append(f"the fleet runs mixed versions: {', '.join(versions)}")
-    silent = sorted(name for name, worker in workers.items() if worker["action"] == "unreachable")
+    silent = [name for name, worker in workers.items() if worker["action"] == "unreachable"]
     if silent:
         out.append(f"{', '.join(silent)} cannot be reached: counted as failed, and not known to be out of service")
     return out + _deadline_warning(workers, settings)
 
 
+def _forks_warning(todo: int, settings: Mapping[str, Any], forks: int) -> list[str]:
+    """A worker in its turn, one in its soak and the next one at the gate are each a process of the controller."""
+    soaking = int(settings["soaking"]) if settings["solver_min_healthy_time"] else 0
+    wanted = min(todo, int(settings["window"]) + soaking + 1)
+    if forks < wanted:
+        return [f"forks is {forks}, so the window of {settings['window']} is not always full; use --forks {wanted}"]
+    if min(forks, todo) > 4 * wanted and forks > 16:
+        return [f"forks is {forks}; those that only wait cost the controller time, --forks {wanted} suffices"]
+    return []
+
+
 def _deadline_warning(workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
     """A drain that is shorter than the longest solve plus a buffer ends in a hand-over or a failure."""
     slow = [float(worker["p99_s"]) for worker in workers.values() if worker["p99_s"]]
-    needed = max(slow, default=0.0) * 1.3
+    needed = max(slow, default=0.0) * P99_MARGIN
     if settings["solver_drain_mode"] == "handover" or needed <= settings["solver_drain_timeout"]:
         return []
     return [f"99 % of the solves take up to {max(slow):.0f} s; solver_drain_timeout "
             f"{settings['solver_drain_timeout']:g} leaves no margin, {needed:.0f} would"]
-
-
-WAVE_GROUP = "solver_wave_"
-BACK_GROUP = "solver_back_"
-
-
-def wave_groups(groups: Iterable[str], prefix: str = WAVE_GROUP) -> list[str]:
-    """Return the names of the groups that hold the waves, in order."""
-    return sorted(name for name in groups if str(name).startswith(prefix))
-
-
-def wave_pairs(waves: Iterable[Iterable[str]], prefix: str = WAVE_GROUP) -> list[dict[str, str]]:
-    """Return which worker belongs to which wave's group."""
-    return [{"worker": name, "group": f"{prefix}{number:04d}"}
-            for number, wave in enumerate(waves, 1) for name in wave]
 
 
 def plan_lines(plan: Mapping[str, Any]) -> list[str]:
@@ -414,8 +466,9 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
         f"up to {plan['tolerated']} may fail ({plan['budget_percent']:g} %)"]
     if plan["continued"]:
         lines.append(f"continues rollout {plan['rollout_id']}")
-    for number, wave in enumerate(plan["waves"], 1):
-        lines.append(f"wave {number}: {', '.join(_move(name, plan['workers'][name]) for name in wave)}")
+    for number, stage in enumerate(plan["stages"], 1):
+        place = f"stage {number}: " if len(plan["stages"]) > 1 else ""
+        lines.append(place + ", ".join(_move(name, plan["workers"][name]) for name in stage["workers"]))
     if plan["order"]:
         lines.append(f"about {minutes(plan['estimate_s'])}, by the workers' own solve times; {plan['probes']} probe "
                      f"solve{'s' if plan['probes'] != 1 else ''} to pay for, more if one fails")

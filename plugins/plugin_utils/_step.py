@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import CODES, cause_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._fault import is_at_probe, verdict_of_probe
 
 # The registered results by the name of the step; C(wave) is a list, of the verify results of the whole wave.
@@ -17,11 +18,6 @@ Steps = Mapping[str, Any]
 STEPS = ("drain", "switch", "verify", "resume", "soak")
 REVERT_STEPS = ("revert", "revert_verify", "revert_resume")
 
-# What a machine, its disk or its service manager fails with, whatever is to run there.
-OF_HOST = frozenset({"unwritable", "unreadable", "no_space", "busy", "locked", "bad_record", "no_release",
-                     "no_previous", "bad_service", "no_service", "no_supervisor", "no_systemd"})
-# The drain was not ours any more, or the process that was to go would not.
-OF_DRAIN = frozenset({"foreign_drain", "drain_lost", "lease_lost", "not_safe_to_stop", "stop_timeout", "stop_failed"})
 # The drain under which a worker holds a version that it does not know; nobody asked for it.
 OWN_HOLD = "solver-worker"
 # Another run holds the rollout's lock: this one has no business here any more, and must touch nothing.
@@ -163,24 +159,17 @@ def _cause(step: str, result: Mapping[str, Any], fault: Mapping[str, Any]) -> st
         return "host"
     if fault:
         return "release" if fault["fault"] == "release" else "unknown"
-    details = (result.get("failure") or {}).get("details") or {}
-    if not result or code_of(result) in ("bad_option", FENCED) or details.get("fault") in ("account", "network"):
-        return "unknown"  # not the release's doing
-    if step == "drain" or taken_over(step, result):
-        return "drain"
-    return _cause_after_drain(step, result)
+    cause = _declared(result)
+    # A release is to blame only for what happened after it was switched to.
+    before = step == "drain" or (step == "switch" and untouched(result))
+    return "drain" if cause == "release" and (before or taken_over(step, result)) else cause
 
 
-def _cause_after_drain(step: str, result: Mapping[str, Any]) -> str:
-    """A release is to blame only for what happened after it was switched to."""
-    code = code_of(result)
-    if code in OF_HOST:
-        return "host"
-    if code in OF_DRAIN:
-        return "drain"
-    if step == "switch" and untouched(result):
-        return "drain" if code else "unknown"
-    return "release"
+def _declared(result: Mapping[str, Any]) -> str:
+    """What a step that did not succeed is blamed on, by its own word; what was not done in time has no failure."""
+    if result.get("failed") or not result:
+        return cause_of(result.get("failure"))
+    return CODES["deadline"]
 
 
 def _failed_outcome(planned: Mapping[str, Any], steps: Steps, fault: Mapping[str, Any], revertible: bool) -> str:

@@ -18,16 +18,12 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     spent_by,
     word_of,
 )
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import shown_settings
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
 
 VERDICT_SCHEMA = "solver.verdict/1"
 # What the gate closed for, and the verdict that it leads to.
 _WORD_OF_CAUSE = {"paused": "paused", "inconclusive": "inconclusive"}
-# Part of the document, so that a reader need not look for the inventory. None of them is a secret.
-_SETTINGS = (
-    "solver_max_unavailable", "solver_max_fail_percentage", "solver_on_abort", "solver_drain_mode",
-    "solver_drain_timeout", "solver_on_drain_timeout", "solver_drain_lease", "solver_healthy_deadline",
-    "solver_min_healthy_time", "solver_progress_deadline", "solver_reason", "solver_exclude", "solver_allow_partial")
 
 
 def verdict(
@@ -135,7 +131,7 @@ def document(
         "window": plan.get("window"),
         "budget_percent": plan.get("budget_percent"),
         "estimate_s": plan.get("estimate_s"),
-        "waves": plan.get("waves", []),
+        "waves": [stage["workers"] for stage in plan.get("stages", [])],
         "settings": plan.get("settings", {}),
         "workers": list(workers),
     }
@@ -143,7 +139,7 @@ def document(
 
 def settings_shown(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that belong into the document."""
-    return {name: settings.get(name) for name in _SETTINGS}
+    return {name: settings.get(name) for name in shown_settings()}
 
 
 def _worker(plan: Plan, outcomes: Outcomes, final: Outcomes, name: str) -> dict[str, Any]:

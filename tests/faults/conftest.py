@@ -40,7 +40,10 @@ def pool(fault_folder: Path) -> Iterator[Pool]:
 @pytest.fixture
 def make_fleet(pool: Pool) -> Iterator[Callable[..., Fleet]]:
     def make(size: int = 2, **variables: object) -> Fleet:
-        return pool.get(size, **variables)
+        fleet = pool.get(size, **variables)
+        # Who comes first would otherwise depend on which tasks each worker had just solved.
+        fleet.write_inventory("inventory.yml", **{name: {"solver_order": "name"} for name in fleet.hosts()})
+        return fleet
 
     yield make
     pool.rest()

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
+import signal
 import sqlite3
+import subprocess
 import threading
 import time
 import urllib.request
@@ -16,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fleetlib import Fleet, broken_releases, control, overlay
+from fleetlib import Fleet, broken_releases, control, overlay, signal_tree, tree, wait_for
 
 CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER = "1.4.0", "1.4.1", "1.4.2", "1.4.3", "1.4.4", "1.4.5"
 # Two good releases that see another wall clock: off by the seconds in the file `off` of the worker's directory.
 OTHER_CLOCK = ("1.5.0", "1.5.1")
 # The shortest lease that is allowed, with phases that fit into it.
-LEASES = {"solver_drain_lease": 60, "solver_drain_timeout": 30, "solver_deploy_timeout": 60,
-          "solver_healthy_deadline": 60}
+LEASES = {"solver_drain_lease": 60, "solver_drain_timeout": 30, "solver_deploy_timeout": 50,
+          "solver_healthy_deadline": 50}
 VERSIONS = ["1.2.0", "1.3.0", CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER, *OTHER_CLOCK]
 _TRY = "    try:\n        held = take_locks"
 
@@ -161,30 +162,71 @@ def provider_faults(fleet: Fleet, faults: list[dict[str, Any]] | None) -> None:
         assert answer.status in (200, 201, 204), answer.status
 
 
-PREPARE = "Prepare the rollout"
+class Events:
+    """What a run tells of itself while it goes on, by which a scenario meets it at any point."""
+
+    def __init__(self, fleet: Fleet, name: str = "events") -> None:
+        self.folder = fleet.dir / name
+        shutil.rmtree(self.folder, ignore_errors=True)
+        # For the one run that is to be watched.
+        self.settings = {"solver_events_dir": str(self.folder)}
+
+    def all(self) -> list[dict[str, Any]]:
+        text = "".join(path.read_text(encoding="utf-8") for path in self.folder.glob("*.jsonl"))
+        # The last line may be half written.
+        return [json.loads(line) for line in text.split("\n")[:-1]]
+
+    def find(self, event: str, **facts: Any) -> list[dict[str, Any]]:
+        return [own for own in self.all() if own["event"] == event
+                and all(own.get(name) == value for name, value in facts.items())]
 
 
-class Log:
-    """What a rollout says while it runs, by which a scenario meets it in any of its tasks."""
+class Held:
+    """A hook that keeps each worker from its turn until the test lets it go, so that no test must be quick."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self.path = fleet.dir / "ansible.log"
-        self.path.unlink(missing_ok=True)
-        self.env = {"ANSIBLE_LOG_PATH": str(self.path)}
+        self.folder = fleet.dir / "held"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        hook = self.folder / "hook.yml"
+        hook.write_text(
+            "- name: Wait for the test\n  ansible.builtin.wait_for:\n"
+            f"    path: '{self.folder}/{{{{ inventory_hostname }}}}'\n    timeout: 200\n", encoding="utf-8")
+        self.settings = {"solver_hooks": {"before_worker": str(hook)}}
 
-    def text(self) -> str:
-        return self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
-
-    def at(self, task: str, play: str = PREPARE) -> bool:
-        """Whether the task of that name has begun, in the play of that name or in a later one."""
-        _before, found, text = self.text().partition(f"PLAY [{play}]")
-        return re.search(rf"TASK \[([a-z_.]+ : )?{re.escape(task)}\]", text if found else "") is not None
+    def let_go(self, *names: str) -> None:
+        for name in names:
+            (self.folder / name).touch()
 
 
-def until(sampler: Sampler, what: str, condition: Callable[[], Any], process: Any, timeout: float = 120) -> None:
-    """Wait until the sampled states show what the scenario waits for; the run must still be going."""
+def kill_all(process: subprocess.Popen[str]) -> str:
+    """End a controller with all that it started, modules at work included, without a word to any of them."""
+    signal_tree(process.pid, signal.SIGKILL)
+    return ended(process)
+
+
+def kill_main(process: subprocess.Popen[str]) -> None:
+    """End the main process alone, without a word; what it had started must stop by itself."""
+    left = tree(process.pid)
+    process.kill()
+    process.wait(60)
+    # What is at work on a worker ends with its slice, and a switch that has begun with its start.
+    wait_for(lambda: not any(tree(pid).get(pid) == started for pid, started in left.items()),
+             "the end of all that the dead controller had started", 60)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """Return what a run said that was ended from outside."""
+    out, _none = process.communicate(timeout=60)
+    assert process.returncode != 0, out
+    return out
+
+
+def until(what: str, condition: Callable[[], Any], process: subprocess.Popen[str], timeout: float = 120) -> None:
+    """Wait for what the scenario waits for; the run must still be going."""
     deadline = time.monotonic() + timeout
     while not condition():
-        assert process is None or process.poll() is None, f"the run ended before {what}:\n{process.stdout.read()}"
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}; last {sampler.samples[-1:]}"
+        if process.poll() is not None:
+            raise AssertionError(f"the run ended before {what}:\n{process.communicate()[0]}")
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
         time.sleep(0.02)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fleetlib import ROOT, Fleet, ansible_bin, broken_releases
-from fleetpool import Pool
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = map(str, (HERE, HERE.parents[1] / ".collections"))
+from fleetlib import ROOT, Fleet, ansible_bin, broken_releases  # noqa: E402
+from fleetpool import Pool  # noqa: E402
 
 VERSIONS = ["1.2.0", "1.3.0", "1.4.0", "1.4.1"]
 

@@ -93,7 +93,7 @@ class Fleet:
         try:
             out, _none = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            signal_tree(process.pid, signal.SIGKILL)
             out, _none = process.communicate()
             raise AssertionError(f"{name} did not end within {timeout} s:\n{out}") from None
         if name in ROLLOUTS and self._verdict_file() != before:
@@ -241,6 +241,12 @@ class Fleet:
         return audit
 
 
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    """Every event of the one run that wrote into FOLDER (solver_events_dir)."""
+    (path,) = folder.iterdir()
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def seen_verdict(word: str, code: int) -> None:
     """Note which exit code came with a verdict, for the table at the end of the fault suite."""
     VERDICTS.parent.mkdir(parents=True, exist_ok=True)
@@ -258,8 +264,41 @@ def assert_nothing_lost(audit: dict[str, Any], at_least: int = 20) -> None:
 
 def _kill(process: subprocess.Popen[Any]) -> None:
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        signal_tree(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def tree(pid: int) -> dict[int, str]:
+    """A process and all that it started, in whatever session, each with what tells it from a later one of its number.
+
+    Since ansible-core 2.19 each fork of a playbook has a session of its own, so a signal to its group misses them.
+    """
+    parents, started = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            if fields[0] != "Z":
+                parents[int(stat.parent.name)], started[int(stat.parent.name)] = int(fields[1]), fields[19]
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return {one: started[one] for one in found if one in started}
+
+
+def signal_tree(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process and to all that it started; each is stopped before, so that none starts another."""
+    seen: dict[int, str] = {}
+    while found := [one for one in tree(pid) if one not in seen]:
+        for one in found:
+            _signal(one, signal.SIGSTOP)
+        seen.update(dict.fromkeys(found, ""))
+    for one in seen:
+        _signal(one, number)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 # -- fixture releases: the reference worker's own source with one thing broken -----------------

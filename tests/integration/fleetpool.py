@@ -75,7 +75,8 @@ class Pool:
         releases = [variables[name] for name in RELEASES]
         if releases == [self.defaults[name] for name in RELEASES]:
             # What was made from the same inputs is not built again.
-            shutil.copytree(built_wheels(*releases), self.fleet.dir / "wheelhouse", dirs_exist_ok=True)
+            shutil.copytree(built_wheels(*releases), self.fleet.dir / "wheelhouse", dirs_exist_ok=True,
+                            ignore=shutil.ignore_patterns(".*"))  # what another process builds just now
         self.fleet.up(size, **variables)
         assert self._ctl("stop", "all").returncode == 0
         shutil.rmtree(self.saved, ignore_errors=True)

@@ -9,13 +9,13 @@ import signal
 import socket
 
 import pytest
-from fleetlib import Fleet, assert_nothing_lost, control, wait_for
+from fleetlib import Fleet, assert_nothing_lost, control, events_of, wait_for
 
 
-def test_a_good_release_rolls_without_losing_a_task(make_fleet):
+def test_a_good_release_rolls_without_losing_a_task(make_fleet, tmp_path):
     fleet: Fleet = make_fleet()
     fleet.start_traffic()
-    done = fleet.roll("1.3.0")
+    done = fleet.roll("1.3.0", solver_events_dir=str(tmp_path / "events"))
     audit = fleet.end_traffic()
     assert done.returncode == 0, done.stdout
     assert set(fleet.versions().values()) == {"1.3.0"}
@@ -23,7 +23,11 @@ def test_a_good_release_rolls_without_losing_a_task(make_fleet):
     assert_nothing_lost(audit)
     verdict = fleet.verdict()
     assert verdict["verdict"] == "completed"
-    assert verdict["waves"] == [["w1"], ["w2"], ["w3"], ["w4"]]
+    # One stage, the longest drain first; within it the window holds one at a time, all of them in the plan's order.
+    (stage,) = verdict["waves"]
+    assert sorted(stage) == ["w1", "w2", "w3", "w4"]
+    admitted = [own for own in events_of(tmp_path / "events") if own["event"] == "admitted"]
+    assert [own["flight"] for own in admitted] == [[name] for name in stage]
     assert all(worker["open_at_drain"] >= 1 for worker in verdict["workers"]), verdict["workers"]
     assert "w3 updated 1.2.0 -> 1.3.0" in done.stdout
     assert "(3/4)" in done.stdout
@@ -40,7 +44,7 @@ def test_a_good_release_rolls_without_losing_a_task(make_fleet):
 def test_a_crashing_release_is_reverted_and_stops_at_budget_zero(make_fleet):
     fleet: Fleet = make_fleet()
     fleet.start_traffic()
-    done = fleet.roll("1.4.0", solver_max_fail_percentage=0)
+    done = fleet.roll("1.4.0", solver_max_fail_percentage=0, solver_order="name")
     audit = fleet.end_traffic()
     assert done.returncode != 0, done.stdout
     assert set(fleet.versions().values()) == {"1.2.0"}
@@ -58,7 +62,7 @@ def test_a_crashing_release_is_reverted_and_stops_at_budget_zero(make_fleet):
 def test_a_release_whose_probe_fails_never_takes_a_task(make_fleet):
     fleet: Fleet = make_fleet()
     fleet.start_traffic()
-    done = fleet.roll("1.4.1", solver_probe_retries=1)
+    done = fleet.roll("1.4.1", solver_probe_retries=1, solver_order="name")
     audit = fleet.end_traffic()
     assert done.returncode != 0, done.stdout
     assert set(fleet.versions().values()) == {"1.2.0"}
@@ -132,7 +136,7 @@ def test_check_mode_plans_and_changes_nothing(make_fleet):
     before = {name: fleet.status(name) for name in fleet.hosts()}
     done = fleet.roll("1.3.0", "--check", "--diff")
     assert done.returncode == 0, done.stdout
-    assert "wave 1: w1 1.2.0 -> 1.3.0" in done.stdout
+    assert "w1 1.2.0 -> 1.3.0, w2 1.2.0 -> 1.3.0" in " ".join(done.stdout.split())
     assert fleet.verdict()["verdict"] == "planned"
     after = {name: fleet.status(name) for name in fleet.hosts()}
     assert {name: own["seq"] for name, own in after.items()} == {name: own["seq"] for name, own in before.items()}
@@ -176,7 +180,8 @@ def test_a_drain_that_is_late_can_put_the_worker_back_instead(make_fleet):
     fleet: Fleet = make_fleet(2, solver_local_fleet_sandbox=SLOW)
     boots = {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()}
     fleet.start_traffic(rate=4, at_least_open=5)
-    done = fleet.roll("1.3.0", solver_drain_timeout=2, solver_on_drain_timeout="return_to_service")
+    done = fleet.roll("1.3.0", solver_drain_timeout=2, solver_on_drain_timeout="return_to_service",
+                      solver_order="name")
     audit = fleet.end_traffic()
     assert done.returncode != 0, done.stdout
     assert fleet.outcomes() == {"w1": "failed", "w2": "not_attempted"}
@@ -206,7 +211,7 @@ def test_another_owners_drain_is_left_to_him(make_fleet):
 def test_a_worker_killed_while_it_drains_loses_nothing_and_is_updated_or_reverted(make_fleet):
     fleet: Fleet = make_fleet(2, solver_local_fleet_sandbox=SLOW)
     fleet.start_traffic(rate=4, at_least_open=5)
-    process = fleet.start_playbook("rolling_update", solver_version="1.3.0")
+    process = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_order="name")
     wait_for(lambda: fleet.status("w1")["state"] == "draining", "the drain of w1", timeout=90)
     os.kill(fleet.status("w1")["instance"]["pid"], signal.SIGKILL)
     out, _none = process.communicate(timeout=200)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The control of a failed probe, run by Ansible against real workers and a sandbox that fails when it is told to."""
+"""Reference solves after a failed probe: a real turn, real workers, and a sandbox that fails when it is told to."""
 
 from __future__ import annotations
 
@@ -10,56 +10,20 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.solver.fleet.plugins.plugin_utils import _admit
+from ansible_collections.solver.fleet.plugins.plugin_utils._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import resolve
 from fleetlib import ROOT, ansible_bin, control, wait_for
 from test_worker_modules import CONFIG, SOURCE, end, free_port
 
-# What the role does when its verify fails, without the drain and the switch before it.
-PLAY = """
-- hosts: suspect
-  gather_facts: false
-  vars_files: [{role}/defaults/main.yml, {role}/vars/main.yml]
-  tasks:
-    - ansible.builtin.set_fact:
-        update_control_provider: {{}}
-        update_control_worker: {{}}
-    - block:
-        - solver.fleet.solve_check:
-            control_socket: "{{{{ socket }}}}"
-            request_id: one-{{{{ request }}}}
-            probe_timeout: "{{{{ update_probe_timeout }}}}"
-            retries: "{{{{ tries }}}}"
-            interval: 0
-            deadline: "{{{{ deadline }}}}"
-          register: update_verify
-          until: update_verify is failed or update_verify.done
-          retries: 9
-          delay: 0
-      rescue:
-        - ansible.builtin.set_fact:
-            needed: "{{{{ update_steps | solver.fleet.update_needs_control }}}}"
-        - ansible.builtin.include_tasks: {role}/tasks/control.yml
-          when: needed
-        - ansible.builtin.copy:
-            content: "{{{{ result | to_json }}}}"
-            dest: "{{{{ result_file }}}}"
-            mode: "0600"
-          vars:
-            result:
-              needed: "{{{{ needed }}}}"
-              verify: "{{{{ update_verify }}}}"
-              worker: "{{{{ update_control_worker }}}}"
-              provider: "{{{{ update_control_provider }}}}"
-              outcome: "{{{{ update_steps | solver.fleet.update_outcome({{}}) }}}}"
-    - ansible.builtin.debug:
-        msg: the host goes on
-"""
-REVERTED = {"update_revert": {"changed": True}, "update_revert_verify": {"done": True}}
+PLAY = Path(__file__).parent / "suspect" / "turn.yml"
+OLD, NEW = "1.3.0", "1.9.9"
 
 
 class Bench:
@@ -68,7 +32,6 @@ class Bench:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.dir, self.stack = folder, stack
         (folder / "key").write_text("k" * 32)
-        (folder / "play.yml").write_text(PLAY.format(role=ROOT / "roles" / "update"))
         sandbox = self.spawn("sandbox", "--solve", "base64=0.2:0.4")
         assert sandbox.stdout is not None
         self.url = json.loads(sandbox.stdout.readline())["url"]
@@ -77,9 +40,17 @@ class Bench:
         for name in ("near", "far"):
             self.start(name)
 
-    def spawn(self, *args: str) -> subprocess.Popen[str]:
+    def source(self, version: str) -> Path:
+        """The worker's own source, as another version of it."""
+        folder = self.dir / version
+        if not folder.exists():
+            shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+            (folder / "solver_worker/_version.py").write_text(f'__version__ = "{version}"\n')
+        return folder
+
+    def spawn(self, *args: str, source: Path = SOURCE) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "solver_worker", *args], env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            [sys.executable, "-m", "solver_worker", *args], env={**os.environ, "PYTHONPATH": str(source)},
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.stack.callback(end, process)
         return process
@@ -87,12 +58,13 @@ class Bench:
     def socket(self, name: str) -> str:
         return str(self.dir / name / "r" / "w1.sock")
 
-    def start(self, name: str, url: str | None = None) -> None:
+    def start(self, name: str, url: str | None = None, version: str = "") -> None:
         folder = self.dir / name
         folder.mkdir(exist_ok=True)
         shutil.copy(self.dir / "key", folder / "key")
         (folder / "w.toml").write_text(CONFIG.format(dir=folder, port=free_port(), url=url or self.url))
-        self.processes[name] = self.spawn("serve", "--config", str(folder / "w.toml"))
+        source = self.source(version or (NEW if name == "suspect" else OLD))
+        self.processes[name] = self.spawn("serve", "--config", str(folder / "w.toml"), source=source)
         wait_for(lambda: Path(self.socket(name)).exists() and self.state(name) == "running", name)
 
     def state(self, name: str) -> Any:
@@ -110,25 +82,16 @@ class Bench:
         with urllib.request.urlopen(self.url + "/__ledger", timeout=10) as answer:
             return int(json.load(answer)["totals"]["submits"])
 
-    def judge(self, *controls: str, key: bool = True, version: str = "", hosts: str = "",
-              **change: Any) -> dict[str, Any]:
-        """Probe the suspect, let CONTROLS decide, and return what the role makes of it."""
+    def judge(self, *others: str, key: bool = True, hosts: str = "", **change: Any) -> dict[str, Any]:
+        """Take the suspect through its turn; OTHERS can be asked for a reference solve, the first one first."""
         self.requests += 1
         (self.dir / "hosts").write_text("[all:vars]\nansible_connection=local\n[all]\nsuspect\nnear\nfar\n" + hosts)
-        result = self.dir / f"result-{self.requests}.json"
-        values = {
-            "socket": self.socket("suspect"), "request": self.requests, "result_file": str(result),
-            "tries": 1, "deadline": 60, "update_probe_timeout": 10,
-            "update_control_workers": [{"host": name, "control_socket": self.socket(name)} for name in controls],
-            "update_provider": {"url": self.url, "api_key_file": str(self.dir / "key")} if key else {},
-            "update_version": version, "update_drain": {"done": True}, "update_switch": {"switched": True},
-            "update_resume": {}, "update_soak": {}, "update_give_back": {}, "update_revert_drain": {},
-            "update_revert_resume": {"changed": True},
-            "ansible_python_interpreter": sys.executable, **REVERTED, **change,
-        }
+        result, ledger = self.dir / f"result-{self.requests}.json", Ledger(str(self.dir / f"ledger-{self.requests}"))
+        self._begin(ledger, others, key, change)
+        values = {"ledger": str(ledger.folder), "result_file": str(result),
+                  "ansible_python_interpreter": sys.executable}
         done = subprocess.run(
-            [ansible_bin() / "ansible-playbook", "-i", str(self.dir / "hosts"), str(self.dir / "play.yml"),
-             "-e", json.dumps(values)],
+            [ansible_bin() / "ansible-playbook", "-i", str(self.dir / "hosts"), str(PLAY), "-e", json.dumps(values)],
             cwd=ROOT, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
             capture_output=True, text=True, timeout=200, check=False)
         assert (done.returncode, "the host goes on" in done.stdout) == (0, True), done.stdout + done.stderr
@@ -136,6 +99,34 @@ class Bench:
         assert isinstance(made, dict)
         made["says"] = (made["outcome"]["outcome"], made["outcome"]["cause"])
         return made
+
+    def _begin(self, ledger: Ledger, others: Sequence[str], key: bool, change: dict[str, Any]) -> None:
+        """Write down a rollout to NEW in which it is the suspect's turn, and OTHERS serve."""
+        names = ["suspect", *others]
+        variables = {name: {"solver_control_socket": self.socket(name), "solver_data_port": 20_000 + number,
+                            "solver_provider_url": self.url,
+                            **({"solver_api_key_file": str(self.dir / "key")} if key else {})}
+                     for number, name in enumerate(names)}
+        found = resolve(variables, need_version=False, rolls=False)
+        assert not found.errors, found.errors
+        for own in found.workers.values():
+            own["service"] = None  # its processes are the test's own
+            own["provider"] = own["provider"] if key else {}
+        settings = {**found.settings, "solver_probe_timeout": 10, "solver_probe_retries": 1, "solver_probe_interval": 0,
+                    "solver_healthy_deadline": 60, **change}
+        # Who is last in the plan is asked first: nothing has changed there for the longest.
+        order = ["suspect", *reversed(others)]
+        ledger.begin(os.getpid(), {"settings": settings, "workers": found.workers, "hosts": order, "routers": {},
+                                   "kind": "update", "wait_until": 0})
+        ledger.keep("plan", {
+            "kind": "update", "run_id": f"run-{self.requests}", "rollout_id": "rollout-1", "target": NEW,
+            "going_back": False, "order": order, "window": 1, "max_soaking": 1, "fleet": len(order),
+            "stages": [{"workers": order, "window": 1, "tolerated": 0, "after": "nothing"}],
+            "workers": {name: {
+                "action": "update", "from": OLD, "from_release": OLD, "to": NEW, "release": NEW, "back_to": OLD,
+                "back_version": OLD, "serving": True, "steal": False, "on_expire": None, "on_drain_timeout": "handover",
+                "probe": True, "owner": "rollout-1"} for name in order}})
+        ledger.keep("roll", {**_admit.begin(0.0), "phase": {"suspect": "turn"}})
 
 
 RELEASE, NOBODY = ("reverted", "release"), ("returned", "unknown")
@@ -161,12 +152,11 @@ def bench() -> Iterator[Bench]:
 def test_a_fault_of_the_provider_is_nobodys(bench: Bench, fault: list[dict[str, Any]], whose: str) -> None:
     bench.start("suspect")
     bench.fault(*fault)
-    made = bench.judge("near", update_probe_timeout=4)
-    assert made["needed"] is True
+    made = bench.judge("near", solver_probe_timeout=4)
     assert made["verify"]["failure"]["code"] == "probe_failed", made["verify"]
     assert made["worker"]["failure"]["details"]["fault"] == whose, made["worker"]
     assert made["says"] == NOBODY, made["outcome"]
-    assert "skipped" in made["provider"], "one control is enough"
+    assert made["provider"] == {}, "one reference solve is enough"
 
 
 def test_a_solve_that_passes_elsewhere_blames_the_release_though_it_blames_the_network(bench: Bench) -> None:
@@ -176,19 +166,19 @@ def test_a_solve_that_passes_elsewhere_blames_the_release_though_it_blames_the_n
     assert made["verify"]["failure"]["details"]["fault"] == "network"
     assert made["says"] == RELEASE
     assert "the same solve passed at another worker" in made["outcome"]["reason"]
-    assert bench.submits() - before == 1, "a control costs one solve"
+    assert bench.submits() - before == 1, "a reference solve costs one solve"
 
 
-def test_a_probe_cut_off_by_the_deadline_has_a_control_too(bench: Bench) -> None:
+def test_a_probe_cut_off_by_the_deadline_has_a_reference_solve_too(bench: Bench) -> None:
     bench.start("suspect")
     bench.fault({"on": "res", "fault": "CAPCHA_NOT_READY", **ALWAYS})
-    made = bench.judge("near", update_probe_timeout=4, tries=9, deadline=10)
+    made = bench.judge("near", solver_probe_timeout=4, solver_probe_retries=9, solver_healthy_deadline=10)
     failure = made["verify"]["failure"]
     assert (failure["code"], failure["details"]["checking"]) == ("deadline", "probe")
     assert made["says"] == NOBODY, made["outcome"]
 
 
-def test_a_control_that_cannot_be_reached_gives_way_to_the_next(bench: Bench) -> None:
+def test_a_worker_that_cannot_be_reached_gives_way_to_the_next(bench: Bench) -> None:
     bench.start("suspect", url=f"http://127.0.0.1:{free_port()}")
     gone = f"gone ansible_connection=ssh ansible_host=127.0.0.1 ansible_port={free_port()}\n"
     made = bench.judge("gone", "far", hosts=gone)
@@ -210,7 +200,7 @@ def test_where_no_worker_can_be_asked_the_provider_is(bench: Bench) -> None:
     assert made["says"] == NOBODY
     # neither worker nor key: by its own word
     made = bench.judge(key=False)
-    assert ("skipped" in made["worker"], "skipped" in made["provider"]) == (True, True)
+    assert (made["worker"], made["provider"]) == ({}, {})
     assert made["says"] == NOBODY
     assert "no control was possible" in made["outcome"]["reason"]
     # a key that cannot be read says nothing either
@@ -225,18 +215,17 @@ def test_the_version_in_doubt_is_not_its_own_witness(bench: Bench) -> None:
     for name in ("near", "far"):
         end(bench.processes[name])
     nowhere = f"http://127.0.0.1:{free_port()}"
-    bench.start("near", url=nowhere)
+    shutil.rmtree(bench.dir / "near" / "state")  # else it would hold until it is verified, and has no provider for it
+    bench.start("near", url=nowhere, version=NEW)
     bench.start("suspect", url=nowhere)
-    version = control(bench.socket("near"))[1]["instance"]["version"]
-    old = {"done": True, "worker": {"instance": {"version": "0.0.1"}}}
-    made = bench.judge("near", version=version, update_drain=old)
+    made = bench.judge("near")
     assert made["worker"]["failure"]["details"]["fault"] == "network"
     assert made["provider"]["passed"] == ["balance", "provider"]
     assert made["says"] == RELEASE
 
 
-def test_two_of_a_wave_may_ask_the_same_worker_at_once(bench: Bench) -> None:
-    """It solves one probe at a time; the second waits, and is no failed control."""
+def test_two_in_flight_may_ask_the_same_worker_at_once(bench: Bench) -> None:
+    """It solves one probe at a time; the second waits, and that is no failed solve."""
     bench.start("suspect", url=f"http://127.0.0.1:{free_port()}")
     bench.fault({"on": "res", "fault": "CAPCHA_NOT_READY", "times": 20})
     other = subprocess.Popen(

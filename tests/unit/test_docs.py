@@ -19,7 +19,15 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(ROOT / ".collections"))
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _converge, _plan, _settings, _step, _verdict  # noqa: E402
+from ansible_collections.solver.fleet.plugins.plugin_utils import (  # noqa: E402
+    _converge,
+    _plan,
+    _settings,
+    _settings_read,
+    _settings_rules,
+    _step,
+    _verdict,
+)
 
 SCHEMA = json.loads((DOCS / "schemas" / "verdict-1.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -51,8 +59,9 @@ def plan_of(size: int, budget: float = 25.0, exclude: tuple[str, ...] = (), ther
     fleet = {f"w{number}": {"census": census, "staged": {"release": RELEASE, "at_target": there}}
              for number in range(1, size + 1)}
     settings = {**{name: own.default for name, own in _settings.SETTINGS.items()}, "solver_exclude": list(exclude),
-                "solver_version": "1.3.0", "window": 1, "solver_max_fail_percentage": budget}
+                "solver_version": "1.3.0", "window": 1, "soaking": 1, "solver_max_fail_percentage": budget}
     run = {"kind": "update", "run_id": "run-1", "new_id": "rollout-1", "forks": 5, "dead_runs": [],
+           "now": 1_795_500_000.0,
            "machines": dict.fromkeys(fleet, "m1"), "routers": {}}
     return _plan.make_plan(fleet, settings, run)
 
@@ -154,7 +163,8 @@ def test_every_named_test_exists(page, least):
 
 def test_the_traps_that_run_on_both_cores_are_those_that_are_marked():
     named = set(re.findall(r"\[both\] " + NAMED, (DOCS / "ansible-traps.md").read_text(encoding="utf-8")))
-    files = [path for folder in ("integration", "faults") for path in (ROOT / "tests" / folder).glob("test_*.py")]
+    files = [path for folder in ("integration", "faults", "light")
+             for path in (ROOT / "tests" / folder).glob("test_*.py")]
     marked = {(path.name, test) for path in files for test in _traps(path)}
     assert named == marked
 
@@ -181,8 +191,8 @@ def test_the_inventory_of_the_guide_is_accepted():
     block = re.search(r"```yaml\n(solver_workers:.*?)```", text, re.DOTALL)
     assert block is not None
     group = yaml.safe_load(block.group(1))["solver_workers"]
-    resolved = _settings.resolve({name: {**group["vars"], **own, "solver_version": "1.3.0"}
-                                  for name, own in group["hosts"].items()})
+    resolved = _settings_rules.resolve({name: {**group["vars"], **own, "solver_version": "1.3.0"}
+                                        for name, own in group["hosts"].items()})
     assert resolved.errors == []
     assert resolved.warnings == []
 
@@ -191,7 +201,7 @@ def test_the_inventory_of_the_guide_is_accepted():
 def test_the_numbers_of_the_guide_are_the_codes(name):
     text = (DOCS / name).read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (\d+)[^|]* \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
-    assert [[int(size), *(_settings.window_size(raw, int(size)) for raw in (None, "20%", "50%"))]
+    assert [[int(size), *(_settings_read.window_size(raw, int(size)) for raw in (None, "20%", "50%"))]
             for size, *_unused in rows] == [[int(cell) for cell in row] for row in rows]
     budgets = re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
     assert len(rows) >= 4

@@ -64,6 +64,10 @@ def test_a_setting_without_a_theme_is_refused():
 
 @pytest.mark.parametrize(("setting", "kind", "default"), [
     (Setting("seconds", 120.0, "", minimum=1), "number, seconds, at least 1", "`120`"),
+    (Setting("seconds", 1.5, "", minimum=0.1, maximum=86_400), "number, seconds, at least 0.1, at most 86400", "`1.5`"),
+    (Setting("count", 5, "", maximum=1_000_000), "whole number, at most 1000000", "`5`"),
+    (Setting("text", "", "", maximum=500), "text, at most 500 characters", "none"),
+    (Setting("stages", [], ""), "list such as `[1, 10%, 100%]`, or the same with commas between", "none"),
     (Setting("flag", False, ""), "`true` or `false`", "`false`"),
     (Setting("choice", "a", "", choices=("a", "b")), "one of `a`, `b`", "`a`"),
     (Setting("names", ["1.2.0", "1.3.0"], ""), "list, or names with commas between", "`1.2.0, 1.3.0`"),

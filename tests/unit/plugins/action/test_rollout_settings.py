@@ -19,6 +19,7 @@ PLAY = """
     - solver.fleet.rollout_settings:
         kind: {kind}
         fleet: "{{{{ groups.solver_workers }}}}"
+      register: solver_rollout
       run_once: true
     - ansible.builtin.copy:
         content: "{{{{ {{'hosts': solver_rollout.hosts, 'workers': solver_rollout.workers | list}} | to_json }}}}"

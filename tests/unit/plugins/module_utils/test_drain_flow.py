@@ -183,6 +183,28 @@ def test_the_note_is_of_one_drain_and_one_boot(tmp_path: Any) -> None:
     assert DrainClock(None).elapsed(drain) is None
 
 
+def test_a_run_has_its_own_time_for_the_drain_that_a_dead_one_left(worker: ModelWorker, tmp_path: Any) -> None:
+    """Met: the next run was late at once, while a probe of the dead one kept the worker from being safe to stop."""
+
+    def steady() -> dict[str, Any]:
+        return {"host_boot_id": "b", "uptime_s": 500.0 + float(worker.clock.now())}
+
+    def call(run_id: str, check_mode: bool = False) -> dict[str, Any]:
+        one = DrainFlow(worker, DrainOptions(owner="me", timeout=60.0), check_mode=check_mode,  # type: ignore[arg-type]
+                        clock=worker.clock, wall=worker.wall, began=DrainClock(str(tmp_path), steady, run_id))
+        one.drain()
+        return one.finish()
+
+    call("run1")
+    worker.clock.time += 100
+    worker.solved_at = worker.clock.now() + 40
+    call("run2", check_mode=True)
+    assert not call("run2")["done"]
+    second = call("run2")
+    assert second["done"]
+    assert second["elapsed_s"] == pytest.approx(40, abs=1.5)
+
+
 def test_a_new_drain_asks_for_everything(worker: ModelWorker) -> None:
     drained(worker, reason="update", grace=2, timeout=60, lease=300, wait_slice=0)
     assert worker.sent == [

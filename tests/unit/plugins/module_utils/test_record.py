@@ -218,6 +218,12 @@ DAMAGED = [
     base(lock={**LOCK, "ttl_s": float("nan")}), base(lock={**LOCK, "renewed_at": "yesterday"}),
     base(lock={**LOCK, "controller": "deck"}), base(lock={**LOCK, "renewed_clock": "noon"}),
     base(lock={**LOCK, "renewed_clock": {"host_boot_id": "b1"}}),
+    # what no clock and no name can be
+    base(lock={**LOCK, "ttl_s": 10**400}), base(lock={**LOCK, "ttl_s": -1}), base(lock={**LOCK, "ttl_s": 1e9}),
+    json.dumps(base(lock={**LOCK, "ttl_s": 5.5})).replace("5.5", "1e400"),
+    base(lock={**LOCK, "renewed_clock": {"host_boot_id": "b1", "uptime_s": 10**400}}),
+    base(lock={**LOCK, "run_id": "a\x1b[2J"}), base(seq=10**400), base(rollout={"id": {"a": 1}}),
+    base(roster=["w1", 2]), base(roster=["w" * 501]), base(superseded=["x"]), base(superseded=[{"id": None}]),
 ]
 
 
@@ -233,6 +239,16 @@ def test_a_damaged_record_is_an_error_that_names_the_file(tmp_path):
         assert str(path) in caught.value.message
         assert path.read_text(encoding="utf-8") == text
         assert files.look(str(tmp_path))["lock_state"] == "unknown"
+
+
+def test_the_holder_is_said_in_one_way():
+    lock = {"rollout_id": "r1", "user": "ada", "controller": {"host": "deck"}, "reason": "night\nshift\x1b[2J",
+            "acquired_at": "then", "renewed_at": "2026-01-01T00:00:00Z"}
+    at = record.Now("2026-01-01T00:00:07Z", {})
+    assert record.in_words(lock, at) == (
+        "rollout r1 of ada on deck (night shift [2J) holds it since then, renewed 7 s ago")
+    assert record.in_words({**lock, "job": 8}, what="w1, w2") == (
+        "rollout r1 of AWX job 8 (night shift [2J) holds w1, w2 since then, last seen 2026-01-01T00:00:00Z")
 
 
 def test_a_record_with_less_in_it_is_one(tmp_path):

@@ -160,9 +160,9 @@ REFUSALS = [
     (status(), (202, status()), {}, "lease_lost"),
     (status(), (200, status(state="draining", safe_to_stop=False)), {}, "not_safe_to_stop"),
     (status(), ApiProblem(503, {"code": "stopping", "detail": "no"}), {}, "stopping"),
-    (Hung("it hangs", code="hung"), None, {}, "hung"),
-    (WorkerError("no right", code="denied"), None, {}, "denied"),
-    (WorkerError("no worker", code="foreign"), None, {"force_restart": True}, "foreign"),
+    (Hung("it hangs"), None, {}, "hung"),
+    (WorkerError("denied", "no right"), None, {}, "denied"),
+    (WorkerError("foreign", "no worker"), None, {"force_restart": True}, "foreign"),
     (status(state="starting", drain=None), None, {}, "starting"),
 ]
 
@@ -189,10 +189,10 @@ def test_a_drain_that_began_by_mistake_is_given_back(world: World) -> None:
 @pytest.mark.parametrize(
     ("first", "more"),
     [
-        (NoSocket("none", code="stopped"), {}),
-        (DeadSocket("dead", code="dead"), {}),
+        (NoSocket("none"), {}),
+        (DeadSocket("dead"), {}),
         (status(state="failed", drain=None, safe_to_stop=False), {}),
-        (Hung("it hangs", code="hung"), {"force_restart": True}),
+        (Hung("it hangs"), {"force_restart": True}),
         (status(state="starting", drain=None), {"force_restart": True}),
     ],
 )
@@ -233,19 +233,19 @@ def test_killed_between_two_links_the_way_back_is_known(world: World, monkeypatc
 
     monkeypatch.setattr(_release_switch, "switch_link", killed)
     with pytest.raises(KeyboardInterrupt):
-        world.switch(FakeClient(NoSocket("none", code="stopped"))).run(False)
+        world.switch(FakeClient(NoSocket("none"))).run(False)
     assert world.links() == ("old", "old"), "where it comes from is written first"
     (world.worker / "previous").unlink()
     world.link("previous", "older")
     done.clear()
     with pytest.raises(KeyboardInterrupt):
-        world.switch(FakeClient(NoSocket("none", code="stopped")), release=None, previous=True).run(False)
+        world.switch(FakeClient(NoSocket("none")), release=None, previous=True).run(False)
     assert world.links() == ("older", "older"), "where it goes to is never overwritten"
 
 
 def test_a_service_that_gave_up_shows_its_log(world: World) -> None:
     service = FakeService(ServiceState("restarting", None, "exited too quickly"))
-    switch = world.switch(FakeClient(NoSocket("none", code="stopped")), service)
+    switch = world.switch(FakeClient(NoSocket("none")), service)
     with pytest.raises(StepError) as error:
         switch.run(False)
     assert error.value.message == (

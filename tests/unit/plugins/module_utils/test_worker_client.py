@@ -8,11 +8,13 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.solver.fleet.plugins.module_utils._census import census, in_words
+from ansible_collections.solver.fleet.plugins.module_utils._check import CheckOptions, judge
 from ansible_collections.solver.fleet.plugins.module_utils._client import (
     ApiProblem,
     BadSocketPath,
@@ -24,6 +26,16 @@ from ansible_collections.solver.fleet.plugins.module_utils._client import (
     WorkerError,
     status_defects,
 )
+from ansible_collections.solver.fleet.plugins.module_utils._drain import (
+    DrainOptions,
+    drain_body,
+    elapsed_of,
+    foreign_drain_of,
+    loss_of,
+    missing_feature,
+    slow_solves_warning,
+)
+from ansible_collections.solver.fleet.plugins.module_utils._result import remaining_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -286,3 +298,53 @@ def test_a_status_without_counts_is_valid_only_where_they_are_unknown() -> None:
     assert status_defects(document) == ["tasks is null in state running", "totals is null in state running"]
     document["state"] = "failed"
     assert status_defects(document) == []
+
+
+JUNK: list[Any] = [None, True, -1, 2.5, "", "x", "x" * 501, "\x1b[2J", [], ["x"], {}, {"x": {}}]
+
+
+def places(document: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in document.items():
+        yield (*path, name)
+        if isinstance(value, dict):
+            yield from places(value, (*path, name))
+
+
+def test_one_wrong_field_is_named_or_hurts_nothing(tools: Any) -> None:
+    """Whatever one field holds: either the status is refused, by that field, or nobody stumbles over it."""
+    drain = {"owner": "me", "reason": "r", "mode": "complete", "requested_at": "2026-01-01T00:00:00Z",
+             "lease_expires_at": "2026-01-01T00:00:00Z", "expired": False, "version": "1.2.0"}
+    good = tools.status("drained", drain=drain, failure={"code": "x", "message": "y"})
+    options, checks = DrainOptions("me", on_timeout="handover"), CheckOptions(expect_journal_id="j1")
+    refused = 0
+    for path in places(good):
+        for junk in JUNK:
+            status = json.loads(json.dumps(good))
+            into = status
+            for name in path[:-1]:
+                into = into[name]
+            into[path[-1]] = junk
+            defects = status_defects(status)
+            if defects:
+                refused += 1
+                assert any(name in " ".join(defects) for name in path), (path, junk, defects)
+                continue
+            for owner in ("me", "you"):
+                foreign_drain_of(status, owner)
+                loss_of(status, owner)
+            for state in ("failed", status["state"]):
+                judge(checks, {**status, "state": state})
+            missing_feature(options, status)
+            slow_solves_warning(options, status)
+            drain_body(options, status["drain"], elapsed_of(status["drain"], 0.0), False)
+            in_words(status)
+            remaining_of(status)
+    assert refused > 300
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400", "1" + "0" * 400, str(2**53)])
+def test_a_number_beyond_all_bounds_is_no_answer(serve: Any, tools: Any, number: str) -> None:
+    text = json.dumps(tools.status()).replace('"seq": 1', f'"seq": {number}').encode()
+    assert number.encode() in text
+    server = serve(tools.raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)))
+    assert finding(server.path) == "foreign"

@@ -9,8 +9,9 @@ from ansible_collections.solver.fleet.plugins.plugin_utils import _plan, _settin
 
 SETTINGS = {
     **{name: setting.default for name, setting in _settings.SETTINGS.items()},
-    "solver_version": "1.3.0", "window": 1}
-RUN = {"kind": "update", "run_id": "run1", "new_id": "r1", "forks": 50, "dead_runs": []}
+    "solver_version": "1.3.0", "window": 1, "soaking": 1}
+RUN = {"kind": "update", "run_id": "run1", "new_id": "r1", "forks": 50, "dead_runs": [],
+       "now": 1_795_672_800.0}  # 2026-11-26T06:00:00Z
 
 
 def census(version="1.2.0", state="running", release=None, drain=None, record=None, **more) -> dict[str, Any]:
@@ -60,7 +61,8 @@ def lock(run_id="run0", **more) -> dict[str, Any]:
 
 GOOD = {"drain": {"done": True, "open_at_drain": 12, "elapsed_s": 1.5}, "switch": {"switched": True, "restarted": True},
         "verify": {"done": True}, "resume": {"changed": True}, "soak": {}}
-FAILED = {"failed": True, "msg": "it broke"}
+FAILED = {"failed": True, "msg": "it broke", "failure": {"code": "worker_exited"}}
+WORDLESS = {"failed": True, "msg": "it broke"}
 GONE = {"unreachable": True, "msg": "no route to host"}
 REVERTED = {"revert": {"changed": True}, "revert_verify": {"done": True}, "revert_resume": {"changed": True}}
 HELD = {"instance": {"version": "1.3.0"}, "drain": {"version": "1.2.0"}}

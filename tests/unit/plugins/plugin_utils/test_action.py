@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain, reached
 
 
 @pytest.mark.parametrize("result", [
@@ -16,7 +16,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
     {"failed": True, "msg": "MODULE FAILURE", "module_stdout": "", "module_stderr": "Traceback", "rc": 1},
 ])
 def test_a_result_without_a_word_of_the_host_is_unreachable(result):
-    assert plain({"drain": result})["drain"]["unreachable"] is True
+    assert reached(plain(result))["unreachable"] is True
 
 
 @pytest.mark.parametrize("result", [
@@ -26,4 +26,15 @@ def test_a_result_without_a_word_of_the_host_is_unreachable(result):
     {"unreachable": False, "msg": "well"},
 ])
 def test_a_result_with_a_word_stays_as_it_is(result):
-    assert plain(result) == result
+    assert reached(plain(result)) == result
+
+
+def test_plain_data_has_no_types_of_its_own_and_decides_nothing():
+    class Text(str):
+        pass
+
+    made = plain({Text("a"): (Text("b"), {"c": [1, None, 1.5, True]})})
+    assert made == {"a": ["b", {"c": [1, None, 1.5, True]}]}
+    assert type(made["a"][0]) is type(next(iter(made))) is str
+    wordless = {"failed": True, "msg": "the line is cut"}
+    assert plain({"drain": wordless}) == {"drain": wordless}

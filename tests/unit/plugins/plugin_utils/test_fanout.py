@@ -182,6 +182,29 @@ def test_an_orphan_ends_by_itself(tmp_path: Path) -> None:
     assert until(lambda: not alive(pid), 10)
 
 
+def test_what_an_orphan_began_can_go_on_to_its_end(tmp_path: Path) -> None:
+    """A turn is a switch as well: one that is cut off between stop and start leaves the worker down."""
+    done, begun = tmp_path / "done", tmp_path / "begun"
+    script = f"touch {begun}; while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; touch {done}"
+
+    def switch() -> dict[str, Any]:
+        subprocess.run(["/bin/sh", "-c", script], check=True)
+        return {}
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _fanout.look_at_all({"w1": switch}, timeout=60, parallel=1, orphans_go_on=True)
+        finally:
+            os._exit(0)
+    assert until(begun.exists)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    time.sleep(2 * _fanout.TICK_S)  # the time in which an orphan notices is the subject
+    (tmp_path / "go").touch()
+    assert until(done.exists)
+
+
 def test_a_look_says_nothing_and_asks_nothing(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plan: order, waves, what is refused and why, whose rollout it is."""
+"""The plan: order, stages, what is refused and why, whose rollout it is."""
 
 from __future__ import annotations
 
-import time
-
 import pytest
-from ansible_collections.solver.fleet.plugins.filter.rollout import address_kept, lock_retries
+from ansible_collections.solver.fleet.plugins.filter.rollout import address_kept
 from ansible_collections.solver.fleet.plugins.module_utils._release import data_address
 from ansible_collections.solver.fleet.plugins.plugin_utils import _plan, _toml
 from hypothesis import given
@@ -14,18 +12,58 @@ from hypothesis import strategies as st
 from rollout_kit import census, fleet, lock, plan, record, staged, updated
 
 
-def test_waves_go_by_name_and_window():
-    made = plan(fleet(5), window=2)
-    assert made["waves"] == [["w1", "w2"], ["w3", "w4"], ["w5"]]
-    assert made["floor"] == 3
+def stages(made):
+    return [stage["workers"] for stage in made["stages"]]
+
+
+def slow(p99, p50=30.0):
+    seen = census()
+    seen["worker"]["solve_times"] = {"count": 500, "p50_s": p50, "p99_s": p99}
+    return {"census": seen, "staged": staged()}
+
+
+def test_all_are_one_stage_by_name_with_the_window():
+    made = plan(fleet(11), window=2)
+    assert made["stages"] == [{"workers": [f"w{number}" for number in range(1, 12)], "window": 2, "tolerated": 2,
+                               "after": "nothing"}]
+    assert made["order"] == made["stages"][0]["workers"]
+    assert made["floor"] == 9
     assert made["workers"]["w1"]["from"] == "1.2.0"
     assert made["workers"]["w1"]["to"] == "1.3.0"
+    assert not made["going_back"]
 
 
-def test_workers_that_stay_out_take_their_part_of_the_window():
+def test_waves_are_stages_of_the_windows_size():
+    made = plan(fleet(5), window=2, solver_window="waves")
+    assert stages(made) == [["w1", "w2"], ["w3", "w4"], ["w5"]]
+
+
+@pytest.mark.parametrize(("asked", "window", "expected"), [
+    ([1, "20%", "100%"], "sliding", [1, 2, 7]),
+    ([1, "20%", "100%"], "waves", [1, 2, 3, 3, 1]),
+    (["50%"], "sliding", [5, 5]),
+])
+def test_stages_grow_as_they_are_asked_for(asked, window, expected):
+    made = plan(fleet(10), window=3, solver_stages=asked, solver_window=window)
+    assert [len(one) for one in stages(made)] == expected
+    assert [name for one in stages(made) for name in one] == made["order"]
+    assert {stage["window"] for stage in made["stages"]} == {3}
+
+
+def test_the_longest_drain_goes_first_unless_names_are_asked_for():
+    workers = fleet(4, w2=slow(80.0), w3=slow(120.0))
+    assert plan(workers)["order"] == ["w3", "w2", "w1", "w4"]
+    assert plan(workers, solver_order="name")["order"] == ["w1", "w2", "w3", "w4"]
+    workers["w4"] = {"census": {"finding": "stopped", "worker": None}, "staged": staged()}
+    assert plan(workers)["order"] == ["w4", "w3", "w2", "w1"], "who does not serve is first all the same"
+
+
+def test_the_window_of_a_stage_is_whole_where_workers_stay_out():
+    """The gate's floor counts them, as they are when it is asked."""
     out = {"census": census(state="drained", drain={"owner": "somebody"}), "staged": staged()}
     made = plan(fleet(6, w2=out), window=3, solver_foreign_drain="exclude")
-    assert made["waves"] == [["w1", "w3"], ["w4", "w5"], ["w6"]]
+    assert (made["stages"][0]["workers"], made["stages"][0]["window"]) == (["w1", "w3", "w4", "w5", "w6"], 3)
+    assert (made["window"], made["floor"]) == (3, 3)
 
 
 def test_workers_that_do_not_serve_go_first():
@@ -48,10 +86,15 @@ def test_the_right_version_alone_is_not_enough(held):
     assert "w2" in plan(fleet(4, w2=held))["order"]
 
 
-def test_a_window_beyond_the_forks_is_cut_and_said():
+def test_forks_never_cut_the_window_and_it_is_said_where_they_do_not_suffice():
     made = plan(fleet(8), forks=2, window=4)
-    assert made["window"] == 2
-    assert "use --forks 4" in made["warnings"][0]
+    assert made["stages"][0]["window"] == 4
+    assert made["warnings"] == ["forks is 2, so the window of 4 is not always full; use --forks 6"]
+    soaks = {"solver_min_healthy_time": 60.0, "soaking": 2}
+    assert "use --forks 7" in plan(fleet(8), forks=6, window=4, **soaks)["warnings"][0]
+    assert plan(fleet(8), forks=7, window=4, **soaks)["warnings"] == []
+    assert plan(fleet(8), forks=5, window=4, solver_min_healthy_time=0.0)["warnings"] == [], "without a soak"
+    assert "--forks 6 suffices" in plan(fleet(60), forks=60, window=4)["warnings"][0]
 
 
 def test_a_bad_release_is_refused_once_for_all():
@@ -89,11 +132,17 @@ def test_a_worker_that_cannot_hand_over_is_put_back_instead():
         {"w1": {"census": old, "staged": staged()}}, solver_drain_mode="handover")["refused"][0]
 
 
-@given(st.integers(1, 40), st.integers(1, 20))
-def test_every_worker_is_in_exactly_one_wave_of_at_most_the_window(size, window):
-    made = plan(fleet(size), window=window)
-    assert sorted(name for wave in made["waves"] for name in wave) == sorted(made["workers"])
-    assert all(len(wave) <= window for wave in made["waves"])
+AMOUNTS = st.lists(st.integers(1, 9) | st.integers(1, 100).map(lambda percent: f"{percent}%"), max_size=4)
+
+
+@given(st.integers(1, 40), st.integers(1, 20), AMOUNTS, st.sampled_from(["sliding", "waves"]))
+def test_every_worker_is_in_exactly_one_stage_in_the_plans_order(size, window, amounts, how):
+    made = plan(fleet(size), window=window, solver_stages=amounts, solver_window=how)
+    assert [name for one in stages(made) for name in one] == made["order"]
+    assert sorted(made["order"]) == sorted(made["workers"])
+    assert all(stages(made))
+    if how == "waves":
+        assert all(len(one) <= window for one in stages(made))
 
 
 def test_a_worker_without_a_census_spends_and_one_without_a_release_is_refused():
@@ -175,15 +224,24 @@ def test_the_lock_needs_more_than_half_and_the_first_by_name_leads():
 
 
 def test_the_estimate_follows_the_workers_own_solve_times():
-    slow = census()
-    slow["worker"]["solve_times"] = {"count": 500, "p50_s": 30.0, "p99_s": 80.0}
-    made = plan({"w1": {"census": slow, "staged": staged()}, "w2": updated()}, solver_drain_grace=5.0,
-                solver_min_healthy_time=60.0)
+    made = plan({"w1": slow(80.0), "w2": updated()}, solver_drain_grace=5.0, solver_min_healthy_time=60.0)
     assert made["estimate_s"] == 5 + 80 + 5 + 30 + 60
     assert made["probes"] == 1
     assert "99 % of the solves take up to 80 s" not in str(made["warnings"])
-    assert "solver_drain_timeout 60" in str(plan({"w1": {"census": slow, "staged": staged()}},
-                                                 solver_drain_timeout=60.0)["warnings"])
+    assert "solver_drain_timeout 60" in str(plan({"w1": slow(80.0)}, solver_drain_timeout=60.0)["warnings"])
+
+
+def test_the_estimate_knows_the_window_the_soak_outside_it_and_the_stages():
+    workers = {f"w{number}": slow(60.0) for number in range(1, 5)}
+    one = 5 + 60 + 5 + 30  # grace, drain, restart, probe
+    own = {"solver_drain_grace": 5.0, "solver_min_healthy_time": 0.0}
+    assert plan(workers, **own)["estimate_s"] == 4 * one
+    assert plan(workers, window=2, soaking=2, **own)["estimate_s"] == 2 * one
+    assert plan(workers, window=2, solver_stages=[1], **own)["estimate_s"] == 4 * one, "stages of one"
+    soaks = {**own, "solver_min_healthy_time": 50.0}
+    assert plan(workers, soaking=1, **soaks)["estimate_s"] == 4 * one + 50, "the next one drains while this one soaks"
+    assert plan(workers, soaking=0, **soaks)["estimate_s"] == 4 * (one + 50), "each keeps its place to the soak's end"
+    assert plan(workers, kind="rollback", solver_version="1.3.0", **soaks)["estimate_s"] == 4 * one
 
 
 def test_a_rollback_returns_each_to_its_own_release_and_again_changes_nothing():
@@ -266,11 +324,6 @@ def test_only_another_run_is_worth_waiting_for():
     assert made["refused"] == made["locked"] != []
     made = plan(fleet(2, w1={"census": taken, "staged": staged()}), solver_fleet_size=3)
     assert made["refused"] != made["locked"] != []
-
-
-def test_the_looks_at_a_lock_end_with_the_time_that_was_given():
-    left = [lock_retries({"wait_until": time.monotonic() + seconds}) for seconds in (-5, -0.001, 9, 95)]
-    assert left == [0, 0, 1, 10]
 
 
 @pytest.mark.parametrize(("now", "then", "machine", "refused"), [

@@ -1,216 +1,71 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bad settings are refused before anything is touched, by a message that names the setting and the remedy."""
+"""The table of the settings: each row is sound, and who may see a setting stands there alone."""
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
+    HOOKS,
+    LOCAL_FLEET,
+    ROUTER,
+    SECRETS,
     SETTINGS,
-    SettingError,
-    read,
-    resolve,
-    says_run_once,
-    unknown_names,
-    window_size,
+    Setting,
+    setting_of,
+    shown_settings,
 )
-from hypothesis import given
-from hypothesis import strategies as st
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import read
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import resolve
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import settings_shown
+
+ALL = {**SETTINGS, **ROUTER, **LOCAL_FLEET}
 
 
-def fleet(size: int = 4, **settings):
-    return {f"w{n}": {"solver_version": "1.3.0", "solver_data_port": 9000 + n, **settings} for n in range(1, size + 1)}
-
-
-def only_error(**settings):
-    errors = resolve(fleet(**settings)).errors
-    assert len(errors) == 1, errors
-    return errors[0]
-
-
-def test_defaults_are_accepted():
-    resolved = resolve(fleet())
-    assert resolved.errors == []
-    assert resolved.settings["window"] == 1
-    assert resolved.settings["solver_max_fail_percentage"] == 25
-    assert resolved.workers["w1"]["config"]["worker"]["name"] == "w1"
-    assert resolved.package == "solver-worker==1.3.0"
-
-
-def test_no_version():
-    variables = fleet()
-    for own in variables.values():
-        del own["solver_version"]
-    assert resolve(variables).errors == [
-        "solver_version is not set; name the version to roll out, for example -e solver_version=1.3.0"]
-    assert resolve(variables, need_version=False).errors == []
-
-
-@pytest.mark.parametrize(("value", "part"), [
-    ("0", "at least one worker must be allowed"),
-    (0, "at least one worker must be allowed"),
-    ("-1", "at least one worker must be allowed"),
-    ("51%", "more than half of the fleet may never be out of service, use 50% or less"),
-    (3, "solver_max_unavailable is 3 of 4 workers"),
-    ("many", "solver_max_unavailable is 'many'; it must be a number"),
-    ("1.5", "whole number of workers"),
-    (True, "solver_max_unavailable is True"),
-])
-def test_bad_window(value, part):
-    assert part in only_error(solver_max_unavailable=value)
-
-
-@pytest.mark.parametrize(("raw", "size", "window"), [
-    (None, 1, 1), (None, 9, 1), (None, 10, 1), (None, 19, 1), (None, 20, 2), (None, 100, 10),
-    ("1", 1, 1), ("2", 4, 2), ("50%", 4, 2), ("10%", 4, 1), ("25%", 10, 2), ("50%", 1, 1),
-])
-def test_window(raw, size, window):
-    assert window_size(raw, size) == window
-
-
-@given(st.integers(1, 500), st.one_of(st.integers(1, 500).map(str), st.integers(1, 100).map(lambda n: f"{n}%")))
-def test_window_is_never_above_half_but_for_one_worker(size, raw):
-    try:
-        window = window_size(raw, size)
-    except SettingError:
-        return
-    assert window == 1 or window * 2 <= size
-
-
-def test_misspelt_variable_is_named_with_the_nearest():
-    assert only_error(solver_max_unavailible=1) == (
-        "solver_max_unavailible is not a setting of solver.fleet; did you mean solver_max_unavailable?")
-    assert "docs/settings.md" in unknown_names({"solver_zzzz": 1})[0]
-    assert unknown_names({"other_zzzz": 1}) == []
-
-
-def test_long_socket_path():
-    path = "/run/" + "x" * 103
-    errors = resolve({"w1": {"solver_version": "1", "solver_control_socket": path}}).errors
-    assert len(errors) == 1
-    assert "solver_control_socket is 108 bytes long" in errors[0]
-    assert resolve({"w1": {"solver_version": "1", "solver_control_socket": path[:-1]}}).errors == []
-
-
-def test_a_setting_of_the_fleet_must_not_differ_between_workers():
-    variables = fleet()
-    variables["w2"]["solver_drain_timeout"] = 5
-    assert any("solver_drain_timeout differs between the workers" in text for text in resolve(variables).errors)
-
-
-@pytest.mark.parametrize(("name", "value", "part"), [
-    ("solver_drain_mode", "quick", "choose one of: complete, handover"),
-    ("solver_drain_timeout", "soon", "must be a number"),
-    ("solver_max_fail_percentage", 101, "between 0 and 100"),
-    ("solver_offline", "maybe", "must be true or false"),
-    ("solver_probe_task", "x", "must be a mapping"),
-    ("solver_keep_releases", 1, "at least 2"),
-    ("solver_probe_timeout", 1000, "at most 900"),
-    ("solver_reason", "two\nlines", "one line of at most 500 printable characters"),
-    ("solver_rollout_id", "x" * 201, "at most 200 printable"),
-    ("solver_exclude", ["w9"], "solver_exclude names w9, which the fleet does not have"),
-    ("solver_on_drain_timeout", "force", "set solver_accept_loss: true"),
-    ("solver_drain_lease", 100, "shorter than a phase of the update (300 s)"),
-    ("solver_package", "/tmp/solver_worker-1.2.0-py3-none-any.whl", "a wheel of version 1.2.0"),
-])
-def test_bad_value(name, value, part):
-    assert part in only_error(**{name: value})
-
-
-def test_a_limited_run_is_refused_unless_it_is_meant():
-    errors = resolve(fleet(2), left_out=["w3", "w4"]).errors
-    assert errors == ["the run is limited and lacks w3, w4; window and budget must be those of the whole fleet. "
-                      "Run it without --limit, or set solver_allow_partial: true"]
-    assert resolve(fleet(2, solver_allow_partial=True), left_out=["w3"]).errors == []
-    assert resolve(fleet(2), need_version=False, rolls=False, left_out=["w3"]).errors == []  # status may look at a part
-
-
-def test_one_mistake_on_all_workers_is_said_once():
-    assert len(resolve(fleet(9, solver_drain_mode="x")).errors) == 1
-
-
-def test_further_settings_are_laid_over_the_rendered_ones():
-    config = resolve(fleet(solver_worker_config={"provider": {"dialect": "2captcha"}, "tasks": {"x": 1}})).workers["w1"]
-    assert config["config"]["provider"]["dialect"] == "2captcha"
-    assert config["config"]["provider"]["url"] == "https://ocr.captchaai.com"
-    assert config["config"]["tasks"] == {"x": 1}
-
-
-def test_two_workers_with_one_socket():
-    same = {"solver_control_socket": "/run/s.sock", "solver_worker_dir": "/w", "solver_version": "1"}
-    assert "same solver_control_socket" in resolve({"a": same, "b": same}).errors[0]
-
-
-@pytest.mark.parametrize("name", sorted(SETTINGS))
-def test_every_default_passes_its_own_check(name):
-    setting = SETTINGS[name]
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_every_row_is_sound(name):
+    setting = setting_of(name)
     if setting.default is not None:
         assert read(name, setting.default) == setting.default
     assert setting.doc.endswith(".")
+    assert bool(setting.choices) == (setting.kind == "choice")
 
 
-@pytest.mark.parametrize(("settings", "part"), [
-    ({"solver_progress_deadline": 700}, "one worker may take 720 s (solver_drain_timeout + solver_deploy_timeout + "),
-    ({"solver_lock_ttl": 600}, "solver_lock_ttl is 600 s, but a wave may take 780 s"),
-    ({"solver_max_fail_percentage": 100}, "a budget that can never be exceeded"),
-    ({"solver_lock_steal": True}, "solver_lock_steal needs a solver_reason"),
-    ({"solver_only": ["w9"]}, "solver_only names w9, which the fleet does not have"),
-])
-def test_what_would_hang_or_never_abort_is_refused(settings, part):
-    assert part in only_error(**settings)
+def test_a_name_stands_in_one_part_of_the_table():
+    assert len(ALL) == len(SETTINGS) + len(ROUTER) + len(LOCAL_FLEET)
+    assert not set(ALL) & set(SECRETS)
 
 
-def routed(routers, **settings):
-    return resolve(fleet(**settings), routers=routers)
+def test_the_texts_name_settings_that_exist():
+    named = {word for setting in ALL.values() for word in re.findall(r"solver_[a-z_]+[a-z]", setting.doc)}
+    assert named - set(ALL) - set(SECRETS) == set()
 
 
-def test_a_router_needs_workers_that_it_can_reach_and_a_grace_that_it_can_see():
-    far = {"r1": {"ansible_host": "front.example.net"}}
-    assert routed(far, solver_data_host="192.0.2.1").errors == []
-    assert routed(far).errors == [
-        "the router r1 cannot reach w1, w2, w3, w4: solver_data_host is loopback on another machine; set it to an "
-        "address of the worker's host"]
-    assert routed(far, ansible_host="front.example.net").errors == []
-    assert routed(far, solver_data_host="192.0.2.1", solver_drain_grace=1).errors == [
-        "solver_drain_grace is 1 s, but a router looks at a worker every 1 s (solver_router_check_interval); make the "
-        "grace at least 2 s"]
-    assert resolve(fleet(solver_drain_grace=1)).errors == []
+def test_the_verdict_holds_what_the_table_shows():
+    resolved = resolve({"w1": {"solver_version": "1.3.0", "solver_reason": "night shift", "solver_stages": "1, 50%",
+                               "solver_index_url": "https://ada:hunter2@index.example.net"}})
+    document = settings_shown(resolved.settings)
+    assert document["solver_reason"] == "night shift"
+    assert document["solver_stages"] == [1, "50%"]
+    assert list(document) == list(shown_settings())
+    assert "hunter2" not in str(resolved)
 
 
-def test_a_routers_own_settings_are_checked_by_its_name():
-    bad = {"r1": {"ansible_connection": "local", "solver_router_bind": ["8090"], "solver_router_keys": 1,
-                  "solver_router_port": 8090}}
-    assert routed(bad, ansible_connection="local").errors == [
-        "solver_router_port is not a setting of solver.fleet; did you mean solver_router_hosts?",
-        "r1: solver_router_keys is 1; it must be at least 1000",
-        "r1: solver_router_bind is '8090'; it must be HOST:PORT"]
+@pytest.mark.parametrize("name", [
+    "solver_max_unavailable", "solver_window", "solver_stages", "solver_order", "solver_max_soaking",
+    "solver_max_fail_percentage", "solver_on_abort", "solver_drain_mode", "solver_drain_timeout",
+    "solver_on_drain_timeout", "solver_drain_lease", "solver_healthy_deadline", "solver_min_healthy_time",
+    "solver_progress_deadline", "solver_reason", "solver_exclude", "solver_allow_partial"])
+def test_what_decides_about_a_rollout_is_in_the_verdict(name):
+    assert name in shown_settings()
 
 
-def test_two_workers_of_one_machine_and_directory_have_one_user():
-    own = fleet(size=3, ansible_host="a")
-    own["w2"]["solver_user"] = "other"
-    own["w3"].update(solver_user="third", ansible_host="b")
-    assert resolve(own).errors == [
-        "solver_user differs between the workers of a in /opt/solver (w1 has solver, w2 has other), but its files can "
-        "belong to one user alone; set one solver_user, or another solver_base_dir"]
-    own["w2"]["solver_base_dir"] = "/opt/other"
-    assert resolve(own).errors == []
+@pytest.mark.parametrize("hidden", [{"secret": True}, {"per_worker": True}])
+def test_the_verdict_cannot_show_a_secret_nor_one_workers_own(hidden):
+    with pytest.raises(ValueError, match="none that may hold a password"):
+        Setting("text", "", "Text.", shown=True, **hidden)
 
 
-def test_what_only_a_rollout_needs_is_asked_of_a_rollout_alone():
-    """Whoever looks, asks for an abort or provisions is not stopped by a hook, nor by who says which workers serve."""
-    settings = fleet(solver_floor_view="routers", solver_hooks={"before_rollout": "not/absolute.yml"})
-    assert len(resolve(settings).errors) == 2
-    assert resolve(settings, rolls=False).errors == []
-
-
-def test_the_routers_view_needs_a_router():
-    assert resolve(fleet(solver_floor_view="routers")).errors == [
-        "solver_floor_view is routers, but the inventory group solver_routers (solver_router_hosts) has no host"]
-
-
-@pytest.mark.parametrize(("tasks", "found"), [
-    ([], False), ([{"name": "x", "debug": {}}], False), ([{"debug": {}, "run_once": False}], False),
-    ([{"debug": {"run_once": True}}], False), ([{"debug": {}}, {"debug": {}, "run_once": True}], True),
-    ([{"block": [{"debug": {}}], "rescue": [{"block": [{"debug": {}, "run_once": True}]}]}], True)])
-def test_run_once_is_found_wherever_a_task_may_stand(tasks, found):
-    assert says_run_once(tasks) is found
+def test_the_points_of_the_hooks_are_in_the_text():
+    assert ", ".join(HOOKS) in SETTINGS["solver_hooks"].doc

@@ -7,9 +7,9 @@ import pytest
 from ansible_collections.solver.fleet.plugins.plugin_utils import _step
 from hypothesis import given
 from hypothesis import strategies as st
-from rollout_kit import FAILED, GONE, GOOD, HELD, PLANNED, REVERTED
+from rollout_kit import FAILED, GONE, GOOD, HELD, PLANNED, REVERTED, WORDLESS
 
-UNTOUCHED = FAILED | {"switched": False}
+UNTOUCHED = WORDLESS | {"switched": False}
 
 
 def because(code):
@@ -50,7 +50,22 @@ def test_good_steps_are_an_update():
      ("failed", "drain")),
     ({"soak": FAILED | because("unexpected_state") | {"worker": {"drain": {"owner": "solver-worker"}}}, **REVERTED},
      "revert", ("reverted", "release")),
-    # a module that died without a word, or one that only restarted, may have changed what runs
+    # a module that died without a word, or one that only restarted, may have changed what runs; without a word of
+    # why, or with one that nobody declared, the release is not blamed
+    ({"switch": WORDLESS, **REVERTED}, "revert", ("reverted", "unknown")),
+    ({"verify": FAILED | because("never_heard_of"), **REVERTED}, "revert", ("reverted", "unknown")),
+    ({"verify": FAILED | because("crashed"), **REVERTED}, "revert", ("reverted", "unknown")),
+    ({"drain": FAILED | because("crashed"), "switch": {}, "give_back": {"changed": True}}, "resume",
+     ("failed", "unknown")),
+    # whoever raised it knows better than the table, and a host may say what it likes
+    ({"verify": FAILED | {"failure": {"code": "worker_exited", "cause": "host"}}, **REVERTED}, "revert",
+     ("reverted", "host")),
+    ({"verify": FAILED | {"failure": {"code": "worker_exited", "cause": ["release"]}}, **REVERTED}, "revert",
+     ("reverted", "unknown")),
+    # a service manager that refuses the start, and a process that it did start and that ended
+    ({"switch": FAILED | {"switched": True} | because("start_failed"), **REVERTED}, "revert", ("reverted", "host")),
+    ({"switch": FAILED | {"switched": True} | because("service_failed"), **REVERTED}, "revert",
+     ("reverted", "release")),
     ({"switch": FAILED, **REVERTED}, "revert", ("reverted", "release")),
     ({"switch": FAILED | {"switched": False, "restarted": True}, **REVERTED}, "revert", ("reverted", "release")),
     # nothing was switched: what is held there is not reverted for it

@@ -58,7 +58,7 @@ def test_the_last_worker_is_judged_too():
 
 def test_nothing_to_do_is_completed():
     made = plan({"w1": updated(), "w2": updated()})
-    assert made["waves"] == []
+    assert made["stages"] == []
     assert judge(made, {})["verdict"] == "completed"
 
 
@@ -161,7 +161,7 @@ def test_status_shows_the_lock_and_the_history():
     held["lock"] = lock()
     seen = census(record=held, lock_state="held")
     lines = _lines.fleet_lines({"w1": seen, "w2": seen})
-    assert "Rollout r0 (ada on deck, night shift) holds w1, w2 since then, last seen later." in lines
+    assert "Rollout r0 of ada on deck (night shift) holds w1, w2 since then, last seen later." in lines
     assert lines[-1] == "Rollout r0: update to 1.3.0, begun 2026-11-24T01:00:00Z, not ended."
 
 

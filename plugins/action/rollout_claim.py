@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Take the lock of the whole fleet, or give back what was taken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _view
+from ansible_collections.solver.fleet.plugins.plugin_utils._action import write_json, write_refusal
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan import lock_refusals, quicker
+from ansible_collections.solver.fleet.plugins.plugin_utils._program import given
+from ansible_collections.solver.fleet.plugins.plugin_utils._run import RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
+
+
+class ActionModule(RunAction):
+    """Never fails for what it sees: the play refuses, or begins again."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = self.begin(tmp, task_vars)
+        self.plan = self.ledger.read("plan")
+        locks = self._take()
+        reasons = lock_refusals(self.plan, locks)
+        path = self.settings["solver_verdict_file"]
+        if reasons:
+            self._give_back(name for name, own in locks.items() if own.get("ours"))
+            if path:
+                write_refusal(path, document("refused", self.plan, reasons=reasons))
+            why = "Refusing to begin, nothing was drained: " + "; ".join(reasons)
+            return result | {"refused": True, "again": quicker(locks) and self.wait_s > 0, "msg": why}
+        if path:
+            # Replaced at the end; if the controller dies in between, this is what the file says.
+            write_json(path, document("interrupted", self.plan))
+        now = time.monotonic()
+        self.ledger.keep("view", {name: _view.seen(own, now) for name, own in locks.items()})
+        self.ledger.keep("roll", _admit.begin(now))
+        self.ledger.emit("locked", workers=len(locks))
+        return result | {"changed": bool(self.plan["order"]), "refused": False,
+                         "msg": f"rollout {self.plan['rollout_id']} holds the fleet"}
+
+    def _take(self) -> dict[str, dict[str, Any]]:
+        """The first worker by name before all others, so that two rollouts meet there and one of them takes nothing."""
+        names, leader = self.plan["lock"]["workers"], self.plan["lock"]["leader"]
+        locks = self.everywhere("rollout_lock", {name: self._claim(name) for name in names if name == leader},
+                                _entry.lock_answer)
+        if locks.get(leader, {}).get("ours"):
+            locks |= self.everywhere("rollout_lock", {name: self._claim(name) for name in names if name != leader},
+                                     _entry.lock_answer)
+        return locks
+
+    def _claim(self, name: str) -> dict[str, Any]:
+        """One that this rollout leaves alone is locked without a release to remember."""
+        planned, own, who = self.plan["workers"][name], self.workers[name], self.rollout["who"]
+        moves = planned["action"] == "update" or (planned["action"] == "already" and planned["begins"])
+        rolls = self.plan["kind"] != "recover" and moves
+        release = given(from_version=planned["back_version"], from_release=planned["back_to"],
+                        to_version=planned["to"], to_release=planned["release"]) if rolls else {}
+        return {**release, **given(
+            state="held", worker_dir=own["worker_dir"], rollout_id=self.plan["rollout_id"],
+            run_id=self.plan["run_id"], kind=self.plan["kind"], target=self.plan["asked"],
+            started_at=self.rollout["started_at"], expected_seq=planned["record_seq"],
+            reason=self.settings["solver_reason"], job=who["job"], user=who["user"], controller=who["controller"],
+            ttl=self.settings["solver_lock_ttl"], dead_runs=self.plan["lock"]["dead_runs"].get(name),
+            steal=self.settings["solver_lock_steal"], control_socket=own["control_socket"],
+            control_timeout=self.settings["solver_control_timeout"])}
+
+    def _give_back(self, names: Iterable[str]) -> None:
+        args = {name: {"state": "released", "worker_dir": self.workers[name]["worker_dir"],
+                       "rollout_id": self.plan["rollout_id"], "run_id": self.plan["run_id"]} for name in names}
+        self.everywhere("rollout_lock", args, _entry.lock_answer)

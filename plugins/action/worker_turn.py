@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Take one worker through its turn, and write down in the ledger what became of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _lines, _view
+from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import look_at_all, look_on
+from ansible_collections.solver.fleet.plugins.plugin_utils._program import Worker
+from ansible_collections.solver.fleet.plugins.plugin_utils._run import PARTS, PLAN_OF, RunAction, outcome_document
+from ansible_collections.solver.fleet.plugins.plugin_utils._turn import GoneError, Turn
+
+TICK_S = 0.1
+# What of an outcome the gate decides by; the rest is for the verdict.
+BRIEF = ("outcome", "cause", "reason", "step")
+# How much of a verification the others in flight need to see.
+VERIFIED = ("done", "failed", "unreachable", "failure")
+
+
+class ActionModule(RunAction):
+    """The worker's own connection is the task's; what becomes of the worker never fails the play's host."""
+
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = self.begin(tmp, task_vars, worker={"type": "str", "required": True}, part=PARTS)
+        self.me, self.part = self.args["worker"], self.args["part"]
+        self.plan = self.ledger.read(PLAN_OF[self.part])
+        self.planned = self.plan["workers"][self.me]
+        self.stage = _admit.stage_of(self.plan, self.me)
+        self.status: Mapping[str, Any] | None = {}
+        state = self.ledger.read(self.part)
+        if self.part == "roll" and _gate.closed_gate({}, state["hooks"]):
+            return result | self._never_began()
+        self.first_probe = len(state["probes"])
+        self._open_stage()
+        try:
+            outcome = _gate.hook_outcome(state["hooks"], self.plan, self.me) or self._turn()
+        except GoneError:
+            return result | {"failed": True, "msg": "the controller's process is gone"}
+        ends = self._leave(outcome)
+        line = _lines.progress_line(self.plan, self.me, outcome)
+        self._display.display(line)
+        return result | {"changed": True, "outcome": outcome, "ends_stage": ends, "msg": line}
+
+    def _never_began(self) -> dict[str, Any]:
+        """The hook before the stage failed: the worker was let in for it, and is as it was."""
+        with self.ledger.edit(self.part) as state:
+            state["phase"].pop(self.me, None)
+        return {"outcome": {}, "ends_stage": False, "msg": f"{self.me}: the hook before its stage failed"}
+
+    def _open_stage(self) -> None:
+        """The hook before the stage is behind us: the others may come, whatever becomes of this worker."""
+        with self.ledger.edit(self.part) as state:
+            if self.stage not in state["begun"]:
+                state["begun"].append(self.stage)
+
+    def _turn(self) -> dict[str, Any]:
+        turn = Turn(Worker(self.planned, self.workers[self.me], self.settings, self.plan), self)
+        try:
+            return turn.run()
+        except GoneError:
+            raise
+        except Exception as error:  # noqa: BLE001  a mistake of ours must not cost the others their verdict
+            return {"outcome": "unknown", "cause": "unknown", "step": "turn", "from": self.planned["from"],
+                    "to": self.planned["to"], "reason": f"our own code failed, please report it: {error!r}"}
+        finally:
+            self.status = turn.status()
+
+    def _leave(self, outcome: dict[str, Any]) -> bool:
+        """Give the place in the window to the next, and merge what the worker said last into the view."""
+        now = time.monotonic()
+        self.ledger.keep(outcome_document(self.part, self.me), outcome)
+        self._saw(self.status)
+        with self.ledger.edit(self.part) as state:
+            state["phase"][self.me] = "left"
+            state["brief"][self.me] = {name: outcome.get(name) for name in BRIEF}
+            if outcome["outcome"] == "updated":
+                state["healthy_at"] = now
+            ends = _admit.ends_stage(self.plan, state, self.stage)
+            if ends:
+                state["ended"].append(self.stage)
+        self.ledger.emit("outcome", part=self.part, worker=self.me, **{
+            name: outcome.get(name) for name in (*BRIEF, "from", "to", "timings", "open_at_drain")})
+        return ends
+
+    def _saw(self, status: Mapping[str, Any] | None) -> None:
+        answer = {"unreachable": True} if status is None else {"census": {"worker": status}}
+        with self.ledger.edit("view") as view:
+            if status == {}:
+                # It said nothing of itself. What is known of it is from before its turn: it is to be asked again.
+                view.pop(self.me, None)
+            else:
+                view[self.me] = _view.seen(answer, time.monotonic(), view.get(self.me))
+
+    # -- what the turn needs of the controller -----------------------------------------------------
+
+    def call(self, module: str, args: Mapping[str, Any], limit: float, host: str = "") -> dict[str, Any]:
+        name = f"solver.fleet.{module}"
+        if host and host != self.me:
+            look = look_on(self, self.task_vars, host, name, args)
+        else:
+            def look() -> dict[str, Any]:
+                said = self._execute_module(module_name=name, module_args=dict(args), task_vars=self.task_vars)
+                return {key: value for key, value in said.items() if not key.startswith("_ansible")}
+        said = look_at_all({self.me: look}, timeout=limit, parallel=1, orphans_go_on=True)[self.me]
+        if module == "worker_steps":
+            return dict(_entry.step_results(said, time.time()))
+        return dict(_entry.step_result(said, time.time(), "reference"))
+
+    def alive(self) -> bool:
+        return os.getppid() == self.main
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def emit(self, event: str, **facts: Any) -> None:
+        self.ledger.emit(event, part=self.part, worker=self.me, **facts)
+
+    def verified(self, result: dict[str, Any]) -> None:
+        with self.ledger.edit(self.part) as state:
+            state["probes"].append({name: result[name] for name in VERIFIED if name in result})
+
+    def verifications(self) -> list[dict[str, Any]]:
+        return list(self.ledger.read(self.part)["probes"][self.first_probe:])
+
+    def reference_workers(self) -> list[dict[str, str]]:
+        flight = _admit.in_flight(self.ledger.read(self.part))
+        return _gate.reference_workers(self.ledger.read("plan"), self.workers, flight, self.me)
+
+    def serves_again(self, status: Mapping[str, Any]) -> None:
+        self._saw(status)
+        with self.ledger.edit(self.part) as state:
+            state["phase"][self.me] = "soak"
+            state["healthy_at"] = time.monotonic()
+        self.emit("serves")
+
+    def leaves_again(self, status: Mapping[str, Any]) -> None:
+        """One that does not serve is out already: its revert waits for nobody."""
+        self._saw(status)
+        waits = _gate.serves_now(_view.seen({"census": {"worker": status}}, 0.0))
+        with self.ledger.edit(self.part) as state:
+            state["phase"][self.me] = "again" if waits else "turn"
+        since = time.monotonic()
+        while waits:
+            if not self.alive():
+                raise GoneError
+            with self.ledger.edit(self.part) as state:
+                if self._may_leave(state, time.monotonic() - since):
+                    state["phase"][self.me] = "turn"
+                    return
+            time.sleep(TICK_S)
+
+    def _may_leave(self, state: dict[str, Any], waited: float) -> bool:
+        """Whether there is a place in the window, and the floor is kept; a floor that never comes keeps nobody."""
+        if _admit.occupied(state, self.plan["max_soaking"]) >= self.plan["stages"][self.stage]["window"]:
+            return False
+        live = {name: own for name, own in self.ledger.read("view").items() if name in self.workers}
+        stall = _gate.Stall(waited, float(self.settings["solver_progress_deadline"]))
+        asking = _gate.Asking(self.me, _admit.in_flight(state))
+        said = _gate.gate_back(self.ledger.read("plan"), state["brief"], live, asking, stall)
+        return said.open or not said.wait

@@ -1,0 +1,72 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, solver.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# The documentation alone; the code is the action plugin of the same name.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: worker_turn
+short_description: Take one worker through its turn
+version_added: "1.1.0"
+author:
+  - solver.fleet contributors (@solver-fleet)
+description:
+  - >-
+    Runs the worker's program on its host: drain, switch, verify, resume, soak. When a step fails, finds out whose fault
+    it is, and reverts or gives back the worker. Writes what became of it into the worker's record and into the ledger.
+  - >-
+    Never fails for what happens on the worker.
+  - >-
+    Internal to the playbooks of this collection: its options and results may change in any release.
+extends_documentation_fragment:
+  - solver.fleet.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+  platform:
+    support: full
+    platforms: posix
+  action:
+    description: Runs on the controller.
+    support: full
+options:
+  ledger:
+    description: The ledger of the run, a folder on the controller.
+    type: path
+    required: true
+  worker:
+    description: The worker, by its inventory name.
+    type: str
+    required: true
+  part:
+    description: V(roll) for the rollout itself, V(back) for the way back after an abort.
+    type: str
+    choices: [roll, back]
+    default: roll
+"""
+
+EXAMPLES = r"""
+- name: Take the worker through its turn
+  solver.fleet.worker_turn:
+    ledger: "{{ solver_rollout.ledger }}"
+    worker: "{{ inventory_hostname }}"
+  register: solver_turn
+"""
+
+RETURN = r"""
+outcome:
+  description: What became of the worker, as in the verdict.
+  type: dict
+  returned: always
+ends_stage:
+  description: Whether it was the last turn of its stage.
+  type: bool
+  returned: always
+"""

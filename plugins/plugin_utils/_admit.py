@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""Who has a place in the window, and who is next. Pure functions of the ledger's state.
+
+The state maps each worker whose turn has begun to its phase, in the order of admission: C(turn) holds a place in the
+window, C(soak) serves and is being watched, C(again) waits for a place because its soak failed, C(left) is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+State = Mapping[str, Any]
+
+NOT_YET = "it is not the worker's turn"
+
+
+def begin(at: float) -> dict[str, Any]:
+    """Return the state before the first turn."""
+    return {"phase": {}, "brief": {}, "begun": [], "ended": [], "closed": {}, "healthy_at": at, "probes": [],
+            "hooks": []}
+
+
+def in_flight(state: State) -> list[str]:
+    """Return the workers that hold a place in the window."""
+    return [name for name, phase in state["phase"].items() if phase == "turn"]
+
+
+def soaking(state: State) -> list[str]:
+    """Return the workers that serve again, unproven."""
+    return [name for name, phase in state["phase"].items() if phase == "soak"]
+
+
+def occupied(state: State, max_soaking: int) -> int:
+    """Return how many places of the window are taken: one that soaks beyond the bound keeps its place."""
+    return len(in_flight(state)) + max(0, len(soaking(state)) - max_soaking)
+
+
+def stage_of(plan: Mapping[str, Any], name: str) -> int:
+    """Return the number of a worker's stage."""
+    return next(number for number, stage in enumerate(plan["stages"]) if name in stage["workers"])
+
+
+def waits_for(plan: Mapping[str, Any], state: State, name: str) -> str:
+    """Return what keeps a worker from asking the gate: others, its stage's hook, a full window; or nothing."""
+    number = stage_of(plan, name)
+    stage = plan["stages"][number]
+    phase = state["phase"]
+    if name != next((other for other in stage["workers"] if other not in phase), None):
+        return NOT_YET
+    if name != stage["workers"][0] and number not in state["begun"]:
+        return "the stage is not open yet"
+    again = [other for other, own in phase.items() if own == "again"]
+    if again:
+        return f"{', '.join(again)} must go back first"
+    if occupied(state, plan["max_soaking"]) >= stage["window"]:
+        return f"the window of {stage['window']} is full"
+    return ""
+
+
+def ends_stage(plan: Mapping[str, Any], state: State, number: int) -> bool:
+    """Whether a stage is over and nobody has said so: nobody of it is at work, and nobody will begin."""
+    phases = [state["phase"].get(name) for name in plan["stages"][number]["workers"]]
+    at_work = any(phase not in (None, "left") for phase in phases)
+    over = not at_work and any(phases) and (bool(state["closed"]) or None not in phases)
+    return over and number not in state["ended"]

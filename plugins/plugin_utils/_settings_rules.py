@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""Read and check the settings of a whole fleet, and the rules over several of them. Pure functions."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import natural
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
+    HOOKS,
+    INTERNAL,
+    LOCAL_FLEET,
+    LOOPBACK,
+    MAX_SOCKET_PATH,
+    ROUTER,
+    SECRETS,
+    SETTINGS,
+)
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import SettingError, read, window_size
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_worker import machine_of, worker_facts
+
+
+@dataclass
+class Resolved:
+    """What the playbooks work with: rollout settings, and for each worker its own."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    workers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    routers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    package: str = ""
+    package_on_worker: str = ""
+    package_name: str = ""
+
+
+def resolve(
+    variables: Mapping[str, Mapping[str, Any]], need_version: bool = True, left_out: Sequence[str] = (),
+    rolls: bool = True, routers: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Resolved:
+    """Read the settings of a fleet: VARIABLES maps each inventory host to its variables, ROUTERS each router to its.
+
+    LEFT_OUT are the workers of the inventory that the run does not have. ROLLS says that workers will be touched,
+    NEED_VERSION that it is to a version which somebody must name.
+    """
+    out = Resolved()
+    _of_the_fleet(out, variables)
+    _package(out)
+    for host, host_vars in variables.items():
+        out.workers[host] = _worker(out, host, host_vars)
+    if need_version and not out.settings.get("solver_version"):
+        _extend(out.errors, ["solver_version is not set; name the version to roll out, "
+                             "for example -e solver_version=1.3.0"])
+    out.routers = {host: _router(out, host, host_vars) for host, host_vars in (routers or {}).items()}
+    _together(out, len(variables))
+    _routers_rules(out, rolls)
+    _machines_rules(out)
+    if rolls:
+        _hooks(out)
+        _rollout_rules(out)
+    if rolls and left_out and not out.settings["solver_allow_partial"]:
+        _extend(out.errors, [
+            f"the run is limited and lacks {', '.join(left_out)}; window and budget must be those of the whole fleet. "
+            "Run it without --limit, or set solver_allow_partial: true"])
+    return out
+
+
+def unknown_names(names: Mapping[str, Any]) -> list[str]:
+    """Return a message for each solver_ variable that nothing reads."""
+    known = set(SETTINGS) | set(ROUTER) | set(LOCAL_FLEET) | set(SECRETS)
+    messages = []
+    for name in sorted(names):
+        if not name.startswith("solver_") or name in known or name in INTERNAL:
+            continue
+        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8)
+        hint = f"; did you mean {near[0]}?" if near else "; docs/settings.md lists the settings"
+        messages.append(f"{name} is not a setting of solver.fleet{hint}")
+    return messages
+
+
+def _extend(messages: list[str], more: list[str]) -> None:
+    messages.extend(message for message in more if message not in messages)
+
+
+def _collect(out: Resolved, name: str, raw: Any, into: dict[str, Any], host: str = "") -> None:
+    try:
+        into[name] = read(name, raw)
+    except SettingError as error:
+        _extend(out.errors, [f"{host}: {error}" if host else str(error)])
+        into[name] = read(name, None)
+
+
+def _of_the_fleet(out: Resolved, variables: Mapping[str, Mapping[str, Any]]) -> None:
+    """Read what is set once; a rollout has one plan, so it must not differ between the workers."""
+    first = next(iter(variables.values()), {})
+    for host_vars in variables.values():
+        _extend(out.errors, unknown_names(host_vars))
+    own = {name: setting for name, setting in SETTINGS.items() if not setting.per_worker}
+    for name, setting in own.items():
+        _collect(out, name, first.get(name), {} if setting.secret else out.settings)
+    _extend(out.errors, [
+        f"{name} differs between the workers; it is a setting of the whole fleet, set it in one place"
+        for name in own if _differs(name, [host_vars.get(name) for host_vars in variables.values()])])
+    if out.settings["solver_events_dir"]:
+        out.settings["solver_events_dir"] = os.path.abspath(os.path.expanduser(out.settings["solver_events_dir"]))
+
+
+def _differs(name: str, raw: Sequence[Any]) -> bool:
+    """Whether the values mean different things; null, an empty text and the default itself mean the same."""
+    unlike = {repr(value): value for value in raw}
+    try:
+        values = [read(name, value) for value in unlike.values()] if len(unlike) > 1 else []
+    except SettingError:
+        return True
+    return any(value != values[0] for value in values)
+
+
+def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    for name, setting in SETTINGS.items():
+        if setting.per_worker:
+            _collect(out, name, host_vars.get(name), own, host)
+    worker = worker_facts(host, host_vars, own, out.settings["solver_wheelhouse"])
+    size = len(os.fsencode(worker["control_socket"]))
+    if size > MAX_SOCKET_PATH:
+        _extend(out.errors, [f"{host}: solver_control_socket is {size} bytes long ({worker['control_socket']}); a Unix "
+                             f"socket's path holds at most {MAX_SOCKET_PATH}, choose a shorter directory"])
+    return worker
+
+
+def _router(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str, Any]:
+    _extend(out.errors, unknown_names(host_vars))
+    own: dict[str, Any] = {}
+    for name in ROUTER:
+        _collect(out, name, host_vars.get(name), own, host)
+    for address in own["solver_router_bind"]:
+        if not re.fullmatch(r"[^\s:]+:[0-9]+|\[[0-9a-fA-F:]+\]:[0-9]+", address):
+            _extend(out.errors, [f"{host}: solver_router_bind is {address!r}; it must be HOST:PORT"])
+    return {**{name.removeprefix("solver_router_"): value for name, value in own.items()},
+            "machine": machine_of(host, host_vars)}
+
+
+def _package(out: Resolved) -> None:
+    """What the controller gathers, and the name under which a worker then finds it among the wheels."""
+    version = out.settings["solver_version"]
+    package = out.settings["solver_package"] or f"solver-worker=={version}"
+    out.package = out.package_on_worker = package
+    out.package_name = re.split(r"[\s=<>!~\[]", package, maxsplit=1)[0]
+    if package.endswith(".whl"):
+        parts = os.path.basename(package).split("-")
+        out.package = os.path.abspath(os.path.expanduser(package))
+        out.package_on_worker = "==".join(parts[:2])
+        out.package_name = parts[0]
+        if version and len(parts) > 1 and parts[1] != version:
+            out.errors.append(f"solver_package is {package}, a wheel of version {parts[1]}, but solver_version is "
+                              f"{version}; name the same version in both")
+
+
+def _together(out: Resolved, fleet: int) -> None:
+    """Rules over more than one setting."""
+    settings = out.settings
+    try:
+        settings["window"] = window_size(settings["solver_max_unavailable"], fleet)
+        most = settings["solver_max_soaking"]
+        settings["soaking"] = settings["window"] if most is None else most
+    except SettingError as error:
+        _extend(out.errors, [str(error)])
+    if settings["solver_on_drain_timeout"] == "force" and not settings["solver_accept_loss"]:
+        _extend(out.errors, ["solver_on_drain_timeout is force, which may lose tasks; "
+                             "set solver_accept_loss: true as well, or use handover"])
+    longest = max(settings["solver_drain_timeout"], settings["solver_deploy_timeout"],
+                  settings["solver_healthy_deadline"])
+    if settings["solver_drain_lease"] <= longest:
+        _extend(out.errors, [f"solver_drain_lease is {settings['solver_drain_lease']:g} s, no longer than a phase of "
+                             f"the update ({longest:g} s); make it longer than solver_drain_timeout, "
+                             "solver_deploy_timeout and solver_healthy_deadline"])
+    _unknown_names_of_workers(out)
+    sockets = [worker["control_socket"] for worker in out.workers.values()]
+    if fleet == 1:
+        out.warnings.append("the fleet has one worker: while it is updated nothing takes tasks")
+    if len(set(sockets)) < len(sockets) and _one_machine(out):
+        _extend(out.errors, ["two workers of one machine have the same solver_control_socket; "
+                             "one inventory host is one worker with its own socket"])
+
+
+def _rollout_rules(out: Resolved) -> None:
+    """What would let a rollout hang, abort by itself, or never abort."""
+    settings = out.settings
+    phases = settings["solver_drain_timeout"] + settings["solver_deploy_timeout"] + settings["solver_healthy_deadline"]
+    if settings["solver_progress_deadline"] <= phases:
+        _extend(out.errors, [f"solver_progress_deadline is {settings['solver_progress_deadline']:g} s, but one worker "
+                             f"may take {phases:g} s (solver_drain_timeout + solver_deploy_timeout + "
+                             "solver_healthy_deadline); make it longer"])
+    soak = settings["solver_min_healthy_time"]
+    turn = settings["solver_drain_timeout"] + 2 * settings["solver_healthy_deadline"] + soak
+    if settings["solver_lock_ttl"] <= turn:
+        _extend(out.errors, [f"solver_lock_ttl is {settings['solver_lock_ttl']:g} s, but one worker's turn may take "
+                             f"{turn:g} s (solver_drain_timeout + twice solver_healthy_deadline + "
+                             "solver_min_healthy_time); make it longer"])
+    if settings["solver_max_fail_percentage"] >= 100:
+        _extend(out.errors, ["solver_max_fail_percentage is 100, a budget that can never be exceeded: the rollout "
+                             "would go through the whole fleet whatever fails; use less"])
+    if settings["solver_lock_steal"] and not settings["solver_reason"]:
+        _extend(out.errors, ["solver_lock_steal needs a solver_reason, which is kept with the lock"])
+
+
+def _hooks(out: Resolved) -> None:
+    """Where a hook runs, and that its file can be found from anywhere."""
+    for name, path in out.settings["solver_hooks"].items():
+        if name not in HOOKS:
+            _extend(out.errors, [f"solver_hooks has {name}, {_no_point(str(name))}"])
+        elif not isinstance(path, str) or not os.path.isabs(path) or not path.isprintable():
+            _extend(out.errors, [f"solver_hooks.{name} is {path!r}; it must be the absolute path of a task file on the "
+                                 "controller, such as '{{ inventory_dir }}/hooks/" + f"{name}.yml'"])
+
+
+def _no_point(name: str) -> str:
+    renamed = name.replace("_wave", "_stage")
+    if renamed != name and renamed in HOOKS:
+        return f"which is {renamed} now: a rollout goes by stages; rename it"
+    near = difflib.get_close_matches(name, HOOKS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; choose of: {', '.join(HOOKS)}"
+    return f"which is no point of a rollout{hint}"
+
+
+def _routers_rules(out: Resolved, rolls: bool) -> None:
+    """What a router would send to nobody, or too long to somebody who has left."""
+    settings = out.settings
+    if not out.routers:
+        if rolls and settings["solver_floor_view"] == "routers":
+            _extend(out.errors, ["solver_floor_view is routers, but the inventory group "
+                                 f"{settings['solver_router_hosts']} (solver_router_hosts) has no host"])
+        return
+    interval = settings["solver_router_check_interval"]
+    if rolls and settings["solver_drain_grace"] < 2 * interval:
+        _extend(out.errors, [f"solver_drain_grace is {settings['solver_drain_grace']:g} s, but a router looks at a "
+                             f"worker every {interval:g} s (solver_router_check_interval); make the grace at least "
+                             f"{2 * interval:g} s"])
+    for host, router in out.routers.items():
+        alone = sorted((worker["name"] for worker in out.workers.values() if worker["machine"] != router["machine"]
+                        and worker["data_address"].rpartition(":")[0] in LOOPBACK), key=natural)
+        if alone:
+            _extend(out.errors, [f"the router {host} cannot reach {', '.join(alone)}: solver_data_host is loopback on "
+                                 "another machine; set it to an address of the worker's host"])
+
+
+def _machines_rules(out: Resolved) -> None:
+    """What two workers of one machine cannot each have for themselves."""
+    users: dict[tuple[str, str], dict[str, str]] = {}
+    for host, worker in out.workers.items():
+        if worker["user"]:
+            users.setdefault((worker["machine"], worker["base_dir"]), {})[host] = worker["user"]
+    for (machine, base), own in users.items():
+        if len(set(own.values())) > 1:
+            said = ", ".join(f"{host} has {own[host]}" for host in sorted(own, key=natural))
+            _extend(out.errors, [f"solver_user differs between the workers of {machine} in {base} ({said}), but its "
+                                 "files can belong to one user alone; set one solver_user, or another solver_base_dir"])
+
+
+def _unknown_names_of_workers(out: Resolved) -> None:
+    for name in ("solver_exclude", "solver_only"):
+        strangers = sorted(set(out.settings[name]) - set(out.workers), key=natural)
+        if strangers:
+            _extend(out.errors, [f"{name} names {', '.join(strangers)}, which the fleet does not have"])
+
+
+def _one_machine(out: Resolved) -> bool:
+    keys = [(worker["base_dir"], worker["worker_dir"]) for worker in out.workers.values()]
+    return len(set(keys)) < len(keys)
+
+
+def says_run_once(tasks: Any) -> bool:
+    """Whether a task of a loaded file, or of a block in it, has C(run_once): Ansible rescues one host of it alone."""
+    if isinstance(tasks, Mapping):
+        inner = [tasks.get(part) for part in ("block", "rescue", "always")]
+        return bool(tasks.get("run_once")) or any(says_run_once(part) for part in inner)
+    return isinstance(tasks, list) and any(says_run_once(task) for task in tasks)

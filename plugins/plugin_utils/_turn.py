@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""One worker's turn: run its program, find out whose fault a failure is, and bring it to an end.
+
+It runs on the controller and reaches the worker through C(World), so that its tests need neither. It never raises for
+what happens on a worker: what became of it is what it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ansible_collections.solver.fleet.plugins.module_utils._program import trimmed
+from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _program, _step
+from ansible_collections.solver.fleet.plugins.plugin_utils._program import Step, Worker
+
+Result = dict[str, Any]
+# Before a step that failed is tried again.
+PAUSE_S = 2.0
+FORWARD = (*_step.STEPS, "record")
+
+
+class GoneError(Exception):
+    """The controller's process is gone: nobody takes a result, and the lease brings the worker back."""
+
+
+class World(Protocol):
+    """What a turn needs of the controller."""
+
+    def call(self, module: str, args: Mapping[str, Any], limit: float, host: str = "") -> Result:
+        """Run a module on the worker's host, or on HOST; a host that does not answer by LIMIT is unreachable."""
+
+    def alive(self) -> bool:
+        """Whether the run still goes on; nobody takes the result of one whose controller is gone."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    def emit(self, event: str, **facts: Any) -> None:
+        """Tell people."""
+
+    def verified(self, result: Result) -> None:
+        """Remember how the worker's verification went, for those in flight beside it."""
+
+    def verifications(self) -> list[Result]:
+        """Return those of all workers that were in flight beside this one, in the order of time."""
+
+    def reference_workers(self) -> list[dict[str, str]]:
+        """Return which workers can be asked for a reference solve."""
+
+    def serves_again(self, status: Mapping[str, Any]) -> None:
+        """Leave the window: the worker serves, and is watched."""
+
+    def leaves_again(self, status: Mapping[str, Any]) -> None:
+        """Wait for a place in the window once more: the soak failed."""
+
+
+class Turn:
+    """The turn of one worker; C(steps) holds the results by name, as the deciding functions read them."""
+
+    def __init__(self, worker: Worker, world: World) -> None:
+        self.worker, self.world = worker, world
+        self.planned = worker.planned
+        self.revertible = self.planned["back_to"] is not None
+        self.steps: dict[str, Any] = {name: {} for name in (
+            *_step.STEPS, *_step.REVERT_STEPS, "give_back", "revert_drain", "control_worker", "control_provider")}
+
+    def run(self) -> dict[str, Any]:
+        """Take the worker through its turn and return what became of it."""
+        served = self._forward()
+        if _step.failed_step(self.steps) is not None:
+            if _fault.needs_control(self._known()):
+                self._ask_elsewhere()
+            self._follow_up(served)
+        outcome = _step.outcome(self.planned, self._known(), self.revertible)
+        if outcome["outcome"] != "updated" and not self.worker.plan["going_back"]:
+            self._record(outcome)
+        return outcome
+
+    def status(self) -> Mapping[str, Any] | None:
+        """Return the last that the worker said of itself; nothing of one that could not be reached."""
+        for name in (*reversed(_step.REVERT_STEPS), "give_back", "revert_drain", *reversed(_step.STEPS)):
+            result = self.steps[name]
+            if result:
+                status: Mapping[str, Any] | None = result.get("worker")
+                return None if result.get("unreachable") else status or {}
+        return {}
+
+    def _known(self) -> dict[str, Any]:
+        return {**self.steps, "wave": self.world.verifications()}
+
+    # -- forward -----------------------------------------------------------------------------------
+
+    def _forward(self) -> bool:
+        """Return whether the worker served again before something failed."""
+        forward, settle = _program.forward(self.worker), _program.settle(self.worker)
+        if self.worker.soak_s <= 0:
+            # Nothing to wait for in between, so all of it can be one call.
+            self._take(forward + settle)
+            return False
+        self._take(forward)
+        if not _step.step_ok(self.steps["resume"]):
+            return False
+        self.world.serves_again(self.status() or {})
+        self._take(settle)
+        return True
+
+    def _take(self, program: Sequence[Step]) -> None:
+        """Run a program as far as it goes; each call takes the rest of it to the worker's host."""
+        rest, tried = list(program), 0
+        self.world.emit("program_begun", steps=[step.name for step in rest])
+        while rest:
+            said = self._call(rest)
+            behind = self._keep(rest, said)
+            if behind:
+                rest, tried = rest[behind:], 0
+            if rest and rest[0].name in said:
+                tried += 1
+                if self._is_over(rest[0], tried):
+                    return
+
+    def _call(self, rest: Sequence[Step]) -> dict[str, Result]:
+        self._go_on()
+        control_timeout = float(self.worker.settings["solver_control_timeout"])
+        said = self.world.call("worker_steps", {
+            "steps": [{"name": step.name, "module": step.module, "args": step.args, "goes_on": step.goes_on}
+                      for step in rest],
+            "before": trimmed(self.steps), "slice": _program.SLICE_S}, _program.limit_of(rest, control_timeout))
+        results: dict[str, Result] = said.get("done_steps") or {}
+        # An answer that says nothing of the step it was asked for would be asked for again for ever.
+        silent = not results.get(rest[0].name)
+        return {rest[0].name: said if said.get("unreachable") else {**said, "failed": True}} if silent else results
+
+    def _go_on(self) -> None:
+        if not self.world.alive():
+            raise GoneError
+
+    def _keep(self, rest: Sequence[Step], said: Mapping[str, Result]) -> int:
+        """Keep the results; return how many steps of the program are behind us."""
+        behind = 0
+        for step in rest:
+            if step.name not in said:
+                break
+            result = self.steps[step.name] = dict(said[step.name])
+            self._tell(step, result)
+            done = _step.step_ok(result) or (step.goes_on and not result.get("unreachable"))
+            if not done:
+                break
+            behind += 1
+        return behind
+
+    def _tell(self, step: Step, result: Result) -> None:
+        over = _over(result)
+        self.world.emit("step_ended" if over else "progress", step=step.name, ok=_step.step_ok(result), **{
+            name: result[name] for name in ("elapsed_s", "remaining", "open_at_drain") if result.get(name) is not None},
+            **({"reason": _step.one_line(result.get("msg"))} if not _step.step_ok(result) else {}))
+        if step.name == "verify" and over:
+            self.world.verified(result)
+
+    def _is_over(self, step: Step, tried: int) -> bool:
+        """Whether a step that is not done will not be: it failed, its host is lost, or it has had its time."""
+        result = self.steps[step.name]
+        if result.get("unreachable") or tried >= step.tries:
+            return True
+        if not result.get("failed"):
+            return False
+        if step.patient:
+            self.world.sleep(PAUSE_S)
+        return not step.patient
+
+    # -- after a failure ---------------------------------------------------------------------------
+
+    def _ask_elsewhere(self) -> None:
+        """Before a release is blamed for a failed probe: does the same solve pass where nothing has changed?
+
+        The worker waits meanwhile, held, under the lease that its switch renewed.
+        """
+        settings = self.worker.settings
+        limit = (_program.CONNECT_S + 2 * float(settings["solver_probe_timeout"])
+                 + 4 * float(settings["solver_control_timeout"]))
+        for other in self.world.reference_workers()[:2]:
+            self._go_on()
+            said = self.world.call("solve_check", _program.reference(self.worker, other["control_socket"]), limit,
+                                   other["host"])
+            self.steps["control_worker"] = said
+            self.world.emit("reference_solve", at=other["host"], ok=_fault.passed(said))
+            if _fault.tried(said):
+                break
+        control = self.steps["control_worker"]
+        version = ((control.get("worker") or {}).get("instance") or {}).get("version")
+        in_doubt = not _fault.tried(control) or version == self.planned["to"]
+        self._go_on()
+        if self.worker.own["provider"].get("api_key_file") and not control.get("done") and in_doubt:
+            self.steps["control_provider"] = self.world.call(
+                "solve_check", _program.without_worker(self.worker), limit)
+            self.world.emit("reference_solve", at="provider", ok=_fault.passed(self.steps["control_provider"]))
+
+    def _follow_up(self, served: bool) -> None:
+        action = _step.next_action(self.steps, self.revertible, self.planned)
+        self.world.emit("follow_up", action=action)
+        if action == "nothing":
+            return
+        if served:
+            self.world.leaves_again(self.status() or {})
+        if action == "resume":
+            self._take(_program.give_back(self.worker))
+            return
+        self._take(_program.back(self.worker))
+        if _step.code_of(self.steps["revert"]) == "lease_lost":
+            # A process that keeps dying may be gone when it is drained, and be back, without a drain, when it is
+            # switched.
+            self.steps.update({name: {} for name in ("revert_drain", *_step.REVERT_STEPS)})
+            self._take(_program.back(self.worker))
+
+    def _record(self, outcome: Mapping[str, Any]) -> None:
+        """Write down what became of the worker, where its host can be reached and this run has any business there."""
+        failed = self.steps.get(str(outcome.get("step"))) or {}
+        lost = failed.get("unreachable") or _step.lost_in_revert(self.steps)
+        if not lost and _step.code_of(failed) != _step.FENCED:
+            self._take([_program.record_outcome(self.worker, outcome)])
+
+
+def _over(result: Mapping[str, Any]) -> bool:
+    """Whether a call said how its step ended, and not only how far it is."""
+    return bool(result.get("failed") or result.get("unreachable") or result.get("done", True))

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""The one view of the fleet that the gate decides by: what each worker said last, and when. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
+
+View = Mapping[str, Mapping[str, Any]]
+
+# An answer is asked for again when it is so old, or so old where the worker keeps others waiting.
+FRESH_S = 10.0
+SOON_S = 2.0
+# A request stands in every record, and two of them prove it. So two looks that are not older than this have seen it;
+# the next ones are taken when they are half as old.
+NEWS_S = 6.0
+PROOFS = 2
+# The gate decides by answers that are at most so old. Where a look at everybody takes longer than a third of it,
+# because the fleet is large for its controller, the bound is three such looks.
+OLDEST_S = 30.0
+NEVER = -1e9
+# A line may be slow: who is silent once is not lost yet.
+LOST_AFTER = 2
+
+
+def seen(answer: Mapping[str, Any], at: float, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the small part of a worker's answer (of rollout_lock, or a census) that the gate needs.
+
+    What a worker says in its turn tells nothing of its record: what was seen there last is kept.
+    """
+    if answer.get("unreachable"):
+        silent = int((before or {}).get("silent") or 0) + 1
+        return {"at": at, "unreachable": True, "silent": silent, "msg": one_line(answer.get("msg"))}
+    looked = "record" in answer
+    failure, known = answer.get("failure") or {}, (answer if looked else before) or {}
+    request = (known.get("record") or {}).get("request")
+    out: dict[str, Any] = {"at": at, "looked": at if looked else known.get("looked", NEVER),
+                           "census": {"worker": said((answer.get("census") or {}).get("worker"))}}
+    if failure:
+        out["failure"] = {"code": failure.get("code"), "message": one_line(failure.get("message"))}
+    if request:
+        out["record"] = {"request": {key: one_line(request.get(key)) for key in ("what", "by", "reason")}}
+    return out
+
+
+def said(status: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what of a status document says whether the worker takes tasks."""
+    return {"state": status.get("state"), "drain": bool(status.get("drain"))} if status else None
+
+
+def lost(view: View) -> set[str]:
+    """Return who did not answer, and not only once."""
+    return {name for name, own in view.items() if own.get("silent", 0) >= LOST_AFTER}
+
+
+def to_ask(view: View, names: Iterable[str], now: float, soon: Collection[str] = ()) -> list[str]:
+    """Return whom to ask again, the oldest answer first; sooner those who keep the gate waiting."""
+    ages = {name: age_of(view, name, now) for name in names}
+    old = [name for name, age in ages.items()
+           if age > (SOON_S if name in soon or _silent_once(view, name) else FRESH_S)]
+    looks = _looks(view, names, now)
+    if not old and _news_age(looks) > NEWS_S / 2:
+        return sorted(looks, key=lambda name: -looks[name])[:PROOFS]
+    return sorted(old, key=lambda name: -ages[name])
+
+
+def age_of(view: View, name: str, now: float) -> float:
+    """Return how many seconds ago a worker said something; one that never did is very old."""
+    return now - float((view.get(name) or {}).get("at", NEVER))
+
+
+def _looks(view: View, names: Iterable[str], now: float) -> dict[str, float]:
+    """Return how long ago somebody looked at the record of each worker that can be asked."""
+    return {name: now - float(view[name].get("looked", NEVER)) for name in names
+            if name in view and not view[name].get("unreachable")}
+
+
+def _news_age(looks: Mapping[str, float]) -> float:
+    """Return how old the looks are by which a request would be known; where nobody can be asked none will be."""
+    return max(sorted(looks.values())[:PROOFS], default=0.0)
+
+
+def _silent_once(view: View, name: str) -> bool:
+    return 0 < int((view.get(name) or {}).get("silent") or 0) < LOST_AFTER
+
+
+def is_stale(view: View, names: Collection[str], now: float, look_s: float, parallel: int) -> bool:
+    """Whether the view is too old to decide by, may lack a request, or a worker has been silent just once."""
+    bound = max(OLDEST_S, 3.0 * len(names) * look_s / max(1, parallel))
+    if _news_age(_looks(view, names, now)) > max(NEWS_S, 3.0 * look_s):
+        return True
+    return any(age_of(view, name, now) > bound or _silent_once(view, name) for name in names)

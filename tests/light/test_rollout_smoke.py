@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The light fleet carries a rollout: the real playbook, the real staging, and workers that only pretend to solve."""
+
+from __future__ import annotations
+
+from lightfleet import LightFleet
+
+
+def test_a_rollout_updates_every_worker_one_at_a_time(light_fleet: LightFleet) -> None:
+    light_fleet.up(4, drain_s=(0.2, 0.6))
+    done = light_fleet.roll("1.3.0")
+    assert done.returncode == 0, done.stdout
+    assert light_fleet.verdict()["verdict"] == "completed"
+    assert set(light_fleet.versions().values()) == {"1.3.0"}
+    light_fleet.assert_all_serve()
+    assert light_fleet.most_out_at_once() == 1
+    assert light_fleet.served_by_unverified() == []
+    restarted = [event["worker"] for event in light_fleet.events() if event.get("state") == "stopped"]
+    assert restarted == ["w1", "w2", "w3", "w4"]
+
+
+def test_a_release_that_fails_its_probe_is_reverted_and_blamed(light_fleet: LightFleet) -> None:
+    light_fleet.up(4)
+    light_fleet.set_fault(version="1.3.0", probe="release")
+    done = light_fleet.roll("1.3.0", solver_max_unavailable=1, solver_max_fail_percentage=0)
+    assert done.returncode == 2, done.stdout
+    assert light_fleet.verdict()["verdict"] == "aborted", done.stdout
+    assert light_fleet.outcomes() == {"w1": "reverted", **dict.fromkeys(("w2", "w3", "w4"), "not_attempted")}
+    worker = light_fleet.verdict()["workers"][0]
+    assert worker["cause"] == "release"
+    assert "WRONG_ANSWER" in worker["reason"], worker
+    assert set(light_fleet.versions().values()) == {"1.2.0"}
+    light_fleet.assert_all_serve()
+    assert light_fleet.most_out_at_once() == 1
+    assert light_fleet.served_by_unverified() == []
