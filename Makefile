@@ -8,7 +8,7 @@ WORKER := roles/worker/files/solver-worker
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: fresh help setup demo fleet fleet-down test lint unit worker-test integration integration-quick faults faults-quick traps cores molecule sanity bench hosts hosts-down hosts-test hosts-faults hosts-molecule clean
+.PHONY: fresh help setup demo fleet fleet-down check test lint unit worker-test light fuzz integration integration-quick faults faults-quick campaign traps cores molecule sanity bench hosts hosts-down hosts-test hosts-faults hosts-molecule clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -24,7 +24,10 @@ fleet: $(VENV)/.run ## Start the embedded local fleet
 fleet-down: $(VENV)/.run ## Stop it and remove it
 	@$(BIN)/ansible-playbook -i localhost, playbooks/local_fleet.yml -e solver_local_fleet_state=absent
 
-test: fresh lint sanity unit worker-test integration-quick faults-quick molecule cores ## Run the tests that need no root, without those that take minutes each
+check: lint ## In two minutes: lint, types, the decisions, one rollout
+	$(BIN)/pytest tests/unit tests/light -n auto --dist worksteal -m 'not slow and not long' --junit-xml=.cache/results/check.xml
+
+test: fresh lint sanity unit worker-test light fuzz integration-quick faults-quick molecule cores ## Run the tests that need no root, without those that take minutes each
 	@$(BIN)/python tools/test_total.py
 
 fresh:
@@ -51,6 +54,11 @@ integration-quick: $(VENV)/.dev
 faults: $(VENV)/.dev ## Inject every fault into real fleets under traffic; prints a table
 	$(BIN)/pytest tests/faults -n 2 --dist worksteal --junit-xml=.cache/results/faults.xml
 
+campaign: $(VENV)/.dev ## Every test that `make test` leaves out (SHARE=600: for so many seconds, others each time)
+	$(BIN)/python tools/campaign.py $(if $(SHARE),--seconds $(SHARE))
+light: $(VENV)/.dev ## Rollouts of light workers, which only pretend to solve, and the contract that they keep
+	$(BIN)/pytest tests/light -n 2 --dist worksteal -m 'not long' --junit-xml=.cache/results/light.xml
+
 traps: $(VENV)/.dev ## Every trap of Ansible, on the oldest and the newest ansible-core that can be installed here (CORE=2.21: on that one)
 	$(BIN)/python tools/cores.py --traps $(if $(CORE),--core $(CORE))
 
@@ -66,6 +74,9 @@ molecule: $(VENV)/.dev ## The molecule scenarios on a local fleet
 
 sanity: $(VENV)/.dev ## ansible-test sanity
 	$(BIN)/python tools/sanity.py
+
+fuzz: $(VENV)/.dev ## Any answer of a worker's host, against all that the controller does with it (SF_EXAMPLES=20000 for more)
+	$(BIN)/pytest tests/fuzz -n 2 --junit-xml=.cache/results/fuzz.xml
 
 hosts: ## Start three disposable systemd hosts with SSH on this machine (root on Debian; COUNT=3)
 	@$(PYTHON) tests/hosts/lab.py up --count $(or $(COUNT),3)
@@ -86,8 +97,12 @@ hosts-molecule: $(VENV)/.dev
 	  molecule --base-config tests/molecule/config.yml reset --scenario-name default && \
 	  molecule --base-config tests/molecule/config.yml test --all
 
-bench: $(VENV)/.dev ## Measure the worker's sizes and times
+bench: $(VENV)/.dev ## Measure sizes and times: the worker, and the engine (tests/bench/engine.py has more)
 	PYTHONPATH=$(WORKER)/src $(BIN)/python tests/bench/worker_sizes.py
+	$(BIN)/python tests/bench/engine.py window
+	$(BIN)/python tests/bench/engine.py sizes 100
+	$(BIN)/python tests/bench/engine.py plain
+	$(BIN)/python tests/bench/engine.py turn
 
 clean: ## Remove what the other targets made (not a running fleet)
 	rm -rf $(VENV) .cache .collections .ansible tests/output
