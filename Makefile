@@ -24,7 +24,7 @@ fleet: $(VENV)/.run ## Start the embedded local fleet
 fleet-down: $(VENV)/.run ## Stop it and remove it
 	@$(BIN)/ansible-playbook -i localhost, playbooks/local_fleet.yml -e solver_local_fleet_state=absent
 
-check: lint ## In two minutes: lint, types, the decisions, one rollout
+check: lint ## The quick part of the tests: lint, types, the decisions, light workers
 	$(BIN)/pytest tests/unit tests/light -n auto --dist worksteal -m 'not slow and not long' --junit-xml=.cache/results/check.xml
 
 test: fresh lint sanity unit worker-test light fuzz integration-quick faults-quick molecule cores ## Run the tests that need no root, without those that take minutes each

@@ -474,6 +474,32 @@ def test_who_serves_leaves_the_window_and_who_must_go_back_waits_for_a_place(tmp
     assert [own["worker"] for own in record_of(ledger, "serves")] == ["w1"]
 
 
+def test_one_that_serves_does_not_leave_again_below_the_floor(tmp_path, gate, turn, monkeypatch):
+    """Another worker is out: its place in the window is free, but with both out fewer than the floor would serve."""
+    ledger = rolling(tmp_path)
+    gate(ledger, "w1")
+    with ledger.edit("view") as view:
+        view["w3"] = {**view["w3"], "census": {"worker": {"state": "failed", "drain": False}}}
+    ticks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        """While it waits, the other one comes back."""
+        ticks.append(seconds)
+        assert ledger.read("roll")["phase"]["w1"] == "again"
+        if len(ticks) == 2:
+            with ledger.edit("view") as view:
+                view["w3"] = {**view["w3"], "census": {"worker": {"state": "running", "drain": False}}}
+
+    monkeypatch.setattr(worker_turn.time, "sleep", sleep)
+
+    def work(world: Any) -> None:
+        world.serves_again(FakeTurn.said)
+        world.leaves_again(FakeTurn.said)
+
+    turn(ledger, "w1", work=staticmethod(work))
+    assert len(ticks) == 2
+
+
 def test_one_that_does_not_serve_is_out_already_and_waits_for_nobody(tmp_path, gate, turn):
     ledger = rolling(tmp_path)
     gate(ledger, "w1")
