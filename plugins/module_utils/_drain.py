@@ -264,6 +264,7 @@ class DrainFlow:
         self.status = status
         self.absent_since = None
         self.result.update(
+            finding="answering",
             worker=status,
             drain=status.get("drain"),
             remaining=remaining_of(status),
@@ -422,13 +423,13 @@ class DrainFlow:
         self.span.pause(min(rest, self.span.left(limit)))
 
     def _missing(self, error: Finding) -> None:
+        self.result["finding"] = finding_of(error)
         if not isinstance(error, (NoSocket, DeadSocket, Hung, BrokenOff)):
             raise error
         now = self.clock.now()
         if self.absent_since is None:
             self.absent_since = now
         if now - self.absent_since >= ABSENCE_S or self.span.slice_left() <= 0:
-            self.result["finding"] = finding_of(error)
             raise error
 
     def _at_deadline(self) -> bool:
@@ -482,16 +483,24 @@ class DrainFlow:
     # --- state: active ---
 
     def resume(self) -> None:
-        """End our drain and see the worker serve."""
+        """End our drain and see the worker serve. One whose process dies on the way is waited for, like in a drain."""
+        while not self._resumed():
+            self.span.pause(2 * SHORTEST_ROUND_S)
+
+    def _resumed(self) -> bool:
         try:
-            status = self._first_look()
-        except Finding as error:
-            self.result["finding"] = finding_of(error)
-            raise
+            self._resume()
+        except (AccessDenied, Finding) as error:
+            self._missing(error)
+            return False
+        return True
+
+    def _resume(self) -> None:
+        status = self._first_look()
         foreign = foreign_drain_of(status, self.options.owner)
         if foreign and not self.options.steal:
             raise foreign_drain(foreign)
-        self.result["changed"] = status.get("drain") is not None
+        self.result["changed"] = self.result["changed"] or status.get("drain") is not None
         if self.check_mode:
             self.result["diff"]["after"] = summary_of({"state": "running", "drain": None})
             self._done()

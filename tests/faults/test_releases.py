@@ -12,7 +12,7 @@ QUICK_TO_FAIL = {"solver_healthy_deadline": 20, "solver_probe_retries": 1, "solv
 
 @pytest.mark.parametrize(("version", "settings"), [
     (CRASHES, {}), (FAILS_ITS_PROBE, {}), (LIES, {}), (HANGS, {}),
-    (DIES_LATER, {"solver_min_healthy_time": 20})])
+    (DIES_LATER, {"solver_min_healthy_time": 20, "solver_max_soaking": 0})])
 def test_a_bad_release_is_reverted_and_blamed(make_fleet, version, settings):
     fleet: Fleet = make_fleet(2)
     fleet.start_traffic(rate=6)

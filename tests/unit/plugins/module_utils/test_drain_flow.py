@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible_collections.solver.fleet.plugins.module_utils._client import (
     ApiProblem,
+    BrokenOff,
     DeadSocket,
     Hung,
     NoSocket,
@@ -362,6 +363,44 @@ def test_a_failure_gives_back_what_the_call_took(worker: ModelWorker) -> None:
         one.drain()
     assert worker.drain is None
     assert (one.finish()["gave_back"], one.finish()["changed"]) == (True, False)
+
+
+@pytest.mark.parametrize("error", [NoSocket("gone"), DeadSocket("gone"), BrokenOff("cut"), Hung("silent")])
+@pytest.mark.parametrize("when", ["before the first look", "while it is asked"])
+def test_a_worker_that_dies_while_it_is_put_back_is_waited_for(
+    worker: ModelWorker, error: WorkerError, when: str,
+) -> None:
+    """Its service starts it again, and its drain has outlived it."""
+    drained(worker, wait_slice=0)
+    begin = worker.clock.now()
+    real = worker.delete_drain
+
+    def die(owner: str, steal: bool = False) -> Any:
+        if worker.clock.now() < begin + 3:
+            worker.away = [(0, begin + 4, error)]
+            raise error
+        return real(owner, steal)
+
+    if when == "before the first look":
+        worker.away = [(0, begin + 3, error)]
+    else:
+        worker.delete_drain = die  # type: ignore[method-assign]
+    one = flow(worker)
+    one.resume()
+    result = one.finish()
+    assert (result["done"], result["changed"], result["finding"]) == (True, True, "answering")
+    assert worker.drain is None
+
+
+def test_a_worker_that_stays_away_cannot_be_put_back(worker: ModelWorker) -> None:
+    drained(worker, wait_slice=0)
+    begin = worker.clock.now()
+    worker.away = [(0, 1e9, DeadSocket("gone"))]
+    one = flow(worker)
+    with pytest.raises(DeadSocket):
+        one.resume()
+    assert worker.clock.now() - begin < 12
+    assert one.finish()["finding"] == "dead"
 
 
 @pytest.mark.parametrize("state", ["drained", "active"])
