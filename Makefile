@@ -8,7 +8,7 @@ WORKER := roles/worker/files/solver-worker
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: fresh help setup demo fleet fleet-down check test lint unit worker-test light fuzz integration integration-quick faults faults-quick campaign traps cores molecule sanity bench hosts hosts-down hosts-test hosts-faults hosts-molecule clean
+.PHONY: fresh help setup demo fleet fleet-down check test lint unit worker-test quick light fuzz integration faults campaign traps cores molecule sanity bench hosts hosts-down hosts-test hosts-faults hosts-molecule clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -24,10 +24,10 @@ fleet: $(VENV)/.run ## Start the embedded local fleet
 fleet-down: $(VENV)/.run ## Stop it and remove it
 	@$(BIN)/ansible-playbook -i localhost, playbooks/local_fleet.yml -e solver_local_fleet_state=absent
 
-check: lint ## The quick part of the tests: lint, types, the decisions, light workers
-	$(BIN)/pytest tests/unit tests/light -n auto --dist worksteal -m 'not slow and not long' --junit-xml=.cache/results/check.xml
+check: lint ## The quick part of the tests: lint, types, the decisions, one rollout
+	$(BIN)/pytest tests/unit tests/light/test_rollout_smoke.py -n auto --dist worksteal -m 'not slow' --junit-xml=.cache/results/check.xml
 
-test: fresh lint sanity unit worker-test light fuzz integration-quick faults-quick molecule cores ## Run the tests that need no root, without those that take minutes each
+test: fresh lint unit worker-test quick cores ## Run the tests that need no root, of each kind those that say most in little time
 	@$(BIN)/python tools/test_total.py
 
 fresh:
@@ -45,25 +45,23 @@ unit: $(VENV)/.dev ## Unit tests of the plugins
 worker-test: $(VENV)/.dev ## The reference worker's own tests
 	cd $(WORKER) && PYTHONPATH=src "$(CURDIR)/$(BIN)/pytest" -n auto --dist worksteal --junit-xml="$(CURDIR)/.cache/results/worker.xml"
 
-integration: $(VENV)/.dev ## Modules and playbooks against real workers, under traffic
-	$(BIN)/pytest tests/integration -n 2 --dist worksteal --junit-xml=.cache/results/integration.xml
+quick: $(VENV)/.dev ## Rollouts of light and of real workers, faults, hostile answers: the quick ones of each
+	$(BIN)/pytest tests/fuzz tests/integration tests/faults tests/light -n 2 --dist worksteal -m quick --junit-xml=.cache/results/quick.xml
 
-integration-quick: $(VENV)/.dev
-	$(BIN)/pytest tests/integration -n 2 --dist worksteal -m 'not long' --junit-xml=.cache/results/integration.xml
+light: $(VENV)/.dev ## All rollouts of light workers, which only pretend to solve, and the contract that they keep
+	$(BIN)/pytest tests/light -n 2 --dist worksteal --junit-xml=.cache/results/light.xml
+
+integration: $(VENV)/.dev ## All of: modules and playbooks against real workers, under traffic
+	$(BIN)/pytest tests/integration -n 2 --dist worksteal --junit-xml=.cache/results/integration.xml
 
 faults: $(VENV)/.dev ## Inject every fault into real fleets under traffic; prints a table
 	$(BIN)/pytest tests/faults -n 2 --dist worksteal --junit-xml=.cache/results/faults.xml
 
 campaign: $(VENV)/.dev ## Every test that `make test` leaves out (SHARE=600: for so many seconds, others each time)
 	$(BIN)/python tools/campaign.py $(if $(SHARE),--seconds $(SHARE))
-light: $(VENV)/.dev ## Rollouts of light workers, which only pretend to solve, and the contract that they keep
-	$(BIN)/pytest tests/light -n 2 --dist worksteal -m 'not long' --junit-xml=.cache/results/light.xml
 
 traps: $(VENV)/.dev ## Every trap of Ansible, on the oldest and the newest ansible-core that can be installed here (CORE=2.21: on that one)
 	$(BIN)/python tools/cores.py --traps $(if $(CORE),--core $(CORE))
-
-faults-quick: $(VENV)/.dev
-	$(BIN)/pytest tests/faults -n 2 --dist worksteal -m quick --junit-xml=.cache/results/faults.xml
 
 cores: $(VENV)/.dev ## The playbooks on the oldest and the newest ansible-core that can be installed here
 	$(BIN)/python tools/cores.py

@@ -24,9 +24,9 @@ CORES: dict[str, tuple[str, ...]] = {
     "2.20": ("3.14", "3.13", "3.12"),
     "2.21": ("3.14", "3.13", "3.12"),
 }
-# A short proof on each core; `make traps` is the long one.
-KEYWORD = "good_release or one_failure"
-TESTS = ("tests/integration/test_rolling_update.py",)
+# A short proof on each core, with light workers; --real has real ones, and `make traps` takes longest.
+TESTS = ("tests/light/test_rollout_smoke.py",)
+REAL = ("tests/integration/test_rolling_update.py", "-k", "good_release or one_failure")
 # Every trap of Ansible that docs/ansible-traps.md lists, as far as it needs no test host.
 TRAPS = ("tests/integration", "tests/faults", "tests/light")
 
@@ -35,9 +35,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="every supported core, not only the oldest and newest")
     parser.add_argument("--core", choices=CORES, help="this one alone")
-    parser.add_argument("--keyword", "-k", default=KEYWORD,
-                        help="which of the playbook's tests, as for pytest -k (%(default)s)")
-    parser.add_argument("--traps", action="store_true", help="the tests marked as traps instead; takes long")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--real", action="store_true", help="two rollouts of real workers under traffic instead")
+    kind.add_argument("--traps", action="store_true", help="the tests marked as traps instead; takes long")
     args = parser.parse_args()
     found = possible()
     chosen = found if args.all else ends(found)
@@ -48,7 +48,7 @@ def main() -> int:
         return 1
     print("cores: " + ", ".join(f"{core} on Python {python}" for core, (python, _path) in chosen.items()), flush=True)
     # Each process of the tests sets up a fleet of its own, which takes longer than two tests of it.
-    words = [*TRAPS, "-m", "trap", "-n", "2"] if args.traps else [*TESTS, "-k", args.keyword]
+    words = [*TRAPS, "-m", "trap", "-n", "2"] if args.traps else REAL if args.real else TESTS
     codes = [run(core, path, words) for core, (_python, path) in chosen.items()]
     return max(codes)
 

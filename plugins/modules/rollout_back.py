@@ -17,28 +17,12 @@ description:
   - >-
     After an abort for the sake of the release, all workers that this rollout updated; after any other end, those that
     an interrupted run left in its drain.
-  - >-
-    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
+  - solver.fleet.rollout
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
   idempotent:
     support: full
-  platform:
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller.
-    support: full
-options:
-  ledger:
-    description: The ledger of the run, a folder on the controller.
-    type: path
-    required: true
 """
 
 EXAMPLES = r"""

@@ -19,28 +19,12 @@ description:
     that could be reached, and more than half of the fleet; otherwise gives back what it took.
   - >-
     Then writes the verdict C(interrupted) to C(solver_verdict_file), to be replaced at the end.
-  - >-
-    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
+  - solver.fleet.rollout
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
   idempotent:
     support: partial
-  platform:
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller.
-    support: full
-options:
-  ledger:
-    description: The ledger of the run, a folder on the controller.
-    type: path
-    required: true
 """
 
 EXAMPLES = r"""

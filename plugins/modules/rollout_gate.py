@@ -24,37 +24,14 @@ description:
   - >-
     Waits, and says so, while fewer workers would serve than the fleet minus the window. Never fails: a closed gate must
     not keep the verdict from being given.
-  - >-
-    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
+  - solver.fleet.rollout
+  - solver.fleet.rollout.worker
+  - solver.fleet.rollout.part
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
   idempotent:
     support: full
-  platform:
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller.
-    support: full
-options:
-  ledger:
-    description: The ledger of the run, a folder on the controller.
-    type: path
-    required: true
-  worker:
-    description: The worker, by its inventory name.
-    type: str
-    required: true
-  part:
-    description: V(roll) for the rollout itself, V(back) for the way back after an abort.
-    type: str
-    choices: [roll, back]
-    default: roll
 """
 
 EXAMPLES = r"""

@@ -16,28 +16,14 @@ author:
 description:
   - >-
     Writes it into the ledger. The gate, the worker's turn and the verdict go by it.
-  - >-
-    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
+  - solver.fleet.rollout
+  - solver.fleet.rollout.part
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
   idempotent:
     support: none
-  platform:
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller.
-    support: full
 options:
-  ledger:
-    description: The ledger of the run, a folder on the controller.
-    type: path
-    required: true
   hook:
     description: The point at which the hook ran.
     type: str
@@ -58,11 +44,6 @@ options:
     description: Whether workers go back; then it stops nothing.
     type: bool
     default: false
-  part:
-    description: V(roll) for the rollout itself, V(back) for the way back after an abort.
-    type: str
-    choices: [roll, back]
-    default: roll
 """
 
 EXAMPLES = r"""

@@ -17,28 +17,12 @@ description:
   - >-
     Asks all workers at once, and those that do not answer once more. Waits for another rollout to end, for as long as
     C(solver_lock_wait) says. Changes nothing.
-  - >-
-    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
+  - solver.fleet.rollout
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
   idempotent:
     support: full
-  platform:
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller.
-    support: full
-options:
-  ledger:
-    description: The ledger of the run, a folder on the controller.
-    type: path
-    required: true
 """
 
 EXAMPLES = r"""

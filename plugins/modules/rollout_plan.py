@@ -17,28 +17,13 @@ description:
   - >-
     Decides what becomes of each worker, in which stages, and whom to lock. Refuses where a worker's census or staging
     says no, where workers are missing, or where another rollout holds the fleet; names every reason at once.
-  - >-
-    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
+  - solver.fleet.rollout
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
   idempotent:
     support: full
-  platform:
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller.
-    support: full
 options:
-  ledger:
-    description: The ledger of the run, a folder on the controller.
-    type: path
-    required: true
   staged:
     description: Name of the variable that holds, for each worker, what staging said.
     type: str

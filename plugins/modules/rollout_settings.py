@@ -18,7 +18,9 @@ description:
     Reads the C(solver_) variables of every host in the play, checks their names, types and how they fit together,
     and refuses with all mistakes at once.
   - >-
-    Runs on the controller alone. The result stands in the fact C(solver_rollout), for every host of the play.
+    Begins the ledger of the run, from which all other actions of a rollout read them.
+  - >-
+    Internal to the playbooks of this collection. Its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
 attributes:
@@ -38,7 +40,7 @@ options:
   fleet:
     description:
       - All workers of the inventory, so that a run that is limited to a part of them is noticed.
-      - For the kinds V(provision) and V(remove) the fact then holds all of them, whatever the limit.
+      - For the kinds V(provision) and V(remove) the result then holds all of them, whatever the limit.
     type: list
     elements: str
   kind:
@@ -54,13 +56,29 @@ options:
 EXAMPLES = r"""
 - name: Check the settings
   solver.fleet.rollout_settings:
+    kind: update
+    fleet: "{{ query('ansible.builtin.inventory_hostnames', 'solver_workers') }}"
+  register: solver_rollout
   run_once: true
 """
 
 RETURN = r"""
-ansible_facts:
-  description: The fact C(solver_rollout) with C(settings), C(workers) (by inventory name), C(hosts) and C(package).
+settings:
+  description: The settings of the rollout, each with its value or its default.
   type: dict
+  returned: success
+workers:
+  description: What is known of each worker, by its inventory name.
+  type: dict
+  returned: success
+hosts:
+  description: The workers of this run.
+  type: list
+  elements: str
+  returned: success
+ledger:
+  description: The ledger of the run, a folder on the controller.
+  type: str
   returned: success
 failure:
   description: All mistakes, in C(details.errors).

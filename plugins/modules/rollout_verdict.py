@@ -17,28 +17,12 @@ description:
   - >-
     Looks at every worker once more and builds the verdict. Writes it to C(solver_verdict_file) and into the workers'
     histories, and gives the lock back. In check mode the verdict is C(planned), and nothing but the file is written.
-  - >-
-    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
+  - solver.fleet.rollout
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
   idempotent:
     support: full
-  platform:
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller.
-    support: full
-options:
-  ledger:
-    description: The ledger of the run, a folder on the controller.
-    type: path
-    required: true
 """
 
 EXAMPLES = r"""

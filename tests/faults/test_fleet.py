@@ -15,7 +15,6 @@ from faultlib import FAILS_ITS_PROBE, OTHER_CLOCK, Events, Held, provider_faults
 from fleetlib import Fleet, assert_nothing_lost, seen_verdict, wait_for
 
 
-@pytest.mark.quick
 def test_a_provider_without_money_is_nobodys_fault(make_fleet):
     """Two workers updated, then the account runs dry: nothing is blamed, nothing rolled back, a later run goes on."""
     fleet: Fleet = make_fleet(3)

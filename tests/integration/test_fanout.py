@@ -66,7 +66,6 @@ def running(mark: str) -> list[str]:
     return found
 
 
-@pytest.mark.slow
 def test_a_live_census_beside_hosts_that_do_not_answer(make_fleet, ask: Ask, silent: int) -> None:
     fleet = make_fleet(3)
     workers = fleet.hosts()
@@ -90,6 +89,7 @@ def test_a_live_census_beside_hosts_that_do_not_answer(make_fleet, ask: Ask, sil
     assert running(f"Port={silent}") == []
 
 
+@pytest.mark.quick
 def test_each_host_has_its_own_settings_and_the_play_those_of_all(ask: Ask, tmp_path: Path) -> None:
     """The python is templated for each host, through hostvars, in a variable of the play."""
     broken = tmp_path / "python"
@@ -103,6 +103,7 @@ def test_each_host_has_its_own_settings_and_the_play_those_of_all(ask: Ask, tmp_
     assert "this is not python" in answers["c"]["module_stderr"]
 
 
+@pytest.mark.quick
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user unasked")
 def test_only_the_host_that_says_so_becomes_somebody_else(ask: Ask, tmp_path: Path) -> None:
     hosts = {"plain": LOCAL, "other": {**LOCAL, "own_python": "/usr/bin/python3", "ansible_become": True,
@@ -113,6 +114,7 @@ def test_only_the_host_that_says_so_becomes_somebody_else(ask: Ask, tmp_path: Pa
     assert {name: own.get("stdout") for name, own in answers.items()} == {"plain": "root", "other": "nobody"}, answers
 
 
+@pytest.mark.quick
 def test_nothing_is_left_of_a_look_that_was_late(ask: Ask) -> None:
     """Its command may have a session of its own."""
     mark = f"300.{os.getpid()}"
@@ -122,6 +124,7 @@ def test_nothing_is_left_of_a_look_that_was_late(ask: Ask) -> None:
     wait_for(lambda: not running(f"sleep {mark}"), "the end of the late commands", 5)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("pipelining", ["0", "1"])
 def test_nothing_is_left_in_the_remote_tmp(ask: Ask, tmp_path: Path, pipelining: str) -> None:
     answers = ask({"a": LOCAL, "b": LOCAL}, "ansible.builtin.command", {
@@ -131,6 +134,7 @@ def test_nothing_is_left_in_the_remote_tmp(ask: Ask, tmp_path: Path, pipelining:
     assert (tmp_path / "remote").exists() == (pipelining == "0")
 
 
+@pytest.mark.quick
 def test_check_mode_reaches_the_module(ask: Ask, tmp_path: Path) -> None:
     made = {name: {"path": str(tmp_path / f"made-by-{name}"), "state": "directory"} for name in ("a", "b")}
     answers = ask({"a": LOCAL, "b": LOCAL}, "ansible.builtin.file", made, words=("--check",))

@@ -37,7 +37,6 @@ def make_fleet(tmp_path_factory) -> Iterator[Callable[[int], Fleet]]:
     assert fleet.down(purge=True).returncode == 0
 
 
-@pytest.mark.long
 def test_it_can_be_set_up_twice_and_leaves_nothing_running(make_fleet):
     fleet: Fleet = make_fleet(2)
     boots = {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()}
@@ -55,7 +54,6 @@ def test_it_can_be_set_up_twice_and_leaves_nothing_running(make_fleet):
     assert not run_dir.exists()
 
 
-@pytest.mark.long
 def test_a_killed_supervisor_leaves_no_orphans(make_fleet):
     fleet: Fleet = make_fleet(2)
     run_dir = Path(fleet.socket("w1")).parents[1]
@@ -66,7 +64,6 @@ def test_a_killed_supervisor_leaves_no_orphans(make_fleet):
     wait_for(lambda: not processes_of(fleet.dir), "the orphans to end")
 
 
-@pytest.mark.long
 def test_it_works_at_a_path_of_150_characters(tmp_path):
     deep = tmp_path / ("d" * (150 - len(str(tmp_path)) - 2))
     fleet = Fleet(deep)
@@ -82,7 +79,6 @@ def test_it_works_at_a_path_of_150_characters(tmp_path):
     assert not deep.exists()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_can_be_interrupted_at_any_time(fleet_folder, number):
     Fleet(fleet_folder).down()
@@ -103,6 +99,7 @@ def test_the_demo_can_be_interrupted_at_any_time(fleet_folder, number):
     assert not (fleet_folder / "inventory.yml").exists()
 
 
+@pytest.mark.quick
 def test_the_demo_leaves_verdict_and_audit(fleet_folder):
     Fleet(fleet_folder).down()
     done = subprocess.run([sys.executable, str(ROOT / "tools/demo.py"), "--dir", str(fleet_folder), "--size", "2",

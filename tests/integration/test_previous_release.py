@@ -61,7 +61,6 @@ def credentials_understood(fleet: Fleet, worker: str) -> bool:
     return subprocess.run([program, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
 
 
-@pytest.mark.long
 def test_this_collection_rolls_workers_of_the_previous_release(make_fleet, previous, tmp_path):
     overlay = source_of(previous / "ansible_collections/solver/fleet", tmp_path / "overlay")
     fleet: Fleet = make_fleet(3, solver_local_fleet_versions=["1.2.0", "1.3.0"],
@@ -80,7 +79,6 @@ def test_this_collection_rolls_workers_of_the_previous_release(make_fleet, previ
     fleet.assert_all_serve()
 
 
-@pytest.mark.long
 def test_the_previous_collection_rolls_our_workers(previous, tmp_path):
     folder = ROOT / ".cache" / "fleets" / f"previous-{os.environ.get('PYTEST_XDIST_WORKER', 'single')}"
     fleet = PreviousFleet(folder, previous)

@@ -40,7 +40,6 @@ def test_a_good_release_rolls_without_losing_a_task(make_fleet, tmp_path):
     assert {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()} == before
 
 
-@pytest.mark.long
 def test_a_crashing_release_is_reverted_and_stops_at_budget_zero(make_fleet):
     fleet: Fleet = make_fleet()
     fleet.start_traffic()
@@ -58,7 +57,6 @@ def test_a_crashing_release_is_reverted_and_stops_at_budget_zero(make_fleet):
     assert first["log"] is not None
 
 
-@pytest.mark.long
 def test_a_release_whose_probe_fails_never_takes_a_task(make_fleet):
     fleet: Fleet = make_fleet()
     fleet.start_traffic()
@@ -143,7 +141,6 @@ def test_check_mode_plans_and_changes_nothing(make_fleet):
     assert not (fleet.dir / "fleet/releases").exists() or not list((fleet.dir / "fleet/releases").glob("1.3.0*"))
 
 
-@pytest.mark.long
 def test_hosts_other_than_the_controller_get_the_wheels(make_fleet):
     """The same machine under another connection name: everything travels as it would to a remote host."""
     fleet: Fleet = make_fleet(2)
@@ -175,7 +172,6 @@ def test_a_drain_that_is_late_hands_its_tasks_over(make_fleet):
     assert_nothing_lost(audit)
 
 
-@pytest.mark.long
 def test_a_drain_that_is_late_can_put_the_worker_back_instead(make_fleet):
     fleet: Fleet = make_fleet(2, solver_local_fleet_sandbox=SLOW)
     boots = {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()}
@@ -193,7 +189,6 @@ def test_a_drain_that_is_late_can_put_the_worker_back_instead(make_fleet):
     assert_nothing_lost(audit)
 
 
-@pytest.mark.long
 def test_another_owners_drain_is_left_to_him(make_fleet):
     fleet: Fleet = make_fleet(2)
     code, _document = control(fleet.socket("w2"), "PUT", "/v1/drain", {"owner": "somebody", "reason": "disk swap"})
@@ -207,7 +202,6 @@ def test_another_owners_drain_is_left_to_him(make_fleet):
     assert fleet.status("w2")["drain"]["owner"] == "somebody"
 
 
-@pytest.mark.long
 def test_a_worker_killed_while_it_drains_loses_nothing_and_is_updated_or_reverted(make_fleet):
     fleet: Fleet = make_fleet(2, solver_local_fleet_sandbox=SLOW)
     fleet.start_traffic(rate=4, at_least_open=5)

@@ -159,6 +159,7 @@ def test_a_fault_of_the_provider_is_nobodys(bench: Bench, fault: list[dict[str, 
     assert made["provider"] == {}, "one reference solve is enough"
 
 
+@pytest.mark.quick
 def test_a_solve_that_passes_elsewhere_blames_the_release_though_it_blames_the_network(bench: Bench) -> None:
     bench.start("suspect", url=f"http://127.0.0.1:{free_port()}")
     before = bench.submits()
@@ -186,7 +187,7 @@ def test_a_worker_that_cannot_be_reached_gives_way_to_the_next(bench: Bench) -> 
     assert made["worker"]["passed"] == ["worker", "probe"]
 
 
-@pytest.mark.long
+@pytest.mark.quick
 def test_where_no_worker_can_be_asked_the_provider_is(bench: Bench) -> None:
     bench.start("suspect", url=f"http://127.0.0.1:{free_port()}")
     for name in ("near", "far"):

@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 from fleetlib import ROOT, ansible_bin, wait_for
 
+pytestmark = pytest.mark.quick
+
 SOURCE = ROOT / "roles/worker/files/solver-worker/src"
 SOLVE_S = 4
 CONFIG = """

@@ -21,6 +21,8 @@ from harness import Worker, World, balanced, eventually, task
 from lightfleet import LightFleet
 from test_openapi import Contract
 
+pytestmark = pytest.mark.quick
+
 CONTRACT = Contract(yaml.safe_load((ROOT / "docs/openapi/control-v1.yaml").read_text(encoding="utf-8")))
 
 REFUSALS = [

@@ -70,6 +70,7 @@ def test_the_operators_task_timeout_ends_neither_the_gate_nor_a_turn(light_fleet
     assert at["admitted", "w2"] - asked > limit
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", PLAYBOOKS)
 def test_a_playbook_for_which_the_inventory_has_no_workers_says_so(tmp_path: Path, name: str) -> None:
     inventory = tmp_path / "inventory.yml"
@@ -79,6 +80,7 @@ def test_a_playbook_for_which_the_inventory_has_no_workers_says_so(tmp_path: Pat
     assert "the inventory has no workers" in " ".join(done.stdout.split()), done.stdout
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("task", ["Give the verdict", "Give the verdict and the lock back"])
 def test_a_rollout_does_not_start_in_its_middle(light_fleet: LightFleet, task: str) -> None:
     """The name of a play matches no task, and that of a task leaves out all that is before it."""
@@ -119,6 +121,7 @@ def most_at_once(lanes: dict[str, str], log: Path) -> int:
     return most
 
 
+@pytest.mark.quick
 def test_workers_on_one_machine_are_asked_a_few_at_a_time(tmp_path: Path) -> None:
     """An sshd as it comes drops connections beyond ten that have not logged in (MaxStartups)."""
     assert most_at_once({f"w{number}": "one" for number in range(20)}, tmp_path / "one") == 5

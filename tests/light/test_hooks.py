@@ -61,6 +61,7 @@ def names(ran: list[dict[str, Any]], worker: str | None = None) -> list[str]:
     return [own["name"] for own in ran if own.get("worker") == worker]
 
 
+@pytest.mark.quick
 @pytest.mark.trap
 def test_each_hook_runs_at_its_point_and_never_without_work(light_fleet: LightFleet, hooks: Hooks) -> None:
     fleet = light_fleet.up(3)
@@ -110,7 +111,6 @@ def test_nobody_is_touched_before_the_hook_of_the_stage_has_ended(light_fleet: L
             if own.get("state") == "running" and own["version"] == "1.3.0"} == {"w1", "w2", "w3", "w4"}
 
 
-@pytest.mark.long
 def test_a_hook_that_fails_before_a_worker_or_a_stage_stops_there(light_fleet: LightFleet, hooks: Hooks) -> None:
     fleet = light_fleet.up(4)
     own = {"solver_hooks": hooks.paths, "solver_stages": [3, "100%"]}
@@ -165,7 +165,6 @@ def test_the_first_worker_of_a_stage_fails_by_its_hook_and_the_stage_goes_on(
     assert names(hooks.ran())[-3:] == ["after_stage", "after_rollout", "on_failure"]
 
 
-@pytest.mark.long
 def test_a_hook_that_fails_afterwards_only_warns(light_fleet: LightFleet, hooks: Hooks) -> None:
     fleet = light_fleet.up(2)
     for point in ("after_worker", "after_stage", "after_rollout"):
@@ -179,7 +178,6 @@ def test_a_hook_that_fails_afterwards_only_warns(light_fleet: LightFleet, hooks:
     assert "The hook after_rollout failed" in done.stdout
 
 
-@pytest.mark.long
 def test_no_hook_stops_what_brings_workers_back(light_fleet: LightFleet, hooks: Hooks) -> None:
     fleet = light_fleet.up(3)
     for point in ("before_rollout", "before_stage", "before_worker"):
@@ -218,6 +216,7 @@ def test_a_hook_that_cannot_be_loaded_ends_the_run_before_anything_is_touched(
     assert hooks.ran() == []
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("old", "new"), [("before_wave", "before_stage"), ("after_wave", "after_stage")])
 def test_the_old_name_of_a_hook_is_refused_with_the_new_one(
     light_fleet: LightFleet, hooks: Hooks, old: str, new: str,
@@ -258,7 +257,6 @@ def test_what_is_delegated_to_the_controller_becomes_nobody(
     assert "nobody may become root here" in without.stdout, without.stdout
 
 
-@pytest.mark.long
 def test_a_hook_that_ends_its_host_ends_the_rollout_and_not_the_verdict(light_fleet: LightFleet, hooks: Hooks) -> None:
     """meta: end_host takes the worker out of the play while it has a place in the window, which it never gives back."""
     fleet = light_fleet.up(2, solver_order="name", solver_drain_timeout=1, solver_deploy_timeout=20,

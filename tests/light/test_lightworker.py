@@ -19,6 +19,8 @@ from fleetlib import SOURCE, control, wait_for
 from lightfleet import HERE, LightFleet, most_out_at_once, served_by_unverified
 from lightworker.books import Books
 
+pytestmark = pytest.mark.quick
+
 
 def probe(fleet: LightFleet, name: str = "w1", **more: Any) -> dict[str, Any]:
     body = {"request_id": f"{name}-{time.monotonic()}", **more}

@@ -15,8 +15,6 @@ from faultlib import Events, Held, Lines, ask, record_of, until
 from fleetlib import EXIT_CODES, control, seen_verdict, signal_tree, wait_for
 from lightfleet import LightFleet
 
-pytestmark = pytest.mark.slow
-
 # The shortest lease but one, with phases that fit into it.
 LEASES = {"solver_drain_lease": 61, "solver_drain_timeout": 10, "solver_deploy_timeout": 30}
 
@@ -43,6 +41,7 @@ def flat(text: str) -> str:
 # -- who holds the fleet
 
 
+@pytest.mark.quick
 @pytest.mark.trap
 def test_two_operators_at_once(light_fleet: LightFleet) -> None:
     """The second is refused and told who is at work; or it waits, finds its work done, and is content."""
@@ -91,7 +90,7 @@ def test_a_run_that_loses_the_race_for_the_lock_plans_again(light_fleet: LightFl
 
 @pytest.mark.trap
 @pytest.mark.parametrize(("request_name", "verdict"), [
-    ("pause", "paused"), pytest.param("abort", "aborted", marks=pytest.mark.long)])
+    ("pause", "paused"), ("abort", "aborted")])
 def test_a_request_ends_the_rollout_before_its_next_worker(
     light_fleet: LightFleet, request_name: str, verdict: str,
 ) -> None:
@@ -119,6 +118,7 @@ def test_a_request_ends_the_rollout_before_its_next_worker(
     assert_all_run(fleet, "1.3.0")
 
 
+@pytest.mark.quick
 def test_a_request_without_a_rollout_says_so(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(1)
     done = fleet.playbook("pause")
@@ -159,6 +159,7 @@ def test_two_slices_at_once_are_both_refused(light_fleet: LightFleet) -> None:
     assert set(fleet.versions().values()) == {"1.2.0"}
 
 
+@pytest.mark.quick
 def test_something_else_on_the_socket_refuses_the_rollout(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(2)
     fleet.set_fault("w2", garbage=True)
@@ -171,6 +172,7 @@ def test_something_else_on_the_socket_refuses_the_rollout(light_fleet: LightFlee
     fleet.assert_all_serve()
 
 
+@pytest.mark.quick
 def test_check_changes_nothing_and_the_next_run_follows_its_plan(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(3)
 
@@ -201,7 +203,6 @@ def test_check_changes_nothing_and_the_next_run_follows_its_plan(light_fleet: Li
 # -- the window and the floor
 
 
-@pytest.mark.long
 def test_a_foreign_drain_refuses_or_is_left_out(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(4)
     code, _document = control(fleet.socket("w2"), "PUT", "/v1/drain", {"owner": "somebody", "reason": "disk swap"})
@@ -238,7 +239,7 @@ def test_the_floor_is_kept_and_said_while_somebody_else_uses_the_window_up(light
     assert_invariants(fleet)
 
 
-@pytest.mark.parametrize("size", [1, *(pytest.param(size, marks=pytest.mark.long) for size in (9, 10))])
+@pytest.mark.parametrize("size", [1, 9, 10])
 def test_the_window_of_other_sizes_of_fleet(light_fleet: LightFleet, size: int) -> None:
     fleet = light_fleet.up(size)
     done = fleet.roll("1.3.0", "--forks", "10")
@@ -252,7 +253,7 @@ def test_the_window_of_other_sizes_of_fleet(light_fleet: LightFleet, size: int) 
 
 
 @pytest.mark.trap
-@pytest.mark.parametrize("where", ["first", pytest.param("last", marks=pytest.mark.long)])
+@pytest.mark.parametrize("where", ["first", "last"])
 def test_failed_and_unreachable_at_once_stop_the_rollout(light_fleet: LightFleet, where: str) -> None:
     """Ansible loses the stop when one host fails and another is lost in the same task of the same batch."""
     fleet = light_fleet.up(6)
@@ -286,6 +287,7 @@ def test_failed_and_unreachable_at_once_stop_the_rollout(light_fleet: LightFleet
     assert_invariants(fleet, window=2)
 
 
+@pytest.mark.quick
 @pytest.mark.trap
 def test_failures_of_several_workers_add_up_and_what_follows_an_abort_still_runs(light_fleet: LightFleet) -> None:
     """With ``serial: 1`` no percentage bears one failure; a rescued one never counts; an abort ends all later plays."""
@@ -313,7 +315,6 @@ def test_every_worker_in_flight_fails_and_the_verdict_is_still_given(light_fleet
     assert_all_run(fleet, "1.2.0", window=2)
 
 
-@pytest.mark.long
 def test_a_provider_that_is_down_is_nobodys_fault_and_slow_is_waited_for(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(2)
     fleet.set_fault(probe="provider")
@@ -351,7 +352,6 @@ def test_a_worker_that_is_lost_in_its_hook_is_unreachable(light_fleet: LightFlee
     assert_all_run(fleet, "1.2.0")
 
 
-@pytest.mark.long
 def test_a_host_that_is_cut_off_in_its_update_comes_back_by_its_lease(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(3)
     fleet.set_fault("w1", drain_s=200, lease_speed=2)

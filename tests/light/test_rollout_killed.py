@@ -15,7 +15,6 @@ from faultlib import Events, Held, ask, ended, kill_all, record_of, until
 from fleetlib import seen_verdict, signal_tree
 from lightfleet import LightFleet
 
-pytestmark = pytest.mark.slow
 Run = subprocess.Popen[str]
 
 
@@ -85,10 +84,9 @@ def assert_unlocked(fleet: LightFleet) -> None:
 
 
 @pytest.mark.parametrize(("how", "phase"), [
-    ("everything", "before the first drain"), ("everything", "judging"),
-    *(pytest.param(how, phase, marks=pytest.mark.long) for how, phase in (
-        ("everything", "planning"), ("everything", "staging"), ("everything", "second worker"),
-        ("everything", "giving the lock back"), ("SIGINT", "switched"), ("SIGTERM", "soaking")))])
+    pytest.param("everything", "judging", marks=pytest.mark.quick), ("SIGINT", "switched"), ("SIGTERM", "soaking"),
+    *(("everything", phase) for phase in (
+        "planning", "staging", "before the first drain", "second worker", "giving the lock back"))])
 def test_run_again_converges_and_continues(light_fleet: LightFleet, phase: str, how: str) -> None:
     fleet = light_fleet.up(2)
     kill_in(fleet, phase, how, solver_min_healthy_time=4)
@@ -135,9 +133,8 @@ NEXT: dict[str, Callable[[LightFleet], Any]] = {
     "again": lambda fleet: fleet.roll("1.3.0"), "recover": lambda fleet: fleet.playbook("recover")}
 
 
-@pytest.mark.parametrize(("where", "then"), [
-    pytest.param(where, then, marks=[] if (where, then) == ("its old release, held", "again") else pytest.mark.long)
-    for where in BACK for then in NEXT])
+@pytest.mark.parametrize("then", NEXT)
+@pytest.mark.parametrize("where", BACK)
 def test_killed_while_a_worker_goes_back(light_fleet: LightFleet, where: str, then: str) -> None:
     """The release is bad, and the controller dies in the middle of the revert: it is never left running or held."""
     fleet = light_fleet.up(2)
@@ -172,7 +169,7 @@ def test_killed_while_the_whole_fleet_goes_back(light_fleet: LightFleet) -> None
     assert_all_run(fleet, "1.2.0")
 
 
-@pytest.mark.parametrize("phase", [pytest.param("draining", marks=pytest.mark.long), "switched"])
+@pytest.mark.parametrize("phase", ["draining", "switched"])
 def test_a_run_that_ends_before_its_first_worker_leaves_nobody_in_the_drain_of_a_dead_one(
     light_fleet: LightFleet, tmp_path: Path, phase: str,
 ) -> None:
@@ -188,7 +185,7 @@ def test_a_run_that_ends_before_its_first_worker_leaves_nobody_in_the_drain_of_a
 
 
 @pytest.mark.parametrize(("phase", "version"), [
-    ("draining", "1.2.0"), pytest.param("second worker", "1.3.0", marks=pytest.mark.long)])
+    ("draining", "1.2.0"), ("second worker", "1.3.0")])
 def test_recover_brings_back_what_was_left(light_fleet: LightFleet, phase: str, version: str) -> None:
     fleet = light_fleet.up(2, drain_s=1.5)
     kill_in(fleet, phase)
@@ -208,6 +205,7 @@ def test_recover_brings_back_what_was_left(light_fleet: LightFleet, phase: str, 
     assert_all_run(fleet, "1.3.0")
 
 
+@pytest.mark.quick
 def test_a_controller_that_comes_back_is_fenced(light_fleet: LightFleet) -> None:
     """Stopped in the middle of a soak and taken for dead; when it wakes up another run has the lock."""
     fleet = light_fleet.up(2)

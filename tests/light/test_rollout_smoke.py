@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import pytest
 from lightfleet import LightFleet
+
+pytestmark = pytest.mark.quick
 
 
 def test_a_rollout_updates_every_worker_one_at_a_time(light_fleet: LightFleet) -> None:

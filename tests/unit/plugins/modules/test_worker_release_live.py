@@ -17,7 +17,6 @@ import pytest
 from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient
 from release_kit import ROOT, make_wheel, run_module
 
-pytestmark = pytest.mark.slow
 SOURCE = ROOT / "roles" / "worker" / "files" / "solver-worker"
 SUPERVISOR = """\
 [unix_http_server]
