@@ -8,7 +8,7 @@ WORKER := roles/worker/files/solver-worker
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: fresh help setup demo fleet fleet-down check test lint unit worker-test quick light fuzz integration faults campaign traps cores molecule sanity bench hosts hosts-down hosts-test hosts-faults hosts-molecule clean
+.PHONY: fresh help setup demo fleet fleet-down check check-tests test lint unit worker-test quick light fuzz integration faults campaign traps cores molecule sanity bench hosts hosts-down hosts-test hosts-faults hosts-molecule clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -24,7 +24,10 @@ fleet: $(VENV)/.run ## Start the embedded local fleet
 fleet-down: $(VENV)/.run ## Stop it and remove it
 	@$(BIN)/ansible-playbook -i localhost, playbooks/local_fleet.yml -e solver_local_fleet_state=absent
 
-check: lint ## The quick part of the tests: lint, types, the decisions, one rollout
+check: $(VENV)/.dev ## While you work: lint, types, the decisions, two rollouts
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint check-tests
+
+check-tests: $(VENV)/.dev
 	$(BIN)/pytest tests/unit tests/light/test_rollout_smoke.py -n auto --dist worksteal -m 'not slow' --junit-xml=.cache/results/check.xml
 
 test: fresh lint unit worker-test quick cores ## Run the tests that need no root, of each kind those that say most in little time
@@ -40,7 +43,7 @@ lint: $(VENV)/.dev ## ruff, mypy, yamllint, ansible-lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict
 
 unit: $(VENV)/.dev ## Unit tests of the plugins
-	$(BIN)/pytest tests/unit -n auto --dist worksteal --junit-xml=.cache/results/unit.xml
+	$(BIN)/pytest tests/unit -n auto --dist worksteal -m 'not slow' --junit-xml=.cache/results/unit.xml
 
 worker-test: $(VENV)/.dev ## The reference worker's own tests
 	cd $(WORKER) && PYTHONPATH=src "$(CURDIR)/$(BIN)/pytest" -n auto --dist worksteal --junit-xml="$(CURDIR)/.cache/results/worker.xml"

@@ -12,12 +12,14 @@ import argparse
 import hashlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / ".cache" / "results" / "campaign.xml"
-FOLDERS = ("tests/integration", "tests/light", "tests/faults")
+# What `make test` leaves out: the folders, and the mark of what it does not run there.
+PARTS = ((("tests/integration", "tests/light", "tests/faults"), "not quick"), (("tests/unit",), "slow"))
 # Tests that have a fleet of real workers in common share its set-up, so a turn takes whole files.
 STOP = "tools.campaign_stop"
 
@@ -28,7 +30,7 @@ def main() -> int:
     parser.add_argument("--turn", type=int, help="which order to take (default: the number of commits)")
     args = parser.parse_args()
     turn = commits() if args.turn is None else args.turn
-    nodes = in_turn(collect(), turn)
+    nodes = in_turn([node for folders, mark in PARTS for node in collect(folders, mark)], turn)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.unlink(missing_ok=True)
     share = f", for {args.seconds:.0f} s" if args.seconds else ""
@@ -44,8 +46,8 @@ def commits() -> int:
     return int(done.stdout) if done.returncode == 0 else 0
 
 
-def collect() -> list[str]:
-    command = [sys.executable, "-m", "pytest", *FOLDERS, "-m", "not quick", "--collect-only", "-q", "-p", "no:xdist"]
+def collect(folders: Sequence[str], mark: str) -> list[str]:
+    command = [sys.executable, "-m", "pytest", *folders, "-m", mark, "--collect-only", "-q", "-p", "no:xdist"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)

@@ -173,6 +173,7 @@ def test_a_unit_is_part_of_the_release_and_checked_by_systemd(shared: Host) -> N
     shared.run(state="absent", name="u1", release=one["release"]["id"])
 
 
+@pytest.mark.slow
 def test_two_workers_stage_at_once(host: Host) -> None:
     make_wheel(host.wheelhouse, "1.2.0")
     running = [
@@ -185,6 +186,7 @@ def test_two_workers_stage_at_once(host: Host) -> None:
     assert host.releases() == sorted(r["release"]["id"] for r in results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("begun", "complete"), [
     ("pip/*/pyvenv.cfg", "pip/*/pip.json"), ("envs/*/pyvenv.cfg", "envs/*/.complete"),
 ])
@@ -276,6 +278,7 @@ def test_environments_share_one_pip_and_have_none_of_their_own(host: Host) -> No
     assert not list(host.base.glob("envs/*/lib/*/site-packages/pip"))
 
 
+@pytest.mark.slow
 def test_a_pip_that_no_longer_fits_its_interpreter_is_made_anew(host: Host) -> None:
     make_wheel(host.wheelhouse, "1.2.0")
     make_wheel(host.wheelhouse, "1.3.0")
@@ -289,6 +292,7 @@ def test_a_pip_that_no_longer_fits_its_interpreter_is_made_anew(host: Host) -> N
     assert marker.read_text(encoding="utf-8") == fits
 
 
+@pytest.mark.slow
 def test_the_pip_of_a_removed_interpreter_goes(host: Host) -> None:
     left = host.base / "pip" / "0123456789ab"
     (left / "bin").mkdir(parents=True)
@@ -476,6 +480,7 @@ def test_pruning_keeps_what_is_linked_and_what_is_others(shared: Host) -> None:
     assert not {mine[1], mine[2]} & set(left)
 
 
+@pytest.mark.slow
 def test_an_environment_goes_with_its_last_release(host: Host) -> None:
     make_wheel(host.wheelhouse, "1.2.0")
     release = host.run(version="1.2.0")["release"]["id"]
