@@ -10,6 +10,7 @@ from typing import Any
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import back_plan, closed_gate
 from ansible_collections.solver.fleet.plugins.plugin_utils._run import PLAN_OF, RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import closed_by
 
 
@@ -18,7 +19,8 @@ class ActionModule(RunAction):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = self.begin(tmp, task_vars)
-        plan, state = self.ledger.read("plan"), self.ledger.read("roll")
+        plan: Plan = self.ledger.read("plan")
+        state = self.ledger.read("roll")
         if not state:  # a plan that is not followed
             return result | {"workers": [], "msg": "nothing to roll back"}
         outcomes = self.outcomes("roll")

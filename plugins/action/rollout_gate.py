@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _view
 from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import Looks, look_on
 from ansible_collections.solver.fleet.plugins.plugin_utils._run import PARTS, PLAN_OF, RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Closed, Outcome, State
 
 # How often somebody who waits looks whether the ledger has changed; a look costs one system call.
 TICK_S = 0.05
@@ -76,11 +77,11 @@ class ActionModule(RunAction):
             self._refresh(looks, flight)
         return decision
 
-    def _hook(self, state: dict[str, Any]) -> dict[str, Any]:
+    def _hook(self, state: State) -> Closed:
         closed = _gate.closed_gate({}, state["hooks"])
         return {"cause": closed["cause"], "reason": closed["reason"]} if closed and self.part == "roll" else {}
 
-    def _stuck(self, state: dict[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
+    def _stuck(self, state: State, version: tuple[int, ...]) -> Closed:
         """A worker in flight whose host is out of the play never gives its place back."""
         now = time.monotonic()
         if version != self.last_change[0]:
@@ -89,7 +90,7 @@ class ActionModule(RunAction):
                            float(self.settings["solver_progress_deadline"]))
         return {"cause": said.cause, "reason": said.reason} if said else {}
 
-    def _closed(self, state: dict[str, Any], closed: dict[str, Any]) -> dict[str, Any]:
+    def _closed(self, state: State, closed: Closed) -> dict[str, Any]:
         if not state["closed"]:
             state["closed"] = closed
             self.ledger.emit("closed", part=self.part, **closed)
@@ -99,7 +100,7 @@ class ActionModule(RunAction):
             state["ended"].append(self.stage)
         return {"open": False, "begins_stage": False, "ends_stage": ends, **state["closed"]}
 
-    def _decide(self, state: dict[str, Any], flight: list[str]) -> dict[str, Any]:
+    def _decide(self, state: State, flight: list[str]) -> dict[str, Any]:
         """Ask the pure functions, with the view as it is now."""
         view, now = self.ledger.read("view"), time.monotonic()
         names = [name for name in self.plan["lock"]["workers"] if name not in flight]
@@ -124,7 +125,7 @@ class ActionModule(RunAction):
                          spent=_gate.spent_by(self.fleet, outcomes))
         return {"open": True, "begins_stage": begins, "ends_stage": False, "cause": "", "reason": ""}
 
-    def _known(self, state: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+    def _known(self, state: State, live: _gate.Live) -> dict[str, Outcome]:
         """Return what became of each worker, with those that were fine and are lost by now."""
         outcomes = dict(state["brief"])
         if self.part == "back":
@@ -138,7 +139,7 @@ class ActionModule(RunAction):
         """Ask those whose last answer is old; who is in flight is known."""
         view, now = self.ledger.read("view"), time.monotonic()
         names = [name for name in self.plan["lock"]["workers"] if name not in flight]
-        soon = () if self.said else [name for name in names if not _gate.serves_now(view.get(name) or {})]
+        soon = () if self.said else [name for name in names if not _gate.serves_now(view.get(name, {}))]
         for name in _view.to_ask(view, names, now, soon):
             if len(self.asked_at) >= 2 * self.parallel:
                 break
@@ -163,7 +164,7 @@ class ActionModule(RunAction):
                     "stats_socket": own["stats_socket"], "backend": own["backend"],
                     "timeout": self.settings["solver_control_timeout"]}))
 
-    def _with_routers(self, view: dict[str, Any]) -> dict[str, Any]:
+    def _with_routers(self, view: dict[str, Any]) -> _gate.Live:
         live = {name: own for name, own in view.items() if name != ":routers"}
         if self.settings["solver_floor_view"] != "routers":
             return live

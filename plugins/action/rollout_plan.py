@@ -13,6 +13,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_
 from ansible_collections.solver.fleet.plugins.plugin_utils._lock import here
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import dead_of, make_plan, plan_lines
 from ansible_collections.solver.fleet.plugins.plugin_utils._run import RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, settings_shown
 
 
@@ -29,7 +30,7 @@ class ActionModule(RunAction):
             "forks": self.forks, "dead_runs": dead_of(fleet, here(self.main)), "now": time.time(),
             "machines": {host: own["machine"] for host, own in self.workers.items()},
             "routers": self.rollout["routers"]})
-        plan.update(started_at=self.rollout["started_at"], settings=settings_shown(self.settings))
+        plan["started_at"], plan["settings"] = self.rollout["started_at"], settings_shown(self.settings)
         if plan["locked"]:
             plan["refused"] = plan["locked"]  # nothing was staged, so the rest would complain of that
         elif plan["refused"] and self.rollout["staging"]:
@@ -37,12 +38,12 @@ class ActionModule(RunAction):
         if plan["refused"]:
             return result | self._refused(plan)
         self.ledger.keep("plan", plan)
-        self.ledger.emit("planned", **{name: plan[name] for name in (
+        self.ledger.emit("planned", **{name: plan.get(name) for name in (
             "kind", "rollout_id", "run_id", "target", "stages", "window", "floor", "tolerated", "estimate_s")})
-        shown = {name: plan[name] for name in ("kind", "rollout_id", "target")}
+        shown = {name: plan.get(name) for name in ("kind", "rollout_id", "target")}
         return result | shown | {"refused": False, "todo": len(plan["order"]), "msg": plan_lines(plan)}
 
-    def _refused(self, plan: dict[str, Any]) -> dict[str, Any]:
+    def _refused(self, plan: Plan) -> dict[str, Any]:
         if self.settings["solver_verdict_file"]:
             write_refusal(self.settings["solver_verdict_file"], document("refused", plan, reasons=plan["refused"]))
         why = "Refusing to begin, nothing was drained: " + "; ".join(plan["refused"])

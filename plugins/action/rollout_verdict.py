@@ -14,6 +14,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._action import write_
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import closed_gate, hook_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import given
 from ansible_collections.solver.fleet.plugins.plugin_utils._run import PLAN_OF, RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import not_done, verdict, verdict_lines
 
 
@@ -22,7 +23,7 @@ class ActionModule(RunAction):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = self.begin(tmp, task_vars)
-        self.plan = self.ledger.read("plan")
+        self.plan: Plan = self.ledger.read("plan")
         if not self.plan:
             return result | {
                 "failed": True, "msg": "nothing was planned in this run, so there is nothing to judge; run the "
@@ -42,10 +43,11 @@ class ActionModule(RunAction):
 
     def _judge(self, final: dict[str, Any], checks: bool) -> dict[str, Any]:
         state, back = self.ledger.read("roll"), self.ledger.read(PLAN_OF["back"])
-        plan = {**self.plan, "ended_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        plan: Plan = {**self.plan, "ended_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
         plan["warnings"] = plan["warnings"] + [hook_line(failure) for failure in self.hook_failures()]
         shut = self.ledger.read("back").get("closed", {}).get("reason") or "the rollback did not come to it"
-        backs = {name: {"outcome": "failed", "cause": "unknown", "reason": shut} for name in back.get("order", [])}
+        backs: dict[str, Outcome] = {
+            name: {"outcome": "failed", "cause": "unknown", "reason": shut} for name in back.get("order", [])}
         gate = closed_gate(state["closed"], state["hooks"]) if state else {}
         return verdict(plan, self.outcomes("roll"), final, gate=gate, backs=backs | self.outcomes("back"),
                        undone=bool(back.get("undoes", True)), check_mode=checks)

@@ -14,6 +14,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import look_a
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import Worker
 from ansible_collections.solver.fleet.plugins.plugin_utils._run import PARTS, PLAN_OF, RunAction, outcome_document
 from ansible_collections.solver.fleet.plugins.plugin_utils._turn import GoneError, Turn
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan, State, StepResult
 
 TICK_S = 0.1
 # What of an outcome the gate decides by; the rest is for the verdict.
@@ -30,7 +31,7 @@ class ActionModule(RunAction):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = self.begin(tmp, task_vars, worker={"type": "str", "required": True}, part=PARTS)
         self.me, self.part = self.args["worker"], self.args["part"]
-        self.plan = self.ledger.read(PLAN_OF[self.part])
+        self.plan: Plan = self.ledger.read(PLAN_OF[self.part])
         self.planned = self.plan["workers"][self.me]
         self.stage = _admit.stage_of(self.plan, self.me)
         self.status: Mapping[str, Any] | None = {}
@@ -60,7 +61,7 @@ class ActionModule(RunAction):
             if self.stage not in state["begun"]:
                 state["begun"].append(self.stage)
 
-    def _turn(self) -> dict[str, Any]:
+    def _turn(self) -> Outcome:
         turn = Turn(Worker(self.planned, self.workers[self.me], self.settings, self.plan), self)
         try:
             return turn.run()
@@ -72,7 +73,7 @@ class ActionModule(RunAction):
         finally:
             self.status = turn.status()
 
-    def _leave(self, outcome: dict[str, Any]) -> bool:
+    def _leave(self, outcome: Outcome) -> bool:
         """Give the place in the window to the next, and merge what the worker said last into the view."""
         now = time.monotonic()
         self.ledger.keep(outcome_document(self.part, self.me), outcome)
@@ -126,7 +127,7 @@ class ActionModule(RunAction):
         with self.ledger.edit(self.part) as state:
             state["probes"].append({name: result[name] for name in VERIFIED if name in result})
 
-    def verifications(self) -> list[dict[str, Any]]:
+    def verifications(self) -> list[StepResult]:
         return list(self.ledger.read(self.part)["probes"][self.first_probe:])
 
     def reference_workers(self) -> list[dict[str, str]]:
@@ -156,7 +157,7 @@ class ActionModule(RunAction):
                     return
             time.sleep(TICK_S)
 
-    def _may_leave(self, state: dict[str, Any], waited: float) -> bool:
+    def _may_leave(self, state: State, waited: float) -> bool:
         """Whether there is a place in the window, and the floor is kept; a floor that never comes keeps nobody."""
         if _admit.occupied(state, self.plan["max_soaking"]) >= self.plan["stages"][self.stage]["window"]:
             return False

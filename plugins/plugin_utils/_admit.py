@@ -9,15 +9,12 @@ window, C(soak) serves and is being watched, C(again) waits for a place because 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-State = Mapping[str, Any]
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan, State
 
 NOT_YET = "it is not the worker's turn"
 
 
-def begin(at: float) -> dict[str, Any]:
+def begin(at: float) -> State:
     """Return the state before the first turn."""
     return {"phase": {}, "brief": {}, "begun": [], "ended": [], "closed": {}, "healthy_at": at, "probes": [],
             "hooks": []}
@@ -38,12 +35,12 @@ def occupied(state: State, max_soaking: int) -> int:
     return len(in_flight(state)) + max(0, len(soaking(state)) - max_soaking)
 
 
-def stage_of(plan: Mapping[str, Any], name: str) -> int:
+def stage_of(plan: Plan, name: str) -> int:
     """Return the number of a worker's stage."""
     return next(number for number, stage in enumerate(plan["stages"]) if name in stage["workers"])
 
 
-def waits_for(plan: Mapping[str, Any], state: State, name: str) -> str:
+def waits_for(plan: Plan, state: State, name: str) -> str:
     """Return what keeps a worker from asking the gate: others, its stage's hook, a full window; or nothing."""
     number = stage_of(plan, name)
     stage = plan["stages"][number]
@@ -60,7 +57,7 @@ def waits_for(plan: Mapping[str, Any], state: State, name: str) -> str:
     return ""
 
 
-def ends_stage(plan: Mapping[str, Any], state: State, number: int) -> bool:
+def ends_stage(plan: Plan, state: State, number: int) -> bool:
     """Whether a stage is over and nobody has said so: nobody of it is at work, and nobody will begin."""
     phases = [state["phase"].get(name) for name in plan["stages"][number]["workers"]]
     at_work = any(phase not in (None, "left") for phase in phases)

@@ -6,14 +6,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import (
+    Closed,
+    HookFailure,
+    Outcome,
+    Plan,
+    PlannedWorker,
+    Router,
+    Seen,
+    Server,
+    Stage,
+)
 
-Plan = Mapping[str, Any]
-Outcomes = Mapping[str, Mapping[str, Any]]
+Outcomes = Mapping[str, Outcome]
+Live = Mapping[str, Seen]
 
 # What a worker may end as. Everything in SPENDS counts against the failure budget.
 GOOD = frozenset({"updated", "already"})
@@ -45,7 +56,7 @@ class Stall(NamedTuple):
     deadline_s: float
 
 
-def gate(plan: Plan, outcomes: Outcomes, live: Outcomes, asking: Asking, stall: Stall) -> Decision:
+def gate(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking, stall: Stall) -> Decision:
     """Decide whether the ASKING worker may begin.
 
     OUTCOMES holds what became of each worker so far, LIVE what each said last (``census``, ``record`` and ``failure``
@@ -57,25 +68,27 @@ def gate(plan: Plan, outcomes: Outcomes, live: Outcomes, asking: Asking, stall: 
     return closed or _in_time(_floor(plan, outcomes, live, asking, stall), stall)
 
 
-def gate_back(plan: Plan, outcomes: Outcomes, live: Outcomes, asking: Asking, stall: Stall) -> Decision:
+def gate_back(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking, stall: Stall) -> Decision:
     """Decide whether a worker may go back: that needs the lock and keeps the floor like any other turn."""
     return _lock(plan, live, asking) or _in_time(_floor(plan, outcomes, live, asking, stall), stall)
 
 
-def lost_later(plan: Plan, outcomes: Outcomes, live: Outcomes) -> list[str]:
+def lost_later(plan: Plan, outcomes: Outcomes, live: Live) -> list[str]:
     """Return the workers that were fine and cannot be reached any more."""
     return in_order(name for name in plan["workers"]
                     if live.get(name, {}).get("unreachable") and word_of(plan, outcomes, name) in GOOD)
 
 
-def with_losses(outcomes: Outcomes, lost: Collection[str]) -> dict[str, Mapping[str, Any]]:
+def with_losses(outcomes: Outcomes, lost: Collection[str]) -> dict[str, Outcome]:
     """Return OUTCOMES with the LOST workers as what they are now: the budget is over the fleet as it stands."""
-    gone = {name: {**(outcomes.get(name) or {}), "outcome": "unreachable", "cause": "host",
-                   "reason": "lost after its update", "step": None} for name in lost}
-    return {**outcomes, **gone}
+    out = dict(outcomes)
+    for name in lost:
+        out[name] = {**out.get(name, {}), "outcome": "unreachable", "cause": "host",
+                     "reason": "lost after its update", "step": None}
+    return out
 
 
-def closed_gate(closed: Mapping[str, Any], hooks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def closed_gate(closed: Closed, hooks: Sequence[HookFailure]) -> Closed:
     """Return why the gate closed, or that a hook of the user closed it, or nothing."""
     if closed:
         return {"open": False, **closed}
@@ -87,14 +100,14 @@ def closed_gate(closed: Mapping[str, Any], hooks: Sequence[Mapping[str, Any]]) -
             "reason": f"{hook_line(failed)}; mend it and run the same command again"}
 
 
-def hook_line(failure: Mapping[str, Any]) -> str:
+def hook_line(failure: HookFailure) -> str:
     """Say in one line which hook failed, in which task, and why."""
     where = f" at {failure['worker']}" if failure.get("worker") else ""
     task = f" in its task '{one_line(failure['task'])}'" if failure.get("task") else ""
     return f"the hook {failure['hook']}{where} failed{task}: {one_line(failure['reason'])}"
 
 
-def hook_outcome(failures: Sequence[Mapping[str, Any]], plan: Plan, name: str) -> dict[str, Any] | None:
+def hook_outcome(failures: Sequence[HookFailure], plan: Plan, name: str) -> Outcome | None:
     """Return the outcome of a worker that its own hook kept from being updated, or nothing."""
     failure = next((own for own in failures if own["stops"] and own.get("worker") == name), None)
     if failure is None:
@@ -104,7 +117,7 @@ def hook_outcome(failures: Sequence[Mapping[str, Any]], plan: Plan, name: str) -
             "to": planned["to"], "step": None}
 
 
-def _lock(plan: Plan, live: Outcomes, asking: Asking) -> Decision | None:
+def _lock(plan: Plan, live: Live, asking: Asking) -> Decision | None:
     """Whether another run has taken over. One worker that says so stops its own turn alone: its word is its own."""
     lost = in_order(name for name, seen in live.items() if (seen.get("failure") or {}).get("code") == "lock_lost")
     if not lost or (asking.name not in lost and len(plan["lock"]["workers"]) - len(lost) >= plan["lock"]["needed"]):
@@ -114,7 +127,7 @@ def _lock(plan: Plan, live: Outcomes, asking: Asking) -> Decision | None:
                                    "no further worker is touched")
 
 
-def _request(live: Outcomes) -> Decision | None:
+def _request(live: Live) -> Decision | None:
     """A request is left on all workers; from three on one that stands alone is no request."""
     asked = [seen["record"]["request"] for seen in live.values() if (seen.get("record") or {}).get("request")]
     if len(asked) < (1 if len(live) < 3 else 2):
@@ -178,7 +191,7 @@ def stuck(flight: Collection[str], seconds: float, deadline_s: float) -> Decisio
                                        "worker; no further worker is touched")
 
 
-def _floor(plan: Plan, outcomes: Outcomes, live: Outcomes, asking: Asking, stall: Stall) -> Decision:
+def _floor(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking, stall: Stall) -> Decision:
     """The serving workers may never be fewer than the fleet minus the window. Others may always be updated."""
     if not serves_now(live.get(asking.name) or {}):
         return Decision(True)
@@ -198,20 +211,21 @@ def _floor(plan: Plan, outcomes: Outcomes, live: Outcomes, asking: Asking, stall
 
 
 def with_routers(
-    live: Outcomes, workers: Mapping[str, Mapping[str, Any]], routers: Outcomes,
-) -> dict[str, dict[str, Any]]:
+    live: Live, workers: Mapping[str, Mapping[str, str]], routers: Mapping[str, Router],
+) -> dict[str, Seen]:
     """Return LIVE with what the ROUTERS (results of router_info by host) say of each worker."""
     silent = {router: one_line(view.get("msg")) for router, view in routers.items() if "servers" not in view}
 
     def views(name: str) -> dict[str, bool]:
-        return {router: bool(view["servers"].get(name, {}).get("serving"))
+        unknown: Server = {}
+        return {router: bool(view["servers"].get(name, unknown).get("serving"))
                 for router, view in routers.items() if "servers" in view}
 
     return {host: {**seen, "routers": views(workers[host]["name"]), "silent_routers": silent}
             for host, seen in live.items()}
 
 
-def _routers_silent(live: Outcomes) -> str:
+def _routers_silent(live: Live) -> str:
     """Say so, where not one router can be asked: then nobody knows what the clients see."""
     for seen in live.values():
         if "routers" in seen and not seen["routers"]:
@@ -220,12 +234,12 @@ def _routers_silent(live: Outcomes) -> str:
     return ""
 
 
-def serves_now(seen: Mapping[str, Any]) -> bool:
+def serves_now(seen: Seen) -> bool:
     """Whether the live census says that the worker takes tasks, and each router that could be asked sends it some."""
-    return serving((seen.get("census") or {}).get("worker")) and all((seen.get("routers") or {}).values())
+    return serving(seen["census"]["worker"] if "census" in seen else None) and all((seen.get("routers") or {}).values())
 
 
-def out_of_service(plan: Plan, outcomes: Outcomes, live: Outcomes, leaving: Collection[str]) -> list[str]:
+def out_of_service(plan: Plan, outcomes: Outcomes, live: Live, leaving: Collection[str]) -> list[str]:
     """Return the workers that are known not to serve, without those that are LEAVING by the plan.
 
     A lost line is no proof that a worker is out: one that could not be reached from the beginning counts against the
@@ -280,7 +294,7 @@ def left_behind(plan: Plan, outcomes: Outcomes, gate_cause: str) -> list[str]:
             if word_of(plan, outcomes, name) == "pending" and _was_left(plan["workers"][name])]
 
 
-def _was_left(planned: Mapping[str, Any]) -> bool:
+def _was_left(planned: PlannedWorker) -> bool:
     """Whether the census found the worker in a drain of ours, or switched and not serving."""
     begun = planned["steal"] or (switched_before(planned) and not planned["serving"])
     return bool(begun and planned["back_to"])
@@ -294,24 +308,24 @@ def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) ->
     return left + (done if undoes(plan, outcomes, gate_cause, on_abort) else [])
 
 
-def back_plan(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> dict[str, Any]:
+def back_plan(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> Plan:
     """Return the way back in the shape of a plan: one stage; C(undoes) as of the function."""
     names = roll_back(plan, outcomes, gate_cause, on_abort)
     left = left_behind(plan, outcomes, gate_cause)
     # Those that are out and stay out take their part of the window.
     width = max(1, plan["window"] - sum(1 for own in outcomes.values() if may_be_out(own)))
-    stages = [{"workers": names, "window": width, "tolerated": plan["tolerated"], "after": "nothing"}] if names else []
-    return {**plan, "order": names, "stages": stages, "going_back": True,
+    stages: list[Stage] = [{"workers": names, "window": width, "tolerated": plan["tolerated"], "after": "nothing"}]
+    return {**plan, "order": names, "stages": stages if names else [], "going_back": True,
             "undoes": undoes(plan, outcomes, gate_cause, on_abort),
             "workers": {name: _way_back(plan["workers"][name], name in left) for name in names}}
 
 
-def _way_back(worker: Mapping[str, Any], left: bool) -> dict[str, Any]:
+def _way_back(worker: PlannedWorker, left: bool) -> PlannedWorker:
     """Without a probe: that release has served here, and a provider that is down must not keep it from serving.
 
     One that was LEFT behind is drained already, and may not yet run what it was to be taken to.
     """
-    back = {**worker, "to": worker["back_version"], "release": worker["back_to"], "back_to": None,
+    back: PlannedWorker = {**worker, "to": worker["back_version"], "release": worker["back_to"], "back_to": None,
             "back_version": None, "probe": False}
     if left:
         return back
@@ -319,19 +333,19 @@ def _way_back(worker: Mapping[str, Any], left: bool) -> dict[str, Any]:
             "on_expire": None}
 
 
-def may_be_out(outcome: Mapping[str, Any]) -> bool:
+def may_be_out(outcome: Outcome) -> bool:
     """Quarantined, or lost in the middle of its update: it may still hold a drain of ours."""
     return outcome.get("outcome") == "quarantined" or (
         outcome.get("outcome") in MAY_RETURN and bool(outcome.get("step")))
 
 
-def seen_out(planned: Mapping[str, Any], outcome: Mapping[str, Any]) -> bool:
+def seen_out(planned: PlannedWorker, outcome: Outcome) -> bool:
     """Whether the last that is known of a worker is that it answered, and did not serve."""
     served = outcome.get("outcome") in ("updated", "reverted", "returned")
     return planned["action"] != "unreachable" and not planned["serving"] and not served
 
 
-def moved(worker: Mapping[str, Any]) -> bool:
+def moved(worker: PlannedWorker) -> bool:
     """Whether this rollout brought the worker to another release than it came from."""
     return bool(worker["back_to"]) and worker["back_to"] != worker["release"]
 
@@ -345,7 +359,7 @@ def cause_of(plan: Plan, outcomes: Outcomes, name: str) -> str | None:
 
 
 def reference_workers(
-    plan: Plan, workers: Mapping[str, Mapping[str, Any]], flight: Sequence[str], asking: str,
+    plan: Plan, workers: Mapping[str, Mapping[str, str]], flight: Sequence[str], asking: str,
 ) -> list[dict[str, str]]:
     """Return the workers that can be asked for a reference solve: they served at the census, and none is in FLIGHT.
 

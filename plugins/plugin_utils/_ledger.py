@@ -67,8 +67,8 @@ class Ledger:
             json.dump(document, stream)
         os.replace(temporary, self._path(name))
 
-    def read(self, name: str) -> dict[str, Any]:
-        """Return a document; an empty one where there is none yet."""
+    def read(self, name: str) -> Any:
+        """Return a document, a dict that the reader knows the type of; an empty one where there is none yet."""
         try:
             return dict(json.loads(self._path(name).read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -83,7 +83,7 @@ class Ledger:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
     @contextlib.contextmanager
-    def edit(self, name: str) -> Iterator[dict[str, Any]]:
+    def edit(self, name: str) -> Iterator[Any]:
         """Change a document while nobody else does. An error on the way changes nothing."""
         with (self.folder / f"{name}.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

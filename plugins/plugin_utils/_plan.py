@@ -28,6 +28,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_orde
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import LOOPBACK
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import stage_sizes
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import LockPlan, Plan, PlannedWorker, Stage
 
 Fleet = Mapping[str, Mapping[str, Any]]
 
@@ -41,7 +42,7 @@ NOT_FOLLOWED = ("the routers do not follow a serving worker to another address (
                 "afterwards, which leaves it without tasks from the routers in between")
 
 
-def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any]) -> Plan:
     """Return what the rollout will do. FLEET maps each worker to its ``census`` and ``staged`` results.
 
     RUN holds ``kind``, ``run_id``, ``new_id``, ``forks``, ``dead_runs`` (runs whose controller is proven dead),
@@ -84,7 +85,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     }
 
 
-def order_of(workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
+def order_of(workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any]) -> list[str]:
     """Return whom to update, in order: those that do not serve, then the longest drain first, or by name.
 
     With the longest first nobody waits at the end for one that drains for minutes.
@@ -110,13 +111,13 @@ def spread(order: Sequence[str], machines: Mapping[str, str], window: int) -> li
 
 def stages_of(
     todo: Sequence[str], settings: Mapping[str, Any], fleet: int, bears: int,
-) -> list[dict[str, Any]]:
+) -> list[Stage]:
     """Return the stages: the next one begins when everybody of the last has ended its turn."""
     window = int(settings["window"])
     sizes = stage_sizes(settings["solver_stages"], fleet, len(todo))
     if settings["solver_window"] == "waves":
         sizes = [min(window, size - start) for size in sizes for start in range(0, size, window)]
-    stages, start = [], 0
+    stages, start = list[Stage](), 0
     for size in sizes:
         stages.append({"workers": list(todo[start:start + size]), "window": window, "tolerated": bears,
                        "after": "nothing"})
@@ -129,7 +130,7 @@ def tolerated(fleet: int, budget_percent: float) -> int:
     return int(fleet * budget_percent / 100 + 1e-9)
 
 
-def target_of(settings: Mapping[str, Any], kind: str, workers: Mapping[str, Mapping[str, Any]]) -> str:
+def target_of(settings: Mapping[str, Any], kind: str, workers: Mapping[str, PlannedWorker]) -> str:
     """Return what the rollout leads to, in one word: a version, or several where each worker has its own."""
     if settings["solver_version"] and kind != "recover":
         return str(settings["solver_version"])
@@ -174,7 +175,7 @@ def choose_rollout(
 
 def _plan_worker(
     facts: Mapping[str, Any], settings: Mapping[str, Any], kind: str, rollout_id: str, name: str,
-) -> dict[str, Any]:
+) -> PlannedWorker:
     census, staged = facts.get("census") or {}, facts.get("staged") or {}
     worker = census.get("worker") or {}
     instance = worker.get("instance") or {}
@@ -182,7 +183,7 @@ def _plan_worker(
     staging = settings["solver_version"] and kind != "recover"
     release = staged.get("release") or {} if staging else return_target(census, kind)
     times = worker.get("solve_times") or {}
-    plan: dict[str, Any] = {
+    plan: Any = {
         "kind": kind,
         "rollout_id": rollout_id,
         "from": instance.get("version") or current.get("version"),
@@ -204,8 +205,9 @@ def _plan_worker(
     }
     plan.update(back_to(census, plan))
     plan.update(owner=owner_of(census, plan), on_expire=on_expire(worker, plan), begins=begins(census, plan))
-    decision = _decide(census, staged, plan, settings, name)
-    return {**plan, **decision._asdict()}
+    plan.update(_decide(census, staged, plan, settings, name)._asdict())
+    planned: PlannedWorker = plan
+    return planned
 
 
 def back_to(census: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,7 +235,7 @@ def owner_of(census: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     return owner if plan["kind"] == "recover" and owner in known_rollouts(census) else str(plan["rollout_id"])
 
 
-def on_expire(worker: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:
+def on_expire(worker: Mapping[str, Any], plan: PlannedWorker) -> str | None:
     """Return what a lost lease leads to where an interrupted run switched the worker; nothing where none did."""
     if not switched_before(plan):
         return None
@@ -266,7 +268,7 @@ def by_name(fleet: Fleet) -> list[tuple[str, Mapping[str, Any]]]:
     return [(name, fleet[name]) for name in in_order(fleet)]
 
 
-def refusals(workers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def refusals(workers: Mapping[str, PlannedWorker]) -> list[str]:
     """Say each reason once, with the workers it is true of: a bad release is bad on all of them."""
     by_reason: dict[str, list[str]] = {}
     for name, worker in workers.items():
@@ -360,8 +362,8 @@ def holder_of(census: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def lock_plan(
-    fleet: Fleet, workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], run: Mapping[str, Any],
-) -> dict[str, Any]:
+    fleet: Fleet, workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any], run: Mapping[str, Any],
+) -> LockPlan:
     """Return whom to lock, the first by name before all others, so that two rollouts meet there."""
     names = [name for name, worker in workers.items() if worker["action"] != "unreachable"]
     roster = set(roster_of(fleet)) | set(fleet)
@@ -375,7 +377,7 @@ def lock_plan(
     }
 
 
-def lock_refusals(plan: Mapping[str, Any], locks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def lock_refusals(plan: Plan, locks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say why the rollout does not hold the fleet: LOCKS maps each worker to what rollout_lock said, or nothing."""
     refused: dict[str, list[str]] = {}
     held = 0
@@ -398,7 +400,7 @@ def quicker(locks: Mapping[str, Mapping[str, Any]]) -> bool:
 
 
 def _stage_s(
-    stage: Mapping[str, Any], workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], kind: str,
+    stage: Stage, workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any], kind: str,
 ) -> float:
     """How long a stage takes: each worker begins at the first free place, by its own solve times."""
     soak = float(settings["solver_min_healthy_time"]) if kind == "update" else 0.0
@@ -413,7 +415,7 @@ def _stage_s(
     return last
 
 
-def _worker_s(worker: Mapping[str, Any], settings: Mapping[str, Any]) -> float:
+def _worker_s(worker: PlannedWorker, settings: Mapping[str, Any]) -> float:
     limit = float(settings["solver_drain_timeout"])
     drain = min(float(worker["p99_s"]), limit) if worker["p99_s"] else limit / 2
     if settings["solver_drain_mode"] == "handover" or not worker["serving"]:
@@ -423,7 +425,7 @@ def _worker_s(worker: Mapping[str, Any], settings: Mapping[str, Any]) -> float:
 
 
 def _warnings(
-    workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], run: Mapping[str, Any],
+    workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any], run: Mapping[str, Any],
 ) -> list[str]:
     out = _forks_warning(sum(1 for worker in workers.values() if worker["action"] == "update"), settings,
                          int(run["forks"]))
@@ -447,7 +449,7 @@ def _forks_warning(todo: int, settings: Mapping[str, Any], forks: int) -> list[s
     return []
 
 
-def _deadline_warning(workers: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
+def _deadline_warning(workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any]) -> list[str]:
     """A drain that is shorter than the longest solve plus a buffer ends in a hand-over or a failure."""
     slow = [float(worker["p99_s"]) for worker in workers.values() if worker["p99_s"]]
     needed = max(slow, default=0.0) * P99_MARGIN
@@ -457,7 +459,7 @@ def _deadline_warning(workers: Mapping[str, Mapping[str, Any]], settings: Mappin
             f"{settings['solver_drain_timeout']:g} leaves no margin, {needed:.0f} would"]
 
 
-def plan_lines(plan: Mapping[str, Any]) -> list[str]:
+def plan_lines(plan: Plan) -> list[str]:
     """Return the plan as lines for people."""
     what = {"update": "update", "rollback": "roll back", "recover": "recover"}[plan["kind"]]
     lines = [
@@ -477,7 +479,7 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     return lines + [f"warning: {text}" for text in plan["warnings"]]
 
 
-def _move(name: str, worker: Mapping[str, Any]) -> str:
+def _move(name: str, worker: PlannedWorker) -> str:
     why = f" ({worker['reason']})" if worker["reason"] else ""
     return f"{name} {worker['from'] or '?'} -> {worker['to']}{why}"
 

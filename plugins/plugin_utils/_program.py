@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan, PlannedWorker
+
 Json = Mapping[str, Any]
 
 # So long one call may wait at most before it tells how far it is.
@@ -42,10 +44,10 @@ class Step:
 class Worker:
     """What the programs are made of: the plan's entry of a worker, its own settings, and those of the rollout."""
 
-    planned: Json
+    planned: PlannedWorker
     own: Json
     settings: Json
-    plan: Json
+    plan: Plan
     common: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -119,7 +121,7 @@ def give_back(worker: Worker) -> list[Step]:
     return [_resume(worker, "give_back")]
 
 
-def record_outcome(worker: Worker, outcome: Json) -> Step:
+def record_outcome(worker: Worker, outcome: Outcome) -> Step:
     """Return the step that writes into the worker's record what became of it, for whoever goes on if this run dies."""
     return Step("record", "rollout_lock", {
         "worker_dir": worker.own["worker_dir"], "state": "renewed", "rollout_id": worker.plan["rollout_id"],

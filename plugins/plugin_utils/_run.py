@@ -17,6 +17,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
 from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import run_everywhere
 from ansible_collections.solver.fleet.plugins.plugin_utils._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import CONNECT_S
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import HookFailure, Outcome
 
 Json = dict[str, Any]
 # Takes a module's result in, and the time of day by which its dates are judged.
@@ -81,13 +82,14 @@ class RunAction(ActionBase):  # type: ignore[misc]
                        "control_timeout": self.settings["solver_control_timeout"]}
                 for name, own in self.workers.items() if name in self.rollout["hosts"]}
 
-    def hook_failures(self) -> list[Json]:
+    def hook_failures(self) -> list[HookFailure]:
         return [failure for part in PLAN_OF for failure in self.ledger.read(part).get("hooks", [])]
 
-    def outcomes(self, part: str) -> dict[str, Json]:
+    def outcomes(self, part: str) -> dict[str, Outcome]:
         """Return what became of each worker so far, in full; one that is still at it was interrupted."""
         state = self.ledger.read(part)
-        began = {name: {"outcome": "unknown", "cause": "unknown", "reason": "the update was interrupted"}
+        began: dict[str, Outcome] = {
+            name: {"outcome": "unknown", "cause": "unknown", "reason": "the update was interrupted"}
                  for name, phase in state.get("phase", {}).items() if phase != "left"}
         return began | {name: self.ledger.read(outcome_document(part, name)) for name in state.get("brief", {})}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import CODES, cause_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._fault import is_at_probe, verdict_of_probe
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, PlannedWorker
 
 # The registered results by the name of the step; C(wave) is a list, of the verify results of the whole wave.
 Steps = Mapping[str, Any]
@@ -54,7 +55,7 @@ def failed_step(steps: Steps) -> str | None:
     return None
 
 
-def next_action(steps: Steps, revertible: bool = True, planned: Mapping[str, Any] | None = None) -> str:
+def next_action(steps: Steps, revertible: bool = True, planned: PlannedWorker | None = None) -> str:
     """Decide what follows a failed step: ``revert``, ``resume`` or ``nothing`` more for this worker.
 
     An unreachable worker is left alone: its lease brings it back, and the operator hears its name. So is one that
@@ -67,12 +68,12 @@ def next_action(steps: Steps, revertible: bool = True, planned: Mapping[str, Any
     result = steps.get(step) or {}
     if result.get("unreachable") or code_of(result) == FENCED or taken_over(step, result):
         return "nothing"
-    begun = switched_before(planned or {})
+    begun = planned is not None and switched_before(planned)
     action = _after_drain(result, begun) if step == "drain" else _after_switch(steps, step, result, begun)
     return "nothing" if action == "revert" and not revertible else action
 
 
-def switched_before(planned: Mapping[str, Any]) -> bool:
+def switched_before(planned: PlannedWorker) -> bool:
     """Whether an interrupted run switched the worker already: it runs what it is to be taken to, unverified."""
     back = planned.get("back_to")
     return bool(back) and planned.get("from_release") == planned.get("release") != back
@@ -117,15 +118,15 @@ def fault_of(steps: Steps) -> dict[str, Any] | None:
     return verdict_of_probe(steps) if is_at_probe(steps) else None
 
 
-def outcome(planned: Mapping[str, Any], steps: Steps, revertible: bool = True) -> dict[str, Any]:
+def outcome(planned: PlannedWorker, steps: Steps, revertible: bool = True) -> Outcome:
     """Return what became of one worker, from the registered results of its steps."""
     step = failed_step(steps)
     drain, switch = steps.get("drain") or {}, steps.get("switch") or {}
-    out: dict[str, Any] = {
+    out: Outcome = {
         "outcome": "updated", "cause": None, "reason": "", "step": step,
         "from": planned.get("from"), "to": planned.get("to"),
         "open_at_drain": drain.get("open_at_drain"),
-        "timings": {name: result.get("elapsed_s") for name, result in steps.items()
+        "timings": {name: float(result["elapsed_s"]) for name, result in steps.items()
                     if isinstance(result, Mapping) and result.get("elapsed_s") is not None},
         "totals_before": switch.get("totals_before"),
         "log": [],
@@ -172,7 +173,7 @@ def _declared(result: Mapping[str, Any]) -> str:
     return CODES["deadline"]
 
 
-def _failed_outcome(planned: Mapping[str, Any], steps: Steps, fault: Mapping[str, Any], revertible: bool) -> str:
+def _failed_outcome(planned: PlannedWorker, steps: Steps, fault: Mapping[str, Any], revertible: bool) -> str:
     step = str(failed_step(steps))
     if (steps.get(step) or {}).get("unreachable"):
         return "unreachable"

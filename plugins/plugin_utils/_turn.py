@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ansible_collections.solver.fleet.plugins.module_utils._program import trimmed
 from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _program, _step
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import Step, Worker
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome
 
 Result = dict[str, Any]
 # Before a step that failed is tried again.
@@ -67,7 +68,7 @@ class Turn:
         self.steps: dict[str, Any] = {name: {} for name in (
             *_step.STEPS, *_step.REVERT_STEPS, "give_back", "revert_drain", "control_worker", "control_provider")}
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Outcome:
         """Take the worker through its turn and return what became of it."""
         served = self._forward()
         if _step.failed_step(self.steps) is not None:
@@ -214,7 +215,7 @@ class Turn:
             self.steps.update({name: {} for name in ("revert_drain", *_step.REVERT_STEPS)})
             self._take(_program.back(self.worker))
 
-    def _record(self, outcome: Mapping[str, Any]) -> None:
+    def _record(self, outcome: Outcome) -> None:
         """Write down what became of the worker, where its host can be reached and this run has any business there."""
         failed = self.steps.get(str(outcome.get("step"))) or {}
         lost = failed.get("unreachable") or _step.lost_in_revert(self.steps)

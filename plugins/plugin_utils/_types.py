@@ -8,7 +8,7 @@ What comes from a worker's host has been through C(_entry), which checks exactly
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 # --- what a worker says, docs/control-api.md ---
 
@@ -196,7 +196,7 @@ Rollout = TypedDict("Rollout", {
 class Request(TypedDict, total=False):
     """What somebody asks of the run that holds the lock."""
 
-    what: Literal["pause", "abort"]
+    what: str
     by: str | None
     reason: str | None
     at: str | None
@@ -267,7 +267,7 @@ class Details(TypedDict, total=False):
 class Failure(TypedDict, total=False):
     """A failure for programs; C(cause) says whose it is."""
 
-    code: str
+    code: str | None
     cause: str | None
     message: str
     details: Details | None
@@ -392,7 +392,7 @@ class LockPlan(TypedDict):
     workers: list[str]
     leader: str | None
     needed: int
-    dead_runs: list[str]
+    dead_runs: dict[str, list[str]]
     roster: list[str]
 
 
@@ -403,10 +403,13 @@ class Plan(TypedDict, total=False):
     rollout_id: str
     run_id: str
     continued: bool
+    going_back: bool
+    undoes: bool
     target: str
     asked: str
     fleet: int
     window: int
+    max_soaking: int
     floor: int
     budget_percent: float
     tolerated: int
@@ -424,12 +427,57 @@ class Plan(TypedDict, total=False):
     settings: dict[str, Any]
 
 
+# --- what the gate goes by ---
+
+
+class Said(TypedDict):
+    """Of a status document, whether the worker takes tasks."""
+
+    state: str | None
+    drain: bool
+
+
+class SaidCensus(TypedDict):
+    """Where a live look keeps it."""
+
+    worker: Said | None
+
+
+class SeenRecord(TypedDict, total=False):
+    """Of a record, what somebody asks of the run."""
+
+    request: Request
+
+
+class Seen(TypedDict, total=False):
+    """What one worker said last, and C(at) what time of the controller's own clock; C(_view) keeps it."""
+
+    at: float
+    looked: float
+    silent: int
+    unreachable: bool
+    msg: str
+    census: SaidCensus
+    failure: Failure
+    record: SeenRecord
+    routers: dict[str, bool]
+    silent_routers: dict[str, str]
+
+
 # --- what became of it ---
 
 Outcome = TypedDict("Outcome", {
     "outcome": str, "cause": str | None, "reason": str, "step": str | None, "from": str | None, "to": str | None,
     "open_at_drain": int | None, "timings": dict[str, float], "totals_before": Totals | None, "log": list[str]},
     total=False)
+
+
+class Closed(TypedDict, total=False):
+    """The gate's last word, once it has closed."""
+
+    open: bool
+    cause: str
+    reason: str
 
 
 class HookFailure(TypedDict, total=False):
@@ -440,3 +488,16 @@ class HookFailure(TypedDict, total=False):
     task: str | None
     reason: str
     stops: bool
+
+
+class State(TypedDict):
+    """One part of a rollout under way: who is where (C(_admit) says in which phases), and what became of whom."""
+
+    phase: dict[str, str]
+    brief: dict[str, Outcome]
+    begun: list[int]
+    ended: list[int]
+    closed: Closed
+    healthy_at: float
+    probes: list[StepResult]
+    hooks: list[HookFailure]

@@ -12,7 +12,6 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serv
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     GOOD,
     Outcomes,
-    Plan,
     cause_of,
     done_count,
     spent_by,
@@ -20,6 +19,9 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import shown_settings
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Census, Closed, Outcome, Plan, PlannedWorker
+
+Final = Mapping[str, Census]
 
 VERDICT_SCHEMA = "solver.verdict/1"
 # What the gate closed for, and the verdict that it leads to.
@@ -27,7 +29,7 @@ _WORD_OF_CAUSE = {"paused": "paused", "inconclusive": "inconclusive"}
 
 
 def verdict(
-    plan: Plan, outcomes: Outcomes, final: Outcomes, *, gate: Mapping[str, Any] | None = None,
+    plan: Plan, outcomes: Outcomes, final: Final, *, gate: Closed | None = None,
     backs: Outcomes | None = None, undone: bool = True, check_mode: bool = False,
 ) -> dict[str, Any]:
     """Return the verdict document: one shape, whatever happened.
@@ -47,11 +49,11 @@ def verdict(
     return document(word, plan, workers, [closed["reason"]] if closed and not check_mode else [])
 
 
-def judged(plan: Plan, outcomes: Outcomes, final: Outcomes, backs: Outcomes) -> dict[str, dict[str, Any]]:
+def judged(plan: Plan, outcomes: Outcomes, final: Final, backs: Outcomes) -> dict[str, Outcome]:
     """Return the outcomes as they stand at the end: rolled back, or gone bad after their turn."""
-    out = {}
+    out: dict[str, Outcome] = {}
     for name, planned in plan["workers"].items():
-        own = dict(outcomes.get(name) or {})
+        own: Outcome = {**outcomes.get(name, {})}
         back = backs.get(name)
         if back:
             own = _rolled_back(own, back, planned)
@@ -61,7 +63,7 @@ def judged(plan: Plan, outcomes: Outcomes, final: Outcomes, backs: Outcomes) -> 
     return out
 
 
-def _rolled_back(own: Mapping[str, Any], back: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[str, Any]:
+def _rolled_back(own: Outcome, back: Outcome, planned: PlannedWorker) -> Outcome:
     good = back.get("outcome") == "updated"
     if good and not own.get("outcome") and not switched_before(planned):
         return {**own, "reason": f"it was left drained by a run that was interrupted; it serves "
@@ -74,14 +76,14 @@ def _rolled_back(own: Mapping[str, Any], back: Mapping[str, Any], planned: Mappi
             "timings": timings, "log": back.get("log") or own.get("log", [])}
 
 
-def _late_loss(planned: Mapping[str, Any], census: Mapping[str, Any]) -> dict[str, Any]:
+def _late_loss(planned: PlannedWorker, census: Census) -> Outcome:
     """A worker that was fine at its turn must still be fine when the verdict is given."""
     if not census:
         return {}
     if census.get("unreachable"):
         return {"outcome": "unreachable", "cause": "host",
                 "reason": f"lost after its update: {one_line(census.get('msg'))}"}
-    worker = census.get("worker") or {}
+    worker: Mapping[str, Any] = census.get("worker") or {}
     release = (worker.get("instance") or {}).get("release")
     if serving(worker) and release == planned["release"]:
         return {}
@@ -90,7 +92,7 @@ def _late_loss(planned: Mapping[str, Any], census: Mapping[str, Any]) -> dict[st
             "reason": f"after its update it is {state}, release {release or 'unknown'}"}
 
 
-def closed_by(plan: Plan, outcomes: Outcomes, gate: Mapping[str, Any]) -> dict[str, Any] | None:
+def closed_by(plan: Plan, outcomes: Outcomes, gate: Closed) -> Closed | None:
     """Return the gate's last word if it closed, or the budget once more: it holds to the last worker."""
     if gate.get("cause") and not gate.get("open") and (done_count(plan, outcomes) < len(plan["order"])
                                                        or gate["cause"] == "budget"):
@@ -105,7 +107,7 @@ def closed_by(plan: Plan, outcomes: Outcomes, gate: Mapping[str, Any]) -> dict[s
     return None
 
 
-def _closed_word(closed: Mapping[str, Any], backs: Outcomes) -> str:
+def _closed_word(closed: Closed, backs: Outcomes) -> str:
     if closed["cause"] in _WORD_OF_CAUSE:
         return _WORD_OF_CAUSE[closed["cause"]]
     if not backs:
@@ -142,11 +144,11 @@ def settings_shown(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: settings.get(name) for name in shown_settings()}
 
 
-def _worker(plan: Plan, outcomes: Outcomes, final: Outcomes, name: str) -> dict[str, Any]:
+def _worker(plan: Plan, outcomes: Outcomes, final: Final, name: str) -> dict[str, Any]:
     planned = plan["workers"][name]
     known = outcomes.get(name) or {}
     word = word_of(plan, outcomes, name)
-    now = (final.get(name) or {}).get("worker") or {}
+    now: Mapping[str, Any] = final.get(name, {}).get("worker") or {}
     same_books = (now.get("journal") or {}).get("id") == planned["journal"]
     return {
         "name": name,
@@ -169,7 +171,7 @@ def _done(worker: Mapping[str, Any], kind: str) -> bool:
     return worker["outcome"] in GOOD or (kind != "update" and worker["outcome"] == "excluded")
 
 
-def not_done(doc: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, str]:
+def not_done(doc: Mapping[str, Any], plan: Plan) -> dict[str, str]:
     """Return, for each worker that keeps the exit code from being 0, why."""
     if doc["verdict"] in ("planned", "completed"):
         return {}

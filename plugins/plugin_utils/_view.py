@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Said, Seen
 
-View = Mapping[str, Mapping[str, Any]]
+View = Mapping[str, Seen]
 
 # An answer is asked for again when it is so old, or so old where the worker keeps others waiting.
 FRESH_S = 10.0
@@ -27,7 +28,7 @@ NEVER = -1e9
 LOST_AFTER = 2
 
 
-def seen(answer: Mapping[str, Any], at: float, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def seen(answer: Mapping[str, Any], at: float, before: Seen | None = None) -> Seen:
     """Return the small part of a worker's answer (of rollout_lock, or a census) that the gate needs.
 
     What a worker says in its turn tells nothing of its record: what was seen there last is kept.
@@ -38,16 +39,17 @@ def seen(answer: Mapping[str, Any], at: float, before: Mapping[str, Any] | None 
     looked = "record" in answer
     failure, known = answer.get("failure") or {}, (answer if looked else before) or {}
     request = (known.get("record") or {}).get("request")
-    out: dict[str, Any] = {"at": at, "looked": at if looked else known.get("looked", NEVER),
+    out: Seen = {"at": at, "looked": at if looked else known.get("looked", NEVER),
                            "census": {"worker": said((answer.get("census") or {}).get("worker"))}}
     if failure:
         out["failure"] = {"code": failure.get("code"), "message": one_line(failure.get("message"))}
     if request:
-        out["record"] = {"request": {key: one_line(request.get(key)) for key in ("what", "by", "reason")}}
+        out["record"] = {"request": {"what": one_line(request.get("what")), "by": one_line(request.get("by")),
+                                     "reason": one_line(request.get("reason"))}}
     return out
 
 
-def said(status: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def said(status: Mapping[str, Any] | None) -> Said | None:
     """Return what of a status document says whether the worker takes tasks."""
     return {"state": status.get("state"), "drain": bool(status.get("drain"))} if status else None
 
