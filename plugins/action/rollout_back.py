@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import back_plan, closed_gate
-from ansible_collections.solver.fleet.plugins.plugin_utils._run import PLAN_OF, RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PLAN_OF, RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import closed_by
 

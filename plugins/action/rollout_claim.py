@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _view
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import write_json, write_refusal
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import write_json, write_refusal
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import lock_refusals, quicker
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import given
-from ansible_collections.solver.fleet.plugins.plugin_utils._run import RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
 

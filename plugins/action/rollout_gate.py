@@ -9,8 +9,8 @@ import time
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _view
-from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import Looks, look_on
-from ansible_collections.solver.fleet.plugins.plugin_utils._run import PARTS, PLAN_OF, RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import Looks, look_on
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PARTS, PLAN_OF, RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Closed, Outcome, State
 
 # How often somebody who waits looks whether the ledger has changed; a look costs one system call.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._run import PARTS, RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PARTS, RunAction
 
 
 class ActionModule(RunAction):

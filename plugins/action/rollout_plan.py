@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import fleet_facts, reached, write_refusal
-from ansible_collections.solver.fleet.plugins.plugin_utils._lock import here
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import (
+    fleet_facts,
+    reached,
+    write_refusal,
+)
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import dead_of, make_plan, plan_lines
-from ansible_collections.solver.fleet.plugins.plugin_utils._run import RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, settings_shown
 
@@ -27,7 +31,7 @@ class ActionModule(RunAction):
         fleet = {host: {"census": own, "staged": _staged(staged[host].get(name))} for host, own in census.items()}
         plan = make_plan(fleet, self.settings, {
             "kind": self.rollout["kind"], "run_id": self.rollout["run_id"], "new_id": self.rollout["new_id"],
-            "forks": self.forks, "dead_runs": dead_of(fleet, here(self.main)), "now": time.time(),
+            "forks": self.forks, "dead_runs": dead_of(fleet, here(self.main), provably_dead), "now": time.time(),
             "machines": {host: own["machine"] for host, own in self.workers.items()},
             "routers": self.rollout["routers"]})
         plan["started_at"], plan["settings"] = self.rollout["started_at"], settings_shown(self.settings)

@@ -10,10 +10,10 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import write_json, write_refusal
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import write_json, write_refusal
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import closed_gate, hook_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import given
-from ansible_collections.solver.fleet.plugins.plugin_utils._run import PLAN_OF, RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PLAN_OF, RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import not_done, verdict, verdict_lines
 

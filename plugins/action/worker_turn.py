@@ -10,9 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _lines, _view
-from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import look_at_all, look_on
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import look_at_all, look_on
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import Worker
-from ansible_collections.solver.fleet.plugins.plugin_utils._run import PARTS, PLAN_OF, RunAction, outcome_document
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import (
+    PARTS,
+    PLAN_OF,
+    RunAction,
+    outcome_document,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._turn import GoneError, Turn
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan, State, StepResult
 

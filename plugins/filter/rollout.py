@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _lines, _lock, _plan, _toml
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
+from ansible_collections.solver.fleet.plugins.plugin_utils import _lines, _plan, _toml
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
 
 
 def lock_free(census: Mapping[str, Any]) -> bool:
     """Say whether no live rollout holds the worker, by all that this machine can know."""
     holder = _plan.holder_of(plain(census))
-    return holder is None or bool(_lock.dead_runs([holder], _lock.here()))
+    return holder is None or bool(_process.dead_runs([holder], _process.here()))
 
 
 def address_kept(census: Mapping[str, Any], worker: Mapping[str, Any], routers: Mapping[str, Any]) -> bool:

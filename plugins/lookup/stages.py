@@ -44,8 +44,8 @@ from typing import Any
 from ansible import constants
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._ledger import Ledger
-from ansible_collections.solver.fleet.plugins.plugin_utils._run import PLAN_OF
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PLAN_OF
 
 NOBODY = "localhost:!localhost"
 

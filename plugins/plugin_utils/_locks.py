@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._lock import Alive, may_live, provably_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._shape import Misfit, date, name
 
 Holders = Mapping[str, Mapping[str, Any]]
+# Whether a controller is proven dead, by what another one, the second, knows.
+Dead = Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
 
 # What tells one controller from another.
 _IDENTITY = ("host", "machine_id", "boot_id", "pid", "pid_started", "pid_ns")
@@ -25,7 +26,7 @@ _ID = name(200)
 _CONTINUED_ID = re.compile(r"[A-Za-z0-9][^\s]{0,99}\Z")
 
 
-def proven_dead(holders: Holders, own: Mapping[str, Any], alive: Alive = may_live) -> list[str]:
+def proven_dead(holders: Holders, own: Mapping[str, Any], dead: Dead) -> list[str]:
     """Return the runs that are certainly dead; HOLDERS is the lock on each worker that is held.
 
     A run has one controller and writes it into each lock that it takes. So all workers that name a run must name the
@@ -36,7 +37,7 @@ def proven_dead(holders: Holders, own: Mapping[str, Any], alive: Alive = may_liv
     for holder in holders.values():
         runs.setdefault(str(holder["run_id"]), []).append(holder.get("controller") or {})
     return sorted(run for run, controllers in runs.items() if _agree(controllers)
-                  and provably_dead(controllers[0], own, alive))
+                  and dead(controllers[0], own))
 
 
 def _agree(controllers: Iterable[Mapping[str, Any]]) -> bool:

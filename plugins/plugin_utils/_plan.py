@@ -23,7 +23,13 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     rollout_of,
     serving,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils._locks import continuable, dead_on, members, proven_dead
+from ansible_collections.solver.fleet.plugins.plugin_utils._locks import (
+    Dead,
+    continuable,
+    dead_on,
+    members,
+    proven_dead,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import LOOPBACK
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import stage_sizes
@@ -343,9 +349,9 @@ def live_locks(fleet: Fleet, settings: Mapping[str, Any], dead: Iterable[str]) -
     return [f"{in_words(holder, what=', '.join(names))}; {WAIT_OR_STEAL}" for holder, names in by_run.values()]
 
 
-def dead_of(fleet: Fleet, own: Mapping[str, Any]) -> list[str]:
+def dead_of(fleet: Fleet, own: Mapping[str, Any], dead: Dead) -> list[str]:
     """Return the runs that hold workers of the fleet and are proven dead, by all that this machine can know."""
-    return proven_dead(holders_of(fleet), own)
+    return proven_dead(holders_of(fleet), own, dead)
 
 
 def holders_of(fleet: Fleet) -> dict[str, Mapping[str, Any]]:

@@ -26,6 +26,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils import (
     _step,
     _verdict,
 )
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
 from entry_kit import GONE, NOW
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -36,6 +37,7 @@ WORKERS = ("w1", "w2", "w3")
 MOST_BYTES = 64 * 1024
 # Of a controller on this machine that has ended; the locks of a recovery name it.
 OWN = {"host": "deck", "machine_id": "m", "boot_id": "b", "pid": 10, "pid_started": 100, "pid_ns": 4}
+DEAD = functools.partial(_process.provably_dead, alive=lambda _pid, _began: False)
 
 Answers = dict[str, Any]
 
@@ -136,7 +138,7 @@ def planned(kind: str, fleet: dict[str, Answers]) -> tuple[dict[str, Any], dict[
     facts = {name: {"census": _entry.census(own.get("census"), NOW), "staged": _entry.staged(own.get("staged"), NOW)}
              for name, own in fleet.items()}
     holders = {name: holder for name, own in facts.items() if (holder := _plan.holder_of(own["census"]))}
-    run = {**RUN, "now": NOW, "kind": kind, "dead_runs": _locks.proven_dead(holders, OWN, lambda _pid, _began: False),
+    run = {**RUN, "now": NOW, "kind": kind, "dead_runs": _locks.proven_dead(holders, OWN, DEAD),
            "machines": dict.fromkeys(fleet, "m1"), "routers": {"r1": {"machine": "m1"}}}
     return facts, _plan.make_plan(facts, chosen(kind), run)
 

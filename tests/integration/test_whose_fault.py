@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit
-from ansible_collections.solver.fleet.plugins.plugin_utils._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import resolve
 from fleetlib import ROOT, ansible_bin, control, wait_for
 from test_worker_modules import CONFIG, SOURCE, end, free_port

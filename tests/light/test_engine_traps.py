@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.solver.fleet.plugins.plugin_utils import _fanout
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _fanout
 from fleetlib import ROOT, Fleet, events_of
 from lightfleet import LightFleet
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
-from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import run_everywhere
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import run_everywhere
 
 
 class ActionModule(ActionBase):

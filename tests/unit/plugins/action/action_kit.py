@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.parsing.dataloader import DataLoader
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit
-from ansible_collections.solver.fleet.plugins.plugin_utils._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugin_utils"))
 from rollout_kit import SETTINGS

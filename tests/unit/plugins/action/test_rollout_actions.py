@@ -23,8 +23,9 @@ from ansible_collections.solver.fleet.plugins.action import (
     rollout_verdict,
     worker_turn,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _fanout, _run, _turn, _view
-from ansible_collections.solver.fleet.plugins.plugin_utils._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _turn, _view
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _fanout, _run
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from entry_kit import LOCK, census, lock_answer, staged, status
 from rollout_kit import fleet, plan, updated
 

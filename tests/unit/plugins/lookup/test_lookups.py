@@ -15,7 +15,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.utils.context_objects import CLIArgs
 from ansible_collections.solver.fleet.plugins.lookup import fleet, stages
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _gate
-from ansible_collections.solver.fleet.plugins.plugin_utils._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugin_utils"))
 import rollout_kit

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain, reached
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain, reached
 
 
 @pytest.mark.parametrize("result", [

@@ -11,7 +11,8 @@ from pathlib import Path
 import entry_kit as kit
 import pytest
 import yaml
-from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _lock, _shape
+from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _shape
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
 from entry_kit import GONE, NOW, changed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -274,7 +275,7 @@ def test_a_router_that_answers_wrongly_could_not_be_asked():
 
 
 def test_a_lock_keeps_what_proves_a_controller_dead():
-    own = _lock.here()
+    own = _process.here()
     raw = changed(kit.census(dict(kit.LOCK)), ("rollout", "lock", "controller"), own)
     assert _entry.census(raw, NOW)["rollout"]["lock"] == {**kit.LOCK, "controller": own}
 

@@ -17,7 +17,7 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible.executor.process import worker
 from ansible.utils.display import Display
-from ansible_collections.solver.fleet.plugins.plugin_utils import _fanout
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _fanout
 
 LONG_S = 300
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.solver.fleet.plugins.plugin_utils import _ledger
-from ansible_collections.solver.fleet.plugins.plugin_utils._ledger import NAME, Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import NAME, Ledger
 
 
 @pytest.fixture

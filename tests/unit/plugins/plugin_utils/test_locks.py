@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.solver.fleet.plugins.plugin_utils import _locks
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
 from entry_kit import NOW, THEN
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ def held(controller, run="run0"):
 
 
 def dead(**holders):
-    return _locks.proven_dead(holders, OWN, alive)
+    return _locks.proven_dead(holders, OWN, lambda controller, own: _process.provably_dead(controller, own, alive))
 
 
 def test_a_run_whose_workers_agree_that_it_died_is_dead():

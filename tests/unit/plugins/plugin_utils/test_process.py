@@ -8,15 +8,17 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _lock
+from ansible_collections.solver.fleet.plugins.plugin_utils import _fault
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
 from hypothesis import given
 from hypothesis import strategies as st
 
-OWN = {"host": "deck", "machine_id": "m", "boot_id": "b", "pid": 10, "pid_started": 100, "pid_ns": _lock.INITIAL_PID_NS}
+OWN = {"host": "deck", "machine_id": "m", "boot_id": "b", "pid": 10, "pid_started": 100,
+       "pid_ns": _process.INITIAL_PID_NS}
 
 
 def dead(alive=None, **change):
-    return _lock.provably_dead(
+    return _process.provably_dead(
         {**OWN, "pid": 7, "pid_started": 70, **change}, OWN, lambda pid, began: (pid, began) == (7, alive))
 
 
@@ -42,37 +44,37 @@ def test_only_what_is_certain_counts(change, alive, expected):
 
 def test_a_reboot_of_a_container_proves_nothing():
     own = {**OWN, "pid_ns": 5}
-    assert not _lock.provably_dead({**own, "boot_id": "before"}, own, lambda _pid, _began: False)
+    assert not _process.provably_dead({**own, "boot_id": "before"}, own, lambda _pid, _began: False)
 
 
 def test_real_processes():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    other = _lock.here(process.pid)
-    assert not _lock.provably_dead(other, _lock.here(os.getpid()))
+    other = _process.here(process.pid)
+    assert not _process.provably_dead(other, _process.here(os.getpid()))
     assert process.stdin
     process.stdin.close()
     # It has ended, and this process has not asked for it yet: a zombie.
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert _lock.provably_dead(other, _lock.here(os.getpid()))
+    assert _process.provably_dead(other, _process.here(os.getpid()))
     process.wait()
-    assert _lock.provably_dead(other, _lock.here(os.getpid()))
-    assert _lock.dead_runs([{"run_id": "x", "controller": other}], _lock.here(os.getpid())) == ["x"]
+    assert _process.provably_dead(other, _process.here(os.getpid()))
+    assert _process.dead_runs([{"run_id": "x", "controller": other}], _process.here(os.getpid())) == ["x"]
 
 
 def test_a_process_that_cannot_be_seen_may_live(monkeypatch):
     """As another user under hidepid: /proc shows nothing of it, but it runs."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    other, own = _lock.here(process.pid), _lock.here(os.getpid())
-    monkeypatch.setattr(_lock, "_fields", lambda _pid: [])
+    other, own = _process.here(process.pid), _process.here(os.getpid())
+    monkeypatch.setattr(_process, "_fields", lambda _pid: [])
     try:
-        assert not _lock.provably_dead(other, own)
-        monkeypatch.setattr(_lock.os, "kill", raising(PermissionError))
-        assert not _lock.provably_dead(other, own)
+        assert not _process.provably_dead(other, own)
+        monkeypatch.setattr(_process.os, "kill", raising(PermissionError))
+        assert not _process.provably_dead(other, own)
         monkeypatch.undo()
     finally:
         process.communicate()
-    monkeypatch.setattr(_lock, "_fields", lambda _pid: [])
-    assert _lock.provably_dead(other, own)
+    monkeypatch.setattr(_process, "_fields", lambda _pid: [])
+    assert _process.provably_dead(other, own)
 
 
 def raising(kind):
@@ -83,11 +85,11 @@ def raising(kind):
 
 
 def test_without_proc_there_are_no_facts_and_no_proof(monkeypatch):
-    monkeypatch.setattr(_lock.Path, "read_text", raising(FileNotFoundError))
-    monkeypatch.setattr(_lock.Path, "stat", raising(FileNotFoundError))
-    own = _lock.here(os.getpid())
+    monkeypatch.setattr(_process.Path, "read_text", raising(FileNotFoundError))
+    monkeypatch.setattr(_process.Path, "stat", raising(FileNotFoundError))
+    own = _process.here(os.getpid())
     assert [own[name] for name in ("machine_id", "boot_id", "pid_started", "pid_ns")] == [None] * 4
-    assert not _lock.provably_dead(own, own)
+    assert not _process.provably_dead(own, own)
 
 
 def result(fault=None, attempts=1, code="probe_failed"):

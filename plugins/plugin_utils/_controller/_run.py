@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain
-from ansible_collections.solver.fleet.plugins.plugin_utils._fanout import run_everywhere
-from ansible_collections.solver.fleet.plugins.plugin_utils._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import run_everywhere
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import CONNECT_S
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import HookFailure, Outcome
 

@@ -31,7 +31,7 @@ from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 from ansible.utils.display import Display
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._action import plain, reached
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain, reached
 
 Result = dict[str, Any]
 Look = Callable[[], Result]

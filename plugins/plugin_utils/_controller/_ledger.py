@@ -22,7 +22,7 @@ from datetime import datetime, UTC
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._lock import here, provably_dead
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 
 NAME = "solver.fleet"
 # A run that writes more than this has gone wrong; its events are worth no full disk.
