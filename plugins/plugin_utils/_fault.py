@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # This module util is private to the collection.
-"""Whose fault a failed probe is, by a control: the same solve where nothing has changed. Pure functions."""
+"""Whose fault a failed probe is, by a reference solve: the same one where nothing has changed. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
-# What an error class of the probe says by itself, where no control was possible.
+# What an error class of the probe says by itself, where no reference solve was possible.
 OUTSIDE = frozenset({"account", "provider", "network"})
 # What an unchanged worker, or the provider, can fail for that says something of all workers. Its own fault does not.
 TELLING = OUTSIDE | {"task"}
@@ -22,8 +22,8 @@ IN_A_ROW = 4
 NOT_THE_PROVIDERS_WORD = frozenset({"TIMEOUT", "WRONG_ANSWER"})
 
 
-def needs_control(steps: Mapping[str, Any]) -> bool:
-    """Whether a control must say whose fault it is that the update failed at its probe."""
+def needs_reference(steps: Mapping[str, Any]) -> bool:
+    """Whether a reference solve must say whose fault it is that the update failed at its probe."""
     return is_at_probe(steps) and not provider_is_down(steps)
 
 
@@ -33,12 +33,12 @@ def is_at_probe(steps: Mapping[str, Any]) -> bool:
 
 
 def provider_is_down(steps: Mapping[str, Any]) -> bool:
-    """Whether the probes of the wave say so by themselves; C(wave) holds the verify results of all its workers.
+    """Whether the probes say so by themselves; C(in_flight) holds the verify results of those in flight together.
 
     They were solved at the same time: one that passed shows that the provider solves.
     """
-    wave = [result or {} for result in steps.get("wave") or []]
-    return not any(passed(result) for result in wave) and provider_errors_in_a_row(wave) >= IN_A_ROW
+    probes = [result or {} for result in steps.get("in_flight") or []]
+    return not any(passed(result) for result in probes) and provider_errors_in_a_row(probes) >= IN_A_ROW
 
 
 def _details(result: Json) -> Json:
@@ -56,11 +56,11 @@ def fault_class(result: Json) -> str:
     return str(_details(result).get("fault") or "worker")
 
 
-def tried(control: Json) -> bool:
-    """Whether a control says anything: it passed, or what it failed for is not the control's own host."""
-    if not control or control.get("skipped") or control.get("unreachable") or control.get("skipped_checks"):
+def tried(solve: Json) -> bool:
+    """Whether a reference solve says anything: it passed, or what it failed for is not its own host."""
+    if not solve or solve.get("skipped") or solve.get("unreachable") or solve.get("skipped_checks"):
         return False
-    return passed(control) or (failed(control) and fault_class(control) in TELLING)
+    return passed(solve) or (failed(solve) and fault_class(solve) in TELLING)
 
 
 def failed(result: Json) -> bool:
@@ -76,27 +76,27 @@ def passed(result: Json) -> bool:
 def verdict_of_probe(steps: Mapping[str, Any]) -> dict[str, Any]:
     """Say whose fault a failed probe is.
 
-    The step C(control_worker) is the same probe on a worker that was not part of the wave, C(control_provider) a solve
-    without any worker. The first counts more: it takes the same way. When a control fails as well, nothing can be said
-    of the release.
+    The step C(reference_worker) is the same probe on a worker that was not in flight, C(reference_provider) a solve
+    without any worker. The first counts more: it takes the same way. When a reference solve fails as well, nothing can
+    be said of the release.
     """
     if provider_is_down(steps):
         return _says("provider", True, f"{IN_A_ROW} or more probes in a row failed for the provider's sake")
     verify = steps.get("verify") or {}
-    for name, control in _controls(steps):
-        if not failed(control):
-            return {**_says("release", False, f"the same solve passed at {name}"), "by_control": True}
-        said = f"the same solve failed at {name} too: {control.get('msg')}"
-        return {**_says(fault_class(control), True, said), "by_control": True}
+    for name, solve in _reference_solves(steps):
+        if not failed(solve):
+            return {**_says("release", False, f"the same solve passed at {name}"), "by_reference": True}
+        said = f"the same solve failed at {name} too: {solve.get('msg')}"
+        return {**_says(fault_class(solve), True, said), "by_reference": True}
     own = fault_class(verify)
     if own in OUTSIDE:
-        return _says(own, True, "no control was possible, and the error is not the worker's")
-    return _says("release", False, "no control was possible")
+        return _says(own, True, "no reference solve was possible, and the error is not the worker's")
+    return _says("release", False, "no reference solve was possible")
 
 
-def _controls(steps: Mapping[str, Any]) -> list[tuple[str, Json]]:
-    """Return the controls that say something, the weightier first."""
-    worker, provider = steps.get("control_worker") or {}, steps.get("control_provider") or {}
+def _reference_solves(steps: Mapping[str, Any]) -> list[tuple[str, Json]]:
+    """Return the reference solves that say something, the weightier first."""
+    worker, provider = steps.get("reference_worker") or {}, steps.get("reference_provider") or {}
     made = []
     # The version in doubt cannot speak for itself: where it fails on another worker too, only the provider can tell.
     if tried(worker) and not (failed(worker) and _is_in_doubt(steps, worker)):
@@ -106,9 +106,9 @@ def _controls(steps: Mapping[str, Any]) -> list[tuple[str, Json]]:
     return made
 
 
-def _is_in_doubt(steps: Mapping[str, Any], control: Json) -> bool:
-    """Whether the control ran the version that is being tried; where only a configuration is, its version is not."""
-    version = _version_of(control)
+def _is_in_doubt(steps: Mapping[str, Any], solve: Json) -> bool:
+    """Whether a reference solve ran the version that is being tried; a new configuration alone is no new version."""
+    version = _version_of(solve)
     came_from, tries = _version_of(steps.get("drain") or {}), _version_of(steps.get("verify") or {})
     return version is not None and version == tries and version != came_from
 
@@ -125,7 +125,7 @@ def provider_errors_in_a_row(results: Sequence[Json]) -> int:
     """Return how many probes of these verify results, in the order of time, failed last at the provider's own word.
 
     Only an answer in which the provider refuses counts, and what was no probe is passed over. An account that is
-    refused and a way that is cut go to a control: a release with a wrong key or a wrong address looks the same.
+    refused and a way that is cut go to a reference solve: a release with a wrong key or a wrong address looks the same.
     """
     count = 0
     for error in reversed([error for result in results for error in _errors(result)]):

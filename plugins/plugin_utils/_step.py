@@ -12,7 +12,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._errors import CODES,
 from ansible_collections.solver.fleet.plugins.plugin_utils._fault import is_at_probe, verdict_of_probe
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, PlannedWorker
 
-# The registered results by the name of the step; C(wave) is a list, of the verify results of the whole wave.
+# The registered results by the name of the step; C(in_flight) is a list, of the verify results of those in flight.
 Steps = Mapping[str, Any]
 
 # The forward steps of one worker's update, in order.
@@ -139,7 +139,7 @@ def outcome(planned: PlannedWorker, steps: Steps, revertible: bool = True) -> Ou
     if fault:
         out["reason"] += f"; {one_line(fault['reason'])}"
     out["log"] = _log_lines(result)
-    # A host that shuts down ends the worker first, and then its line: only a control may blame the release for that.
+    # A host that shuts down ends the worker first, then its line: the release is blamed only by a reference solve.
     lost = lost_in_revert(steps) and fault.get("fault") != "release"
     out["cause"] = "host" if lost else _cause(step, result, fault)
     out["outcome"] = _failed_outcome(planned, steps, fault, revertible)
@@ -149,10 +149,10 @@ def outcome(planned: PlannedWorker, steps: Steps, revertible: bool = True) -> Ou
 
 
 def _said(result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
-    """What the step said, without its own guess whose fault it is where a control knows better."""
+    """What the step said, without its own guess whose fault it is where a reference solve knows better."""
     said = one_line(result.get("msg"))
     guess = "; the fault is "
-    return said.partition(guess)[0] if fault.get("by_control") else said
+    return said.partition(guess)[0] if fault.get("by_reference") else said
 
 
 def _cause(step: str, result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:

@@ -66,13 +66,13 @@ class Turn:
         self.planned = worker.planned
         self.revertible = self.planned["back_to"] is not None
         self.steps: dict[str, Any] = {name: {} for name in (
-            *_step.STEPS, *_step.REVERT_STEPS, "give_back", "revert_drain", "control_worker", "control_provider")}
+            *_step.STEPS, *_step.REVERT_STEPS, "give_back", "revert_drain", "reference_worker", "reference_provider")}
 
     def run(self) -> Outcome:
         """Take the worker through its turn and return what became of it."""
         served = self._forward()
         if _step.failed_step(self.steps) is not None:
-            if _fault.needs_control(self._known()):
+            if _fault.needs_reference(self._known()):
                 self._ask_elsewhere()
             self._follow_up(served)
         outcome = _step.outcome(self.planned, self._known(), self.revertible)
@@ -90,7 +90,7 @@ class Turn:
         return {}
 
     def _known(self) -> dict[str, Any]:
-        return {**self.steps, "wave": self.world.verifications()}
+        return {**self.steps, "in_flight": self.world.verifications()}
 
     # -- forward -----------------------------------------------------------------------------------
 
@@ -185,18 +185,18 @@ class Turn:
             self._go_on()
             said = self.world.call("solve_check", _program.reference(self.worker, other["control_socket"]), limit,
                                    other["host"])
-            self.steps["control_worker"] = said
+            self.steps["reference_worker"] = said
             self.world.emit("reference_solve", at=other["host"], ok=_fault.passed(said))
             if _fault.tried(said):
                 break
-        control = self.steps["control_worker"]
-        version = ((control.get("worker") or {}).get("instance") or {}).get("version")
-        in_doubt = not _fault.tried(control) or version == self.planned["to"]
+        solve = self.steps["reference_worker"]
+        version = ((solve.get("worker") or {}).get("instance") or {}).get("version")
+        in_doubt = not _fault.tried(solve) or version == self.planned["to"]
         self._go_on()
-        if self.worker.own["provider"].get("api_key_file") and not control.get("done") and in_doubt:
-            self.steps["control_provider"] = self.world.call(
+        if self.worker.own["provider"].get("api_key_file") and not solve.get("done") and in_doubt:
+            self.steps["reference_provider"] = self.world.call(
                 "solve_check", _program.without_worker(self.worker), limit)
-            self.world.emit("reference_solve", at="provider", ok=_fault.passed(self.steps["control_provider"]))
+            self.world.emit("reference_solve", at="provider", ok=_fault.passed(self.steps["reference_provider"]))
 
     def _follow_up(self, served: bool) -> None:
         action = _step.next_action(self.steps, self.revertible, self.planned)

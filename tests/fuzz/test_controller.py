@@ -159,7 +159,7 @@ def rolled_out(kind: str, fleet: dict[str, Answers]) -> tuple[dict[str, Any], li
         steps[name] = _entry.step_results(own.get("steps"), NOW)["done_steps"]
         for revertible in (True, False):
             _step.next_action(steps[name], revertible, plan["workers"][name])
-            _fault.needs_control({**steps[name], "wave": [one.get("verify") for one in steps.values()]})
+            _fault.needs_reference({**steps[name], "in_flight": [one.get("verify") for one in steps.values()]})
             outcomes[name] = _step.outcome(plan["workers"][name], steps[name], revertible)
         shown.append(_lines.progress_line(plan, name, outcomes[name]))
     closed, back = gated(plan, outcomes, live, fleet)

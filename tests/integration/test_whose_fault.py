@@ -203,7 +203,7 @@ def test_where_no_worker_can_be_asked_the_provider_is(bench: Bench) -> None:
     made = bench.judge(key=False)
     assert (made["worker"], made["provider"]) == ({}, {})
     assert made["says"] == NOBODY
-    assert "no control was possible" in made["outcome"]["reason"]
+    assert "no reference solve was possible" in made["outcome"]["reason"]
     # a key that cannot be read says nothing either
     (bench.dir / "key").unlink()
     made = bench.judge()

@@ -111,7 +111,7 @@ def steps(failing: bool = True) -> dict[str, Any]:
         del results["resume"], results["soak"]
         results.update({"revert_drain": results["drain"], "revert": switch,
                         "revert_verify": {**check, "skipped_checks": None}, "revert_resume": common,
-                        "control_worker": check, "control_provider": {**common, "balance": "1.5"}})
+                        "reference_worker": check, "reference_provider": {**common, "balance": "1.5"}})
     # As it comes over a line: no two places share a value.
     return json.loads(json.dumps({"changed": True, "done_steps": results, "host_clock": CLOCK, "elapsed_s": 9.5}))
 

@@ -41,12 +41,12 @@ def says(verify, **steps):
 @pytest.mark.parametrize("error", [WRONG, SLOW, NO_MONEY, NO_WAY, NO_TASK, OWN])
 def test_what_a_broken_release_may_say_itself_always_needs_a_control(error):
     """Two workers at once, three tries each: six errors, and still the release may be what makes them."""
-    wave = [failing(error, error, error)] * 2
-    assert _fault.needs_control({"verify": wave[0], "wave": wave})
-    assert says(wave[0], wave=wave, control_worker=PASSED) == ("release", False)
+    in_flight = [failing(error, error, error)] * 2
+    assert _fault.needs_reference({"verify": in_flight[0], "in_flight": in_flight})
+    assert says(in_flight[0], in_flight=in_flight, reference_worker=PASSED) == ("release", False)
 
 
-@pytest.mark.parametrize(("wave", "count"), [
+@pytest.mark.parametrize(("in_flight", "count"), [
     ([failing(NO_SLOT, NO_SLOT), failing(NO_SLOT, NO_SLOT)], 4),
     ([failing(NO_SLOT, WRONG), failing(NO_SLOT, NO_SLOT, NO_SLOT)], 3),  # the row is broken by what is not its word
     ([failing(NO_SLOT, NO_SLOT), PASSED, failing(NO_SLOT)], 1),
@@ -57,26 +57,26 @@ def test_what_a_broken_release_may_say_itself_always_needs_a_control(error):
     ([late()], 0),
     ([], 0),
 ])
-def test_errors_are_counted_one_by_one(wave, count):
-    assert _fault.provider_errors_in_a_row(wave) == count
+def test_errors_are_counted_one_by_one(in_flight, count):
+    assert _fault.provider_errors_in_a_row(in_flight) == count
 
 
 def test_a_sibling_that_passed_at_the_same_time_shows_that_the_provider_solves():
     down = failing(NO_SLOT, NO_SLOT, NO_SLOT, NO_SLOT)
-    assert not _fault.needs_control({"verify": down, "wave": [down]})
-    assert _fault.needs_control({"verify": down, "wave": [PASSED, down]})
-    assert says(down, wave=[PASSED, down], control_worker=PASSED) == ("release", False)
+    assert not _fault.needs_reference({"verify": down, "in_flight": [down]})
+    assert _fault.needs_reference({"verify": down, "in_flight": [PASSED, down]})
+    assert says(down, in_flight=[PASSED, down], reference_worker=PASSED) == ("release", False)
 
 
 @pytest.mark.parametrize("verify", [late(), late(SLOW, SLOW), failing(NO_TASK, code="probe_refused")])
 def test_a_probe_that_is_late_or_refused_has_a_control_too(verify):
-    assert _fault.needs_control({"verify": verify, "wave": [verify]})
-    assert says(verify, control_worker=PASSED) == ("release", False)
-    assert says(verify, control_worker=failing(SLOW)) == ("provider", True)
+    assert _fault.needs_reference({"verify": verify, "in_flight": [verify]})
+    assert says(verify, reference_worker=PASSED) == ("release", False)
+    assert says(verify, reference_worker=failing(SLOW)) == ("provider", True)
 
 
 def test_a_deadline_of_the_process_itself_has_none():
-    assert not _fault.needs_control({"verify": failing(code="deadline")})
+    assert not _fault.needs_reference({"verify": failing(code="deadline")})
 
 
 def test_without_a_control_a_late_probe_is_judged_by_its_last_error():
@@ -85,8 +85,8 @@ def test_without_a_control_a_late_probe_is_judged_by_its_last_error():
 
 
 def test_a_task_that_is_wrong_everywhere_is_not_the_releases_fault():
-    assert says(failing(NO_TASK), control_worker=failing(NO_TASK)) == ("task", True)
-    assert says(failing(NO_TASK), control_provider=failing(NO_TASK)) == ("task", True)
+    assert says(failing(NO_TASK), reference_worker=failing(NO_TASK)) == ("task", True)
+    assert says(failing(NO_TASK), reference_provider=failing(NO_TASK)) == ("task", True)
 
 
 @pytest.mark.parametrize("control", [
@@ -99,23 +99,23 @@ def test_a_task_that_is_wrong_everywhere_is_not_the_releases_fault():
 ])
 def test_a_control_that_was_not_made_says_nothing(control):
     assert not _fault.tried(control)
-    assert says(failing(NO_WAY), control_worker=control) == ("network", True)
-    assert says(failing(OWN), control_worker=control) == ("release", False)
-    assert says(failing(NO_WAY), control_worker=control, control_provider=PASSED) == ("release", False)
+    assert says(failing(NO_WAY), reference_worker=control) == ("network", True)
+    assert says(failing(OWN), reference_worker=control) == ("release", False)
+    assert says(failing(NO_WAY), reference_worker=control, reference_provider=PASSED) == ("release", False)
 
 
 def test_the_version_in_doubt_cannot_speak_for_itself():
     """It fails on a worker that was updated before, too; the old one is not there any more to be asked."""
     verify, same = {**failing(WRONG), **on("2")}, {**failing(WRONG), **on("2")}
     old = {"drain": on("1")}
-    assert says(verify, control_worker=same, control_provider=PASSED, **old) == ("release", False)
-    assert says(verify, control_worker=same, control_provider=failing(NO_MONEY), **old) == ("account", True)
-    assert says(verify, control_worker=same, **old) == ("provider", True)  # nobody but itself: by its own word
-    assert says({**verify, **failing(OWN)}, control_worker=same, **old) == ("release", False)
+    assert says(verify, reference_worker=same, reference_provider=PASSED, **old) == ("release", False)
+    assert says(verify, reference_worker=same, reference_provider=failing(NO_MONEY), **old) == ("account", True)
+    assert says(verify, reference_worker=same, **old) == ("provider", True)  # nobody but itself: by its own word
+    assert says({**verify, **failing(OWN)}, reference_worker=same, **old) == ("release", False)
     # that it passes there shows that the provider solves
-    assert says(verify, control_worker={**PASSED, **on("2")}, **old) == ("release", False)
+    assert says(verify, reference_worker={**PASSED, **on("2")}, **old) == ("release", False)
     # where only the configuration changes, the version is not what is in doubt
-    assert says(verify, control_worker=same, control_provider=PASSED, drain=on("2")) == ("provider", True)
+    assert says(verify, reference_worker=same, reference_provider=PASSED, drain=on("2")) == ("provider", True)
 
 
 ERRORS = st.lists(st.sampled_from([NO_SLOT, WRONG, SLOW, NO_MONEY, NO_WAY, NO_TASK, OWN]), min_size=1, max_size=5)
@@ -129,11 +129,11 @@ VERSION = st.sampled_from([{}, on("1"), on("2")])
 @given(VERIFY, VERSION, CONTROL, VERSION, CONTROL, st.lists(VERIFY | st.just(PASSED) | st.just({}), max_size=4))
 def test_blame_and_pardon_need_a_reason(verify, ran, worker, there, provider, siblings):
     steps = {**GOOD, **REVERTED, "verify": {**verify, **ran}, "drain": {**GOOD["drain"], **on("1")},
-             "control_worker": {**worker, **there}, "control_provider": provider, "wave": [verify, *siblings]}
+             "reference_worker": {**worker, **there}, "reference_provider": provider, "in_flight": [verify, *siblings]}
     made = _fault.verdict_of_probe(steps)
     assert made["reason"]
     assert made["inconclusive"] == (made["fault"] != "release")
-    if _fault.needs_control(steps) and worker == PASSED:
+    if _fault.needs_reference(steps) and worker == PASSED:
         assert made["fault"] == "release"
     if made["inconclusive"] and not _fault.provider_is_down(steps):
         # somebody but the new release said so, or nobody could be asked

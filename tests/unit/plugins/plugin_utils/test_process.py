@@ -99,9 +99,10 @@ def result(fault=None, attempts=1, code="probe_failed"):
         "code": code, "details": {"fault": fault, "attempts": attempts}}}
 
 
-def judge(verify, worker=None, provider=None, wave=()):
+def judge(verify, worker=None, provider=None, in_flight=()):
     made = _fault.verdict_of_probe(
-        {"verify": verify, "control_worker": worker or {}, "control_provider": provider or {}, "wave": list(wave)})
+        {"verify": verify, "reference_worker": worker or {}, "reference_provider": provider or {},
+         "in_flight": list(in_flight)})
     return made["fault"], made["inconclusive"]
 
 
@@ -128,17 +129,17 @@ def test_with_failed_when_false_a_failure_is_still_one():
 
 
 def test_four_errors_of_the_provider_in_a_row_need_no_control():
-    wave = [result("provider", 2), result("provider", 2)]
-    steps = {"verify": result("provider", 2), "wave": wave}
-    assert not _fault.needs_control(steps)
-    assert judge(steps["verify"], result(), wave=wave) == ("provider", True)
-    assert _fault.needs_control({"verify": result("provider", 3), "wave": [result("provider", 3)]})
-    assert _fault.needs_control({"verify": result("provider", 3), "wave": [result("provider", 3), result()]})
+    in_flight = [result("provider", 2), result("provider", 2)]
+    steps = {"verify": result("provider", 2), "in_flight": in_flight}
+    assert not _fault.needs_reference(steps)
+    assert judge(steps["verify"], result(), in_flight=in_flight) == ("provider", True)
+    assert _fault.needs_reference({"verify": result("provider", 3), "in_flight": [result("provider", 3)]})
+    assert _fault.needs_reference({"verify": result("provider", 3), "in_flight": [result("provider", 3), result()]})
 
 
 @pytest.mark.parametrize("verify", [{}, result(), result("worker", code="wrong_version"), {"unreachable": True}])
 def test_only_a_failed_probe_has_a_control(verify):
-    assert not _fault.needs_control({"verify": verify})
+    assert not _fault.needs_reference({"verify": verify})
 
 
 ANY = st.sampled_from([None, "worker", "task", "provider", "account", "network"]).map(result)

@@ -126,7 +126,7 @@ def test_a_control_overrules_what_the_probe_thinks_of_its_fault():
     steps = {"drain": {"done": True}, "switch": {"switched": True}, "verify": probe}
     alone = _step.outcome({}, steps)["reason"]
     assert "the fault is the provider's" in alone
-    decided = _step.outcome({}, {**steps, "control_worker": {"done": True}})["reason"]
+    decided = _step.outcome({}, {**steps, "reference_worker": {"done": True}})["reason"]
     assert decided.startswith("verify: Probing: TIMEOUT; the same solve passed at another worker")
 
 
