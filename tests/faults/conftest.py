@@ -64,6 +64,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
     """The table of the scenarios: what was tried, how it ended, how long it took."""
     reports = [report for outcome in ("passed", "failed", "xfailed", "skipped")
                for report in terminalreporter.stats.get(outcome, []) if report.when == "call" or outcome == "skipped"]
+    reports = [report for report in reports if report.nodeid.startswith("tests/faults/")]
     rows = sorted(({"scenario": report.nodeid.split("::", 1)[1], "result": report.outcome,
                     "seconds": round(report.duration, 1)} for report in reports), key=lambda row: row["scenario"])
     if not rows:

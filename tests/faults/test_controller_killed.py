@@ -72,7 +72,7 @@ KILLS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize(("how", "phase"), [
     # each ansible-core makes something else of a signal
     *(pytest.param(how, "draining", marks=pytest.mark.trap) for how in ("SIGINT", "SIGTERM", "everything")),
-    pytest.param("everything", "switched", marks=pytest.mark.quick), ("everything", "soaking"),
+    ("everything", "switched"), ("everything", "soaking"),
     ("everything", "second worker"), ("the main process alone", "draining"), ("the main process alone", "switched")])
 def test_run_again_converges_and_continues(make_fleet, phase, how):
     fleet: Fleet = make_fleet(2)

@@ -187,7 +187,6 @@ def test_a_worker_that_cannot_be_reached_gives_way_to_the_next(bench: Bench) -> 
     assert made["worker"]["passed"] == ["worker", "probe"]
 
 
-@pytest.mark.quick
 def test_where_no_worker_can_be_asked_the_provider_is(bench: Bench) -> None:
     bench.start("suspect", url=f"http://127.0.0.1:{free_port()}")
     for name in ("near", "far"):
