@@ -7,4 +7,5 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / ".collections"), str(ROOT / "tests/unit/plugins/plugin_utils")]
+sys.path[:0] = [str(ROOT / ".collections"), str(ROOT / "tests/unit/plugins/plugin_utils"),
+                str(ROOT / "roles/worker/files/solver-worker/src")]
