@@ -16,15 +16,22 @@ import random
 import resource
 import shutil
 import tempfile
+import time
 import urllib.parse
 import uuid
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from ansible_collections.solver.fleet.plugins.module_utils import _provider_check
+from ansible_collections.solver.fleet.plugins.module_utils._check import CheckError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import failure_of
+from ansible_collections.solver.fleet.plugins.module_utils._wait import Clock
 from solver_worker import config, engine, pace, provider
 from solver_worker.lifecycle import Worker
 from solver_worker.probe import Request
@@ -69,7 +76,8 @@ BODIES: tuple[Callable[[random.Random], bytes], ...] = tuple(
 STATUSES = (200, 200, 200, 200, 201, 204, 206, 301, 302, 304, 307, 400, 403, 404, 407, 417, 429, 500, 502, 599, 999)
 HEADERS = (
     b"", b"Content-Type: text/html\r\n", b"Content-Type: application/json; charset=punycode\r\n",
-    b"Location: /in.php\r\n", b"Location: http://[::1\r\n", b"Set-Cookie: a=b; expires=never; \x7f\r\n", b"Retry-After: 1e999\r\n",
+    b"Location: /in.php\r\n", b"Location: http://[::1\r\n",
+    b"Set-Cookie: a=b; expires=never; \x7f\r\n", b"Retry-After: 1e999\r\n",
     b"X: \xff\xfe\r\n",
     b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"Content-Encoding: gzip\r\n", b"Content-Encoding: br\r\n",
     b"Content-Encoding: deflate\r\n", b"Content-Encoding: x\r\n", b"Link: <<>>; rel=\r\n", b"broken header\r\n",
@@ -142,7 +150,8 @@ def no_http(rng: random.Random) -> Script:
         [b"HTTP/1.1 \xff\xff\r\n\r\n"], [b"HTTP/1.1 20000000000000000000 OK\r\n\r\n"], [b"HTTP/1.1 -1 OK\r\n\r\n"],
         [b"HTTP/1.1 099 OK\r\nContent-Length: 4\r\n\r\nOK|1"], [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n"
          b"Connection: upgrade\r\n\r\nOK|1", HOLD], [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
-        [b"HTTP/1.1 200\r\n\r\nOK|1"], [b"HTTP/1.1 200 OK\nContent-Length: 4\n\nOK|1"], [b"HTTP/1.1 200 OK\r\n folded\r\n\r\nOK|1"]))
+        [b"HTTP/1.1 200\r\n\r\nOK|1"], [b"HTTP/1.1 200 OK\nContent-Length: 4\n\nOK|1"],
+        [b"HTTP/1.1 200 OK\r\n folded\r\n\r\nOK|1"]))
 
 
 WAYS = (whole,) * 9 + (zipped, never_whole, no_http)
@@ -332,3 +341,49 @@ async def test_a_complete_drain_ends(polls: str, monkeypatch: pytest.MonkeyPatch
         assert bench.states() == {"failed": 3}
         assert bench.journal.books().totals["failed"] == 3
     await hostile.stop()
+
+
+# --- the provider's own check, which solve_check makes without any worker ---
+
+SOLVE_S = 2.0
+
+
+class Quick(Clock):
+    """Ask at once where a person's patience would be needed."""
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(min(seconds, 0.02))
+
+
+def checked(url: str, balance: bool, number: int) -> tuple[str, float]:
+    """Return how the check ended; anything but a CheckError is a crash, and goes to the caller."""
+    asked = _provider_check.Provider(_provider_check.ProviderAccess(url, "k" * 32, SOLVE_S), requests, Quick())
+    began = time.monotonic()
+    try:
+        if balance:
+            assert asked.balance().is_finite()
+        else:
+            asked.solve({"method": "userrecaptcha", "googlekey": f"{number}c"}, None)
+        ended = "solved"
+    except CheckError as error:
+        ended = error.code
+        shown = json.dumps(failure_of(error), ensure_ascii=False, allow_nan=False)
+        assert shown.isprintable()
+        assert len(shown) < 4000
+    return ended, time.monotonic() - began
+
+
+async def test_any_answer_of_the_provider_to_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_provider_check, "CALL_TIMEOUT_S", CALL_S)
+    hostile = Hostile()
+    url = await hostile.start()
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(16) as pool:
+        asked = [loop.run_in_executor(pool, checked, url, number % 4 == 0, number) for number in range(EXAMPLES)]
+        ends = await asyncio.gather(*asked)
+    await hostile.stop()
+    codes, longest = Counter(code for code, _unused in ends), max(seconds for _unused, seconds in ends)
+    print(f"{sum(hostile.calls.values())} answers: {dict(codes)}, longest {longest:.1f} s")
+    assert set(codes) <= {"solved", "balance_failed", *(f"provider_{why}" for why in (
+        "answer", "failed", "refused", "timeout", "unreachable"))}
+    assert longest <= SOLVE_S + CALL_S + SLACK_S
