@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
+import threading
 import zlib
-from decimal import Decimal, InvalidOperation
-from typing import Any, Dict, NamedTuple
+from decimal import Decimal
+from typing import Any, Callable, Dict, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.module_utils._check import CheckError, form_fields
-from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError, one_line
 from ansible_collections.solver.fleet.plugins.module_utils._wait import Clock
 
 Json = Dict[str, Any]
 
 CALL_TIMEOUT_S = 15.0
+SHORTEST_CALL_S = 1.0
 ANSWER_BYTES = 65536
+_ID = re.compile(r"[0-9]{1,64}\Z")
+_AMOUNT = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?\Z")
 FIRST_POLL_S = {"base64": 5.0, "post": 5.0}
 FIRST_POLL_TOKEN_S = 20.0
 POLL_S = 5.0
@@ -113,61 +118,73 @@ class Provider:
         self._http = http
         self._clock = clock or Clock()
 
-    def _call(self, name: str, fields: Json) -> tuple[bool, str]:
-        url = self._access.url.rstrip("/") + "/" + name
-        # In the body, so that neither a log of a proxy nor the text of an error can show the key.
-        data = dict(fields, key=self._access.key, json="1")
+    def _call(self, name: str, fields: Json, left: float) -> tuple[bool, str]:
+        """One call, which takes no longer than is LEFT of the whole, however slowly an answer drips."""
+        seconds = max(SHORTEST_CALL_S, min(CALL_TIMEOUT_S, left))
         try:
-            with self._http.post(url, data=data, timeout=CALL_TIMEOUT_S, allow_redirects=False, stream=True) as answer:
-                return self._read(name, answer)
-        except self._http.exceptions.RequestException as error:
+            status, coding, raw = _within(seconds, lambda: self._post(name, fields, 0.9 * seconds))
+        except TimeoutError:
+            text = f"{name} at provider_url '{self._access.url}' gave no whole answer in {seconds:.0f} s"
+            raise CheckError("provider_timeout", text, fault="provider") from None
+        except Exception as error:  # noqa: BLE001 - what a stranger's answer can break is more than any list
             raise CheckError(
                 "provider_unreachable",
                 f"calling {name} at provider_url '{self._access.url}' failed ({type(error).__name__})",
                 fault="network",
             ) from None
+        if status != 200:
+            raise CheckError("provider_answer", f"{name} answered with HTTP status {status}", fault="provider")
+        return parse_answer(name, _unpacked(raw, coding))
 
-    def _read(self, name: str, answer: Any) -> tuple[bool, str]:
-        raw = answer.raw.read(ANSWER_BYTES, decode_content=True)
-        if answer.status_code != 200:
-            text = f"{name} answered with HTTP status {answer.status_code}"
-            raise CheckError("provider_answer", text, fault="provider")
-        return parse_answer(name, raw)
+    def _post(self, name: str, fields: Json, seconds: float) -> tuple[int, str, bytes]:
+        url = self._access.url.rstrip("/") + "/" + name
+        # In the body, so that neither a log of a proxy nor the text of an error can show the key.
+        data = dict(fields, key=self._access.key, json="1")
+        headers = {"Accept-Encoding": "gzip"}
+        with self._http.post(
+            url, data=data, headers=headers, timeout=seconds, allow_redirects=False, stream=True
+        ) as answer:
+            raw = answer.raw.read(ANSWER_BYTES, decode_content=False)
+            return answer.status_code, str(answer.headers.get("Content-Encoding", "")), raw
 
     def balance(self) -> Decimal:
-        ok, text = self._call("res.php", {"action": "getbalance"})
+        ok, text = self._call("res.php", {"action": "getbalance"}, CALL_TIMEOUT_S)
         if not ok:
             raise CheckError("balance_failed", f"getbalance answered {text}", {"code": text}, fault=fault_of(text))
-        try:
-            return Decimal(text)
-        except InvalidOperation:
-            raise CheckError("provider_answer", "getbalance answered no amount", fault="provider") from None
+        if not _AMOUNT.match(text):
+            raise CheckError("provider_answer", "getbalance answered no amount", fault="provider")
+        return Decimal(text)
 
     def solve(self, task: Json | None, expect: str | None) -> float:
         """Solve one task directly; the seconds that it took."""
         fields = form_fields(task) if task else default_task()
         expect = IMAGE_TEXT if task is None and expect is None else expect
         began = self._clock.now()
-        ok, text = self._call("in.php", fields)
+        ok, text = self._call("in.php", fields, self._access.timeout)
         if not ok:
             raise CheckError("provider_refused", f"in.php answered {text}", {"code": text}, fault=fault_of(text))
+        if not _ID.match(text):
+            raise CheckError("provider_answer", "in.php answered no id", fault="provider")
         first = FIRST_POLL_S.get(str(fields.get("method")), FIRST_POLL_TOKEN_S)
         answer = self._poll(text, began, first)
         if expect is not None and answer.strip().casefold() != expect.casefold():
             raise CheckError("wrong_answer", "the direct solve gave another answer than expected", fault="provider")
         return self._clock.now() - began
 
+    def _left(self, began: float) -> float:
+        left = self._access.timeout - (self._clock.now() - began)
+        if left <= 0:
+            raise CheckError(
+                "provider_timeout",
+                f"the direct solve took more than {self._access.timeout:g} s (probe_timeout)",
+                fault="provider",
+            )
+        return left
+
     def _poll(self, provider_id: str, began: float, pause: float) -> str:
         while True:
-            left = self._access.timeout - (self._clock.now() - began)
-            if left <= 0:
-                raise CheckError(
-                    "provider_timeout",
-                    f"the direct solve took more than {self._access.timeout:g} s (probe_timeout)",
-                    fault="provider",
-                )
-            self._clock.sleep(min(pause, left))
-            ok, text = self._call("res.php", {"action": "get", "id": provider_id})
+            self._clock.sleep(min(pause, self._left(began)))
+            ok, text = self._call("res.php", {"action": "get", "id": provider_id}, self._left(began))
             if ok:
                 return text
             if text != "CAPCHA_NOT_READY":
@@ -175,20 +192,56 @@ class Provider:
             pause = POLL_S
 
 
-def parse_answer(name: str, raw: bytes) -> tuple[bool, str]:
-    """An answer of json=1, or its plain form; anything else is not of this protocol."""
+def _within(seconds: float, work: Callable[[], Any]) -> Any:
+    """What WORK returns or raises in time. A time-out per read never ends a peer that drips, so it has a thread of
+    its own, which is left behind when its time is up and goes with the process."""
+    done: list[tuple[Any, BaseException | None]] = []
 
+    def run() -> None:
+        try:
+            done.append((work(), None))
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            done.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not done:
+        raise TimeoutError
+    value, error = done[0]
+    if error is not None:
+        raise error
+    return value
+
+
+def _unpacked(raw: bytes, coding: str) -> bytes:
+    """The body, of which nothing is left where it is too long, or not packed as it says."""
+    if coding.lower() in ("gzip", "x-gzip"):
+        try:
+            unpacker = zlib.decompressobj(wbits=31)
+            raw = unpacker.decompress(raw, ANSWER_BYTES)
+        except zlib.error:
+            return b""
+        if not unpacker.eof:
+            return b""
+    return raw if len(raw) < ANSWER_BYTES else b""
+
+
+def parse_answer(name: str, raw: bytes) -> tuple[bool, str]:
+    """An answer of json=1, or its plain form, as a line that may be shown; anything else is not of this protocol."""
     try:
         text = raw.decode("utf-8").strip()
         document = json.loads(text) if text.startswith("{") else None
     except (ValueError, RecursionError):
         document, text = None, "\n"
-    if isinstance(document, dict) and isinstance(document.get("request"), (str, int, float)):
-        return document.get("status") == 1, str(document["request"])[:200]
-    if text.startswith("OK|"):
-        return True, text[3:]
-    if document is None and text and len(text) <= 60 and text.isprintable() and "<" not in text:
-        return text.replace(".", "", 1).isdigit(), text
+    if isinstance(document, dict):
+        request = document.get("request")
+        if isinstance(request, (str, int, float)) and not isinstance(request, bool):
+            return document.get("status") in (1, "1"), one_line(request, 200)
+    elif text.startswith("OK|"):
+        return True, one_line(text[3:], ANSWER_BYTES)
+    elif text and len(text) <= 60 and text.isprintable() and "<" not in text:
+        return bool(_AMOUNT.match(text)), text
     raise CheckError("provider_answer", f"{name} answered something that is not of its protocol", fault="provider")
 
 

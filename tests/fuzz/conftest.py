@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / ".collections"), str(ROOT / "tests/unit/plugins/plugin_utils")]
+sys.path[:0] = [str(ROOT / ".collections"), str(ROOT / "tests/unit/plugins/plugin_utils"),
+                str(ROOT / "roles/worker/files/solver-worker/src")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

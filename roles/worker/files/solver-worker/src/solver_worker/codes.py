@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["ok", "not_ready", "error", "unclear", "unreachable"]
 Class = Literal["worker", "account", "provider", "task", "network"]
@@ -25,6 +25,12 @@ class Answer:
 
     kind: Kind
     value: str = ""
+
+
+    @property
+    def silent(self) -> bool:
+        """Nobody answered who could: no connection, no answer in time, or a proxy's word for that."""
+        return self.kind == "unreachable" or (self.kind == "unclear" and self.value.startswith("HTTP_5"))
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ POLL_CODES: dict[str, Verdict] = {
     "ERROR: 1005": Verdict("provider", retry_s=_KEEP, block_s=600, block_polls=True),
 }
 
-_CODE = re.compile(r"ERROR: ?\d{1,5}|[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+_CODE = re.compile(r"ERROR: ?[0-9]{1,5}|[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
 
 def submit_verdict(code: str, dialect: str) -> Verdict:
@@ -122,19 +128,26 @@ def _code_in(text: str) -> str | None:
 
 
 def _unwrap(text: str) -> tuple[bool, str] | None:
-    """(success, text) of a plain or a JSON answer; None when it is neither."""
+    """(success, text) of a plain or a JSON answer; None when it is neither, or nothing that could be kept as text."""
     if text.startswith("OK|"):
         return True, text[3:]
     if not text.lstrip().startswith("{"):
         return False, text
     try:
         document = json.loads(text)
-    except ValueError:
+        success = document["status"] in (1, "1")
+        return success, _as_text(document["request"])
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    if not isinstance(document, dict) or "status" not in document or "request" not in document:
-        return None
-    request = document["request"]
-    return document["status"] in (1, "1"), request if isinstance(request, str) else json.dumps(request)
+
+
+def _as_text(request: Any) -> str:
+    """Some solutions are objects, and some servers write ids as numbers; nothing, truth and infinity are neither."""
+    if request is None or isinstance(request, bool):
+        raise TypeError("no text")
+    text = request if isinstance(request, str) else json.dumps(request, allow_nan=False)
+    text.encode("utf-8")  # raises at half a surrogate pair, which JSON can spell
+    return text
 
 
 def read_submit(status: int, text: str) -> Answer:
@@ -168,7 +181,7 @@ def read_balance(status: int, text: str) -> Answer:
     if status >= 500 or unwrapped is None:
         return Answer("unclear", f"HTTP_{status}")
     value = unwrapped[1].strip()
-    if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):
+    if re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{1,20})?", value):
         return Answer("ok", value)
     code = _code_in(value)
     return Answer("error", code) if code else Answer("unclear", f"HTTP_{status}")

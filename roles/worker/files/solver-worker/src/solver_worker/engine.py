@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from . import codes, logs, pace
 from .clock import Clock
-from .codes import Answer
+from .codes import Answer, Class
 from .config import Config
 from .journal import Final, Journal, Row
 from .provider import Provider, error_class
@@ -26,8 +26,9 @@ PARALLEL = 100
 RETRY_UNREACHABLE_S = 2.0
 RETRY_JOURNAL_S = 1.0
 RESUBMITS_AT_MOST = 3
-# A paid task whose provider cannot be asked gets this much more time before it is given up.
-UNREACHABLE_GRACE_S = 60.0
+# A paid task whose provider is silent, or asks for a pause, gets this much more time before it is given up, or its
+# limit once more where that is shorter.
+SILENCE_GRACE_S = 60.0
 SUBMIT_UNKNOWN = "SUBMIT_OUTCOME_UNKNOWN"
 TOKEN_TOO_OLD = "TOKEN_TOO_OLD"  # noqa: S105 (an error code)
 
@@ -44,6 +45,8 @@ class Task:
     submitted_at: float = 0.0
     last_not_ready: float | None = None
     resubmits: int = 0
+    late_since: float | None = None  # when this process first found it beyond its limit
+    fault: Class = "provider"  # whose, when its time is up
 
 
 class DueQueue:
@@ -150,13 +153,27 @@ class Engine:
         self._finals.clear()
 
     def sweep(self) -> None:
-        """Ends accepted tasks that nobody could submit within their time."""
-        now = self._clock.now()
-        for task in [t for t in self.tasks.values() if t.state == "accepted" and self._late(t, now)]:
-            self._finish(task, Final("failed", now, error_code=codes.TIMEOUT, error_class="provider"))
+        """Ends what is beyond its time, whatever the provider answers or does not answer."""
+        now, boot = self._clock.now(), self._clock.boot()
+        for task in [t for t in self.tasks.values() if t.id not in self.wire and self._left(t, now) <= 0]:
+            if task.late_since is None:
+                task.late_since = boot
+            # A paid one is asked for once more first: there may have been a long pause.
+            if task.state != "polling" or boot >= task.late_since + self._grace():
+                self._time_is_up(task, now)
 
-    def _late(self, task: Task, now: float, extra: float = 0.0) -> bool:
-        return now >= task.accepted_at + self._config.tasks.time_limit_s + extra
+    def _left(self, task: Task, now: float) -> float:
+        return task.accepted_at + self._config.tasks.time_limit_s - now
+
+    def _grace(self) -> float:
+        config = self._config
+        return max(min(SILENCE_GRACE_S, config.tasks.time_limit_s), 2 * config.provider.poll_interval_s)
+
+    def _time_is_up(self, task: Task, now: float) -> None:
+        if task.state == "submitting":  # its call broke in our hands
+            self._finish(task, Final("uncertain", now, error_code=SUBMIT_UNKNOWN, error_class="network"))
+        else:
+            self._finish(task, Final("failed", now, error_code=codes.TIMEOUT, error_class=task.fault))
 
     def _first_poll(self, task: Task) -> float:
         section = self._config.provider
@@ -170,7 +187,7 @@ class Engine:
     def _called(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
         if not call.cancelled() and call.exception() is not None:
-            logs.error("a call broke; its task goes on in the next process", cause=repr(call.exception()))
+            logs.error("a call broke; its task waits for its time limit", cause=repr(call.exception()))
 
     async def _durably(self, step: Callable[[], T]) -> T:
         """A full disk must not cost an answer that we already have: try until it is written."""
@@ -205,7 +222,7 @@ class Engine:
             row = self._journal.by_id(task.id)
             fields = json.loads(row.payload) if row and row.payload else {}
             self._journal.submitting(task.id)
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, ValueError) as exc:
             logs.error("writing the journal failed", cause=str(exc))
             self._to_submit.push(self._clock.boot() + RETRY_JOURNAL_S, task)
             return
@@ -215,7 +232,7 @@ class Engine:
 
     async def _submit(self, task: Task, fields: dict[str, str]) -> None:
         try:
-            answer = await self._provider.submit(fields)
+            answer = await self._provider.submit(fields, within=self._left(task, self._clock.now()))
             await self._durably(lambda: self._submitted(task, answer))
         finally:
             self.wire.discard(task.id)
@@ -270,8 +287,10 @@ class Engine:
             if delay > 0:
                 await self._wake.wait(min(delay, 1.0))
                 continue
-            self._polling += 1
-            self._spawn(self._poll(self._to_poll.pop()))
+            task = self._to_poll.pop()
+            if task.id in self.tasks:
+                self._polling += 1
+                self._spawn(self._poll(task))
             await asyncio.sleep(0)
 
     async def _poll(self, task: Task) -> None:
@@ -283,16 +302,26 @@ class Engine:
             self.wake()
 
     def _polled(self, task: Task, answer: Answer) -> None:
+        if task.id not in self.tasks:
+            return  # its time was up while the provider was asked
         now = self._clock.now()
         if answer.kind == "not_ready":
             task.last_not_ready = now
+        task.fault = error_class(answer) if answer.kind in ("unreachable", "unclear") else "provider"
         final = self._judge(task, answer, now)
         if final is not None:
             self._finish(task, final)
-            return
+        elif self._left(task, now) <= 0 and not answer.silent:
+            self._time_is_up(task, now)
+        else:
+            self._poll_later(task, now)
+
+    def _poll_later(self, task: Task, now: float) -> None:
         interval = self._config.provider.poll_interval_s
         wait = pace.poll_interval(interval, now - task.submitted_at, self._provider.allowance())
-        self._to_poll.push(self._clock.boot() + wait, task)
+        left = self._left(task, now)
+        # The last poll is due when the limit is, not up to five intervals later.
+        self._to_poll.push(self._clock.boot() + (min(wait, left) if left > 0 else wait), task)
 
     def _judge(self, task: Task, answer: Answer, now: float) -> Final | None:
         if answer.kind == "ok":
@@ -301,9 +330,6 @@ class Engine:
             verdict = codes.poll_verdict(answer.value)
             if verdict.retry_s is None:
                 return Final("failed", now, error_code=answer.value, error_class=verdict.error_class)
-        asked = answer.kind in ("not_ready", "error")
-        if self._late(task, now, 0.0 if asked else UNREACHABLE_GRACE_S):
-            return Final("failed", now, error_code=codes.TIMEOUT, error_class=_timeout_class(answer))
         return None
 
     def _solved(self, task: Task, solution: str, now: float) -> Final:
@@ -331,7 +357,3 @@ class Engine:
         if waiters is not None:
             waiters.fire()
         self._changed()
-
-
-def _timeout_class(answer: Answer) -> str:
-    return error_class(answer) if answer.kind in ("unreachable", "unclear") else "provider"

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +18,10 @@ from .config import ProviderSection
 
 MAX_ANSWER_BYTES = 1 << 20
 POLL_TIMEOUT_S = 30.0
+# A submit whose task has less time left is not cut off for that: it would leave the outcome unknown.
+SHORTEST_SUBMIT_S = 5.0
 PARALLEL_CALLS = 100
+_BOUNDED: dict[str, Any] = {"auto_decompress": False, "headers": {"Accept-Encoding": "gzip"}}
 
 
 class Provider:
@@ -45,14 +50,15 @@ class Provider:
         # arrived; so each submit has a connection of its own, and polls share theirs.
         self._submitter = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, limit=PARALLEL_CALLS),
-            timeout=aiohttp.ClientTimeout(total=self._config.submit_timeout_s),
             trace_configs=[trace],
             cookie_jar=aiohttp.DummyCookieJar(),
+            **_BOUNDED,
         )
         self._poller = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=PARALLEL_CALLS),
             timeout=aiohttp.ClientTimeout(total=POLL_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
+            **_BOUNDED,
         )
         self._sessions = [self._submitter, self._poller]
 
@@ -80,17 +86,18 @@ class Provider:
 
     # -- the calls
 
-    async def submit(self, fields: Mapping[str, str]) -> Answer:
+    async def submit(self, fields: Mapping[str, str], within: float = math.inf) -> Answer:
         """Counts into the window before it is sent: a call that fails was a call."""
         self._window.count(self._clock.boot())
         seen = SimpleNamespace(connected=False)
         data = {**fields, "key": self._key, "json": "0"}
+        bound = aiohttp.ClientTimeout(total=min(self._config.submit_timeout_s, max(within, SHORTEST_SUBMIT_S)))
         try:
             async with self._submitter.post(
-                self._config.url + "/in.php", data=data, allow_redirects=False, trace_request_ctx=seen
+                self._config.url + "/in.php", data=data, allow_redirects=False, trace_request_ctx=seen, timeout=bound
             ) as response:
                 answer = codes.read_submit(response.status, await _read_text(response))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever an answer breaks, the task must hear of it
             kind: codes.Kind = "unclear" if seen.connected else "unreachable"
             answer = Answer(kind, type(exc).__name__)
         if answer.kind == "ok":
@@ -122,7 +129,7 @@ class Provider:
         try:
             async with self._poller.post(self._config.url + "/res.php", data=data, allow_redirects=False) as response:
                 answer: Answer = reader(response.status, await _read_text(response))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
+        except Exception as exc:  # noqa: BLE001 - as above
             answer = Answer("unreachable", type(exc).__name__)
         return answer
 
@@ -168,10 +175,23 @@ async def _connection_stands(_session: Any, context: Any, _params: Any) -> None:
 
 
 async def _read_text(response: aiohttp.ClientResponse) -> str:
+    """The answer's text; what is none, or too long for one, reads as empty, which is not of the protocol either."""
     body = await response.content.read(MAX_ANSWER_BYTES + 1)
     while len(body) <= MAX_ANSWER_BYTES:
         more = await response.content.read(MAX_ANSWER_BYTES + 1 - len(body))
         if not more:
-            return body.decode("utf-8")
+            return _text(body, response.headers.get("Content-Encoding", ""))
         body += more
-    raise ValueError("the answer is too long")
+    return ""
+
+
+def _text(body: bytes, coding: str) -> str:
+    """Unpacked here, and never to more than an answer may have: a small body may unpack to gigabytes."""
+    try:
+        if coding.lower() in ("gzip", "x-gzip"):
+            unpacker = zlib.decompressobj(wbits=31)
+            body = unpacker.decompress(body, MAX_ANSWER_BYTES)
+            return body.decode("utf-8") if unpacker.eof else ""
+        return body.decode("utf-8")
+    except (ValueError, zlib.error):
+        return ""
