@@ -31,7 +31,8 @@ _BY_CAUSE = {
     """,
     "host": """
         unwritable unreadable no_space busy locked bad_record no_release no_previous not_a_link bad_service no_service
-        no_supervisor no_systemd start_failed status_failed no_user no_setpriv no_python command_failed damaged
+        no_supervisor no_systemd start_failed status_failed
+        cannot_start restart_failed restart_lost reload_failed no_user no_setpriv no_python command_failed damaged
     """,
     "unknown": """
         bad_option bad_control_socket bad_api_key_file missing_library fenced held changed lock_lost no_rollout crashed

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, ContextManager
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json
 from ansible_collections.solver.fleet.plugins.module_utils._files import hide_credentials
 from ansible_collections.solver.fleet.plugins.module_utils._job import Job
-from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile
+from ansible_collections.solver.fleet.plugins.module_utils._record_file import BUSY_S, RecordFile
 from ansible_collections.solver.fleet.plugins.module_utils._release import Content
 from ansible_collections.solver.fleet.plugins.module_utils._release_stage import (
     Stage,
@@ -22,7 +23,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._release_stage import
 )
 from ansible_collections.solver.fleet.plugins.module_utils._release_switch import Move, Switch, look
 from ansible_collections.solver.fleet.plugins.module_utils._result import LEASE_S, control_argument_spec, positive
-from ansible_collections.solver.fleet.plugins.module_utils._service import SERVICE_SPEC, open_service
+from ansible_collections.solver.fleet.plugins.module_utils._service import SERVICE_SPEC, Service, open_service
 from ansible_collections.solver.fleet.plugins.module_utils._wheels import IndexOptions
 
 RULES: dict[str, Any] = {
@@ -153,12 +154,16 @@ class ReleaseJob(Job):
         self.result["diff"] = diff_of(self.given, self.result["release"]["version"])
 
     def _active(self) -> None:
-        with RecordFile(os.path.abspath(self.given["worker_dir"])).fence(self.given["run_id"]):
-            self._switch()
+        file = RecordFile(os.path.abspath(self.given["worker_dir"]))
+        service = open_service(self.given["service"]) if self.given["service"] else None
+        # As long as a restart that another module left behind may take to stop what it stops.
+        wait = (service.timeout if service else 0) + BUSY_S
+        alone: ContextManager[int | None] = nullcontext() if self.check_mode else file.alone(wait)
+        with file.fence(self.given["run_id"]) as fenced, alone as own:
+            self._switch(service, [handle for handle in (fenced, own) if handle is not None])
 
-    def _switch(self) -> None:
-        service = self.given["service"]
-        switch = Switch(move_of(self.given), self._client(), open_service(service) if service else None)
+    def _switch(self, service: Service | None, keep: list[int]) -> None:
+        switch = Switch(move_of(self.given), self._client(), service, keep=keep)
         self.result = switch.result
         switch.run(self.check_mode)
         self.result["diff"] = {

@@ -76,12 +76,12 @@ class RecordFile:
     def guarded(
         self, exclusive: bool, wait: float = BUSY_S,
         clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
-    ) -> Iterator[None]:
+    ) -> Iterator[int]:
         """Hold the lock file: exclusively to change the record, shared while a module is at work on the worker."""
         handle = self._open(exclusive)
         try:
             self._flock(handle, exclusive, clock() + wait, clock, sleep)
-            yield
+            yield handle
         finally:
             os.close(handle)
 
@@ -161,18 +161,34 @@ class RecordFile:
         return found
 
     @contextlib.contextmanager
-    def fence(self, run_id: str | None) -> Iterator[None]:
-        """Let a module work only while its run holds the rollout's lock, and keep others from taking it meanwhile."""
+    def fence(self, run_id: str | None) -> Iterator[int | None]:
+        """Let a module work only while its run holds the rollout's lock, and keep others from taking it meanwhile.
+
+        A process that is given the descriptor keeps them out for as long as it lives.
+        """
         if not run_id:
-            yield
+            yield None
             return
         if not self.exists():
             raise _fenced(None)
-        with self.guarded(exclusive=False):
+        with self.guarded(exclusive=False) as handle:
             record = self.read()
             if not is_ours(record, run_id):
                 raise _fenced((record or {}).get("lock"))
-            yield
+            yield handle
+
+    @contextlib.contextmanager
+    def alone(self, wait: float) -> Iterator[int | None]:
+        """Be the only one that stops and starts this worker: a restart may go on after the module that began it."""
+        if not os.path.isdir(self.worker_dir):
+            yield None
+            return
+        handle = os.open(self.worker_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._flock(handle, True, time.monotonic() + wait, time.monotonic, time.sleep)
+            yield handle
+        finally:
+            os.close(handle)
 
 
 def _head(path: str) -> Json | None:

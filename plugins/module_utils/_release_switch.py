@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import ApiProblem, WorkerClient
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, WorkerError
@@ -175,12 +175,16 @@ class Switch:
         service: Service | None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        keep: Sequence[int] = (),
     ) -> None:
+        """KEEP are the descriptors of the locks under which this is done."""
         self.move = move
         self.client = client
         self.service = service
         self.clock = clock
         self.sleep = sleep
+        self.keep = keep
         self.base = Base(move.base_dir)
         self.result: Json = {"changed": False, "switched": False, "restarted": False}
 
@@ -203,6 +207,8 @@ class Switch:
         if check_mode or not (must_switch or must_restart):
             self.result["changed"] = must_switch or must_restart
             return self.result
+        if must_restart and self.service is not None:
+            self._check_start(self.service)
         seen = self._hold(seen)
         if must_switch:
             self._switch(links, goal)
@@ -239,6 +245,16 @@ class Switch:
             f"'{self.base.releases}'; stage it first",
             {"release": name, "available": [n for n in self.base.release_names() if self.base.is_runnable(n)]},
         )
+
+    def _check_start(self, service: Service) -> None:
+        """What cannot be started again is not stopped."""
+        why = service.cannot_start()
+        if why:
+            raise StepError(
+                "cannot_start",
+                f"restarting worker {self.move.worker_name}: its service could not be started again: {why}",
+                {"service": service.name},
+            )
 
     def _hold(self, seen: Seen) -> Seen:
         """Nothing is touched before the worker is known to be held by us, and safe to stop."""
@@ -300,7 +316,7 @@ class Switch:
         pid_before = before.instance("pid") or service.state().pid
         self.result["changed"] = True
         try:
-            service.restart()
+            service.restart(self.move.force_restart, self.keep)
             self.result["restarted"] = True
             self._await_restart(service, before, pid_before)
         except StepError as error:

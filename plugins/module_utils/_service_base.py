@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, solver.fleet contributors
 # This module util is private to the collection: it may change in any release.
-"""What every service backend offers: restart, stop, start, state and the end of the log."""
+"""What every service backend offers: restart, stop, start, state, whether it can start, and the end of the log."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from typing import Any, Callable, Dict, NamedTuple
+from typing import Any, Callable, Dict, NamedTuple, Sequence
 
+from ansible_collections.solver.fleet.plugins.module_utils._detached import detached
 from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError
 from ansible_collections.solver.fleet.plugins.module_utils._files import mask, tail
 from ansible_collections.solver.fleet.plugins.module_utils._result import LONGEST_S
@@ -18,6 +19,7 @@ Settings = Dict[str, Any]
 # How long a service may take to stop, unless the setting says otherwise: stop_s of a worker and a reserve.
 STOP_TIMEOUT_S = 60.0
 LOG_BYTES = 65536
+_POLL_S = 0.1
 STATES = ("running", "starting", "stopped", "failed", "restarting", "unknown")
 
 
@@ -65,7 +67,7 @@ def read_log_end(path: str, lines: int) -> list[str]:
 
 
 class Service:
-    """One service. A backend fills in the five verbs; start and stop may be called in any state."""
+    """One service. A backend fills in the verbs; start and stop may be called in any state."""
 
     def __init__(
         self,
@@ -98,9 +100,34 @@ class Service:
     def state(self) -> ServiceState:
         raise NotImplementedError
 
-    def restart(self) -> None:
-        self.stop()
+    def cannot_start(self) -> str | None:
+        """Why the manager could not start the service if it were stopped now; None if nothing speaks against it."""
+        raise NotImplementedError
+
+    def restart(self, force: bool = False, keep: Sequence[int] = ()) -> None:
+        """Stop and start. What was stopped is started, also if this process is killed in between.
+
+        FORCE ends also a process that does not end by itself. The locks on the descriptors KEEP are held meanwhile.
+        """
+        own = type(self)(self.settings, clock=self.clock, sleep=self.sleep)  # with connections of its own
+        detached(lambda: own.stop_and_start(force), own.start_once_stopped, 5 * self.timeout + 60, keep)
+
+    def stop_and_start(self, force: bool) -> None:
+        (self.stop_by_force if force else self.stop)()
         self.start()
+
+    def stop_by_force(self) -> None:
+        """Stop also a process that hangs; most managers do so whenever they stop."""
+        self.stop()
+
+    def start_once_stopped(self) -> None:
+        """Start what failed to stop in time, and may still come to it."""
+        deadline = self.clock() + self.timeout
+        while self.clock() < deadline:
+            if self.state().state in ("stopped", "failed"):
+                self.start()
+                return
+            self.sleep(_POLL_S)
 
     def log_tail(self, lines: int = 20) -> list[str]:
         log_file = self.settings.get("log_file")

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import shutil
+import signal
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._files import mask, run_command, tail
@@ -66,6 +70,40 @@ class CommandService(Service):
 
     def stop(self) -> None:
         self._do("stop")
+
+    def stop_by_force(self) -> None:
+        """A process that is still there when the time of a stop is over is killed, as other managers do."""
+        deadline = self.clock() + self.timeout
+        problem: ServiceError | None = None
+        try:
+            self.stop()
+        except ServiceError as error:
+            problem = error
+        # One that ended with success may only have asked the process to end.
+        found = self._until_stopped(deadline if problem is None else self.clock())
+        if found.state not in ("running", "starting"):
+            return
+        if found.pid is None or found.pid <= 1:
+            raise problem or ServiceError(
+                "stop_timeout",
+                f"stopping '{self.name}': it still runs after {self.timeout:g} s, and service.status tells no pid that "
+                "could be killed; let it print 'pid N', or end the process by hand",
+                {"option": "service.status"},
+            )
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGKILL)
+        self._until_stopped(self.clock() + self.timeout)
+
+    def _until_stopped(self, deadline: float) -> ServiceState:
+        while True:
+            found = self.state()
+            if found.state not in ("running", "starting") or self.clock() >= deadline:
+                return found
+            self.sleep(0.1)
+
+    def cannot_start(self) -> str | None:
+        program = self.commands["start"][0]
+        return None if shutil.which(program) else f"there is no program '{program}' to run; correct service.start"
 
     def state(self) -> ServiceState:
         status, output = self._run("status")

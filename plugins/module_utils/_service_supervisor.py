@@ -131,6 +131,14 @@ class SupervisorService(Service):
             _STATES.get(str(info.get("statename")), "unknown"), int(info.get("pid") or 0) or None, detail
         )
 
+    def cannot_start(self) -> str | None:
+        try:
+            state = str(self._call("getState").get("statename"))
+            self._raw_state()
+        except ServiceError as error:
+            return error.message
+        return None if state == "RUNNING" else f"supervisord is {state}, and starts nothing; look at its log"
+
     def start(self) -> None:
         try:
             self._call("startProcess", self.name, False)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._files import mask, run_command, tail
 from ansible_collections.solver.fleet.plugins.module_utils._service_base import (
@@ -15,7 +15,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._service_base import 
     Settings,
 )
 
-_PROPERTIES = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus,NRestarts"
+_PROPERTIES = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus,NRestarts,Job"
 _STATES = {
     "active": "running",
     "reloading": "running",
@@ -25,6 +25,12 @@ _STATES = {
     "failed": "failed",
 }
 
+
+# What `is-enabled` says of units that are there and may be started, whether or not they start with the machine.
+_STARTABLE = frozenset({
+    "enabled", "enabled-runtime", "linked", "linked-runtime", "alias", "static", "indirect", "disabled", "generated",
+    "transient"})
+_POLL_S = 0.1
 
 # LoadCredential= came with this release of systemd.
 _CREDENTIALS_SINCE = 247
@@ -49,6 +55,8 @@ def read_show(text: str) -> ServiceState:
     found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     active, sub = found.get("ActiveState", ""), found.get("SubState", "")
     state = "restarting" if sub.startswith("auto-restart") else _STATES.get(active, "unknown")
+    if state in ("stopped", "failed") and found.get("Job", "0") not in ("", "0"):
+        state = "starting"  # between the two halves of a restart
     pid = found.get("MainPID", "")
     detail = f"{active} ({sub}), result {found.get('Result')}, exit status {found.get('ExecMainStatus')}"
     restarts = found.get("NRestarts", "")
@@ -92,12 +100,48 @@ class SystemdService(Service):
                 {"status": status, "output": lines},
             )
 
-    def start(self) -> None:
-        # The unit belongs to the release, so it may have changed with the link; and one that was given up would refuse
-        # because of its start limit.
-        self._run("systemctl", "daemon-reload")
+    def cannot_start(self) -> str | None:
+        # A unit that runs may be gone from the disk: `systemctl disable` removes the link to one of ours, too.
+        status, output = self._run("systemctl", "is-enabled", "--", self.unit)
+        lines = tail(output)
+        if lines and lines[0].strip() in _STARTABLE:
+            return None
+        said = f"it did not answer in {self.timeout:g} s" if status is None else (lines or ["no output"])[-1]
+        return (f"systemd says of '{self.unit}': {said}; unmask it where it is masked, and run provision.yml, which "
+                "puts its unit in place")
+
+    def _ready(self) -> None:
+        """The unit belongs to the release, so it may have changed with the link; and one that was given up would refuse
+        because of its start limit."""
+        status, output = self._run("systemctl", "daemon-reload")
+        if status != 0:
+            raise ServiceError(
+                "reload_failed",
+                f"asking systemd to read its units again: {(tail(output) or ['no answer'])[-1]}; nothing was stopped; "
+                "see that there is room in /run, and that systemctl daemon-reload works",
+                {"status": status, "output": tail(output)},
+            )
         self._run("systemctl", "reset-failed", "--", self.unit)
+
+    def start(self) -> None:
+        self._ready()
         self._do("start", "--no-block")
+
+    def restart(self, force: bool = False, keep: Sequence[int] = ()) -> None:  # noqa: ARG002 - systemd always kills
+        """One job of the manager, which it brings to its end whoever asked for it."""
+        self._ready()
+        before = self.state().pid
+        self._do("restart", "--no-block")
+        deadline = self.clock() + self.timeout
+        while before is not None and self.state().pid == before:
+            if self.clock() >= deadline:
+                raise ServiceError(
+                    "stop_timeout",
+                    f"stopping '{self.unit}': its process {before} is still there after {self.timeout:g} s; raise "
+                    "service.timeout, or lower TimeoutStopSec of the unit",
+                    {"pid": before, "option": "service.timeout"},
+                )
+            self.sleep(_POLL_S)
 
     def stop(self) -> None:
         self._do("stop")

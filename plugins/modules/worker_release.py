@@ -116,6 +116,8 @@ options:
   force_restart:
     description: >-
       Restart also a worker that hangs, or is held but not safe to stop. Tasks may be lost or become uncertain by this.
+      A process that does not end when it is stopped is killed; the backend V(command) needs a O(service.status) that
+      prints C(pid N) for that.
     type: bool
     default: false
   restart_timeout:
@@ -404,7 +406,7 @@ failure:
           V(locked), V(timeout), V(unwritable).
         - V(active) knows V(no_release), V(no_previous), V(lease_lost), V(foreign_drain), V(not_safe_to_stop), the
           findings V(hung), V(denied) and V(foreign), V(fenced), V(bad_record),
-          V(service_failed), V(restart_timeout), V(stop_timeout).
+          V(cannot_start), V(reload_failed), V(service_failed), V(restart_timeout), V(stop_timeout).
         - V(absent) knows V(release_linked).
       type: str
     cause:

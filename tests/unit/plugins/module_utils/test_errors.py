@@ -39,7 +39,8 @@ COMPUTED = {
         "unknown_version", "ambiguous_package"],
     ("_errors.py", "CRASHED"): ["crashed"],
     ("_service_command.py", VERB): ["start_failed", "stop_failed", "status_failed"],
-    ("_service_systemd.py", VERB): ["start_failed", "stop_failed"],
+    ("_service_systemd.py", VERB): ["start_failed", "stop_failed", "restart_failed"],
+    ("_detached.py", "said['code']"): [],  # an error that is passed on from another process
     ("_record_file.py", FULL): ["no_space", "unwritable"],
     ("_wheels_bring.py", FULL): ["no_space", "unwritable"],
 }

@@ -80,8 +80,14 @@ class FakeService:
         self.states = list(states) or [ServiceState("running", 8, "")]
         self.calls: list[str] = []
 
-    def restart(self) -> None:
+    name = "w1"
+    refuses: str | None = None
+
+    def restart(self, force: bool = False, keep: Any = ()) -> None:
         self.calls.append("restart")
+
+    def cannot_start(self) -> str | None:
+        return self.refuses
 
     def state(self) -> ServiceState:
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
@@ -313,3 +319,16 @@ def test_no_previous_when_both_links_are_the_same() -> None:
 )
 def test_mask(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+def test_what_cannot_be_started_again_is_not_stopped(world: World) -> None:
+    service = FakeService()
+    service.refuses = "its unit is masked"
+    client = FakeClient(status())
+    switch = world.switch(client, service)
+    with pytest.raises(StepError, match=r"could not be started again: its unit is masked") as error:
+        switch.run(check_mode=False)
+    assert (error.value.code, error.value.cause) == ("cannot_start", "host")
+    assert (service.calls, client.calls) == ([], [])
+    assert (switch.result["switched"], switch.result["restarted"]) == (False, False)
+    assert world.links() == ("old", None)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError
 from ansible_collections.solver.fleet.plugins.module_utils._service import (
     ServiceError,
     ServiceState,
@@ -259,7 +260,7 @@ def test_command_status_follows_the_exit_status(status: int, state: str) -> None
 
 
 def test_a_failing_command_shows_its_output() -> None:
-    with pytest.raises(ServiceError) as error:
+    with pytest.raises(StepError) as error:
         open_service(command(stop=["sh", "-c", "echo no such thing >&2; exit 7"])).restart()
     assert error.value.message.startswith("running service.stop of 'w1': exit status 7")
     assert error.value.details == {"status": 7, "output": ["no such thing"]}

@@ -9,13 +9,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient
-from release_kit import ROOT, make_wheel, run_module
+from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile
+from ansible_collections.solver.fleet.plugins.module_utils._release_switch import look
+from ansible_collections.solver.fleet.plugins.module_utils._service import Service, open_service
+from process_kit import await_that, kill_tree
+from release_kit import ROOT, make_wheel, run_module, start_module
 
 SOURCE = ROOT / "roles" / "worker" / "files" / "solver-worker"
 SUPERVISOR = """\
@@ -37,14 +41,22 @@ startretries=50
 stopwaitsecs=45
 redirect_stderr=true
 stdout_logfile=%(here)s/w1.log
+[program:held]
+command=sh %(here)s/held.sh
+autostart=false
+autorestart=unexpected
+startsecs=0
+stopwaitsecs=45
+redirect_stderr=true
+stdout_logfile=%(here)s/w1.log
 """
-
-
-def await_that(condition: Callable[[], bool], timeout: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.05)
+# The same worker, which waits with its end until the test lets it go on.
+HELD = """\
+cd {folder}
+base/workers/w1/current/env/bin/solver-worker serve --config base/workers/w1/current/config.toml & worker=$!
+trap 'touch stopping; while [ ! -e go ]; do sleep 0.05; done; kill -TERM $worker; wait $worker; exit 0' TERM
+while kill -0 $worker; do wait $worker; done
+"""
 
 
 def free_port() -> int:
@@ -70,34 +82,38 @@ class Site:
             f'[provider]\nurl = "http://127.0.0.1:1"\napi_key_file = "{self.folder}/key"\n{extra}'
         )
 
-    def run(self, check_mode: bool = False, **more: Any) -> dict[str, Any]:
-        arguments = {
+    def arguments(self, **more: Any) -> dict[str, Any]:
+        return {
             "worker_name": "w1",
             "worker_dir": str(self.worker_dir),
             "base_dir": str(self.folder / "base"),
             "control_socket": self.socket,
             **more,
         }
-        return run_module("worker_release", arguments, check_mode)
+
+    def run(self, check_mode: bool = False, **more: Any) -> dict[str, Any]:
+        return run_module("worker_release", self.arguments(**more), check_mode)
 
     def stage(self, version: str, **more: Any) -> dict[str, Any]:
         more.setdefault("config", self.config())
         return self.run(state="staged", version=version, wheelhouse=str(self.folder / "wheels"), **more)
 
+    def service(self, name: str = "w1") -> dict[str, Any]:
+        return {"backend": "supervisor", "name": name, "config": str(self.folder / "s.conf"),
+                "log_file": str(self.folder / "w1.log")}
+
     def activate(self, check_mode: bool = False, **more: Any) -> dict[str, Any]:
-        service = {
-            "backend": "supervisor",
-            "name": "w1",
-            "config": str(self.folder / "s.conf"),
-            "log_file": str(self.folder / "w1.log"),
-        }
-        return self.run(check_mode, **{"state": "active", "owner": "r1", "service": service, **more})
+        return self.run(check_mode, **{"state": "active", "owner": "r1", "service": self.service(), **more})
 
     def serve(self) -> None:
         """Have the worker up, on 1.2.0 if no test before has put it anywhere: each test may be the first."""
         if not Path(self.socket).exists():
             self.activate(release=self.stage("1.2.0")["release"]["id"])
         await_that(lambda: self.client.status()["state"] in ("running", "drained"))
+
+    def look(self) -> dict[str, Any]:
+        """Its process, nothing while there is none."""
+        return dict((look(self.client).status or {}).get("instance") or {})
 
     def drain(self, owner: str = "r1", **more: Any) -> None:
         self.client.put_drain({"owner": owner, "lease_s": 900, **more})
@@ -201,6 +217,46 @@ def test_a_process_that_crashes_is_told_at_once_and_can_be_reverted(site: Site) 
     assert (back["current"], back["restarted"]) == (before, True), back
     await_that(lambda: site.client.status()["instance"]["release"] == before)
     site.client.delete_drain("r1", steal=True)
+
+
+@pytest.fixture
+def held(site: Site) -> Iterator[Service]:
+    """The worker as another program, whose end the test holds up."""
+    site.serve()
+    usual, held = open_service(site.service()), open_service(site.service("held"))
+    (site.folder / "held.sh").write_text(HELD.format(folder=site.folder))
+    usual.stop()
+    held.start()
+    await_that(lambda: Path(site.socket).exists() and site.client.status()["state"] in ("running", "drained"))
+    yield held
+    (site.folder / "go").touch()
+    held.stop()
+    usual.start()
+    site.serve()
+
+
+def test_the_whole_tree_is_killed_between_stop_and_start(site: Site, held: Service) -> None:
+    """Nobody is left who could start the worker, and a worker without a process has no lease that would help it."""
+    running = site.client.status()["instance"]["version"]
+    new = site.stage("1.2.0" if running == "1.3.0" else "1.3.0")["release"]["id"]
+    site.drain(steal=True)
+    before = site.client.status()["instance"]["boot_id"]
+    module = start_module("worker_release", site.arguments(
+        state="active", owner="r1", release=new, service=site.service("held")))
+    await_that((site.folder / "stopping").exists)
+    kill_tree(module.pid)
+    module.wait(30)
+    assert held.state().state == "running", "it is still in its stop"
+    (site.folder / "go").touch()
+    await_that(lambda: site.look().get("boot_id") not in (None, before))
+    await_that(lambda: site.client.status()["state"] == "drained")
+    now = site.client.status()
+    assert now["instance"]["release"] == new
+    # From here on only the lease decides, as after any other switch.
+    assert (now["drain"]["owner"], now["drain"]["on_expire"]) == ("r1", "verify")
+    with RecordFile(str(site.worker_dir)).alone(60.0):
+        pass
+    site.client.delete_drain("r1")
 
 
 def test_a_configuration_that_the_worker_refuses_never_gets_staged(site: Site) -> None:
