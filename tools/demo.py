@@ -104,7 +104,8 @@ class Demo:
     def playbook(self, name: str, *words: str, check: bool = True, changes_only: bool = False) -> int:
         """Run one of the collection's playbooks by its name; its output is the demo's."""
         command = [str(Path(sys.executable).parent / "ansible-playbook"), f"solver.fleet.{name}", *words]
-        code = self.finish(self.start(command, ANSIBLE_DISPLAY_OK_HOSTS=str(not changes_only)))
+        code = self.finish(self.start(command, ANSIBLE_DISPLAY_OK_HOSTS=str(not changes_only),
+                                      ANSIBLE_STDOUT_CALLBACK="solver.fleet.rollout"))
         if check and code:
             raise DemoError(f"{' '.join(command[:2])} ended with exit code {code}")
         return code

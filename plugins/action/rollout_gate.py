@@ -197,4 +197,4 @@ class ActionModule(RunAction):
         if now - self.said_at >= SAY_EVERY_S:
             self.said_at = now
             self.ledger.emit("waiting", part=self.part, worker=self.me, reason=said.reason, left_s=round(left))
-            self._display.display(f"waiting for workers, {left:.0f} s left: {said.reason}")
+            self.tell(f"waiting for workers, {left:.0f} s left: {said.reason}")

@@ -23,6 +23,6 @@ class ActionModule(RunAction):
             state.setdefault("hooks", []).append(failure)
         self.ledger.emit("hook_failed", **failure)
         said = f"The hook {failure['hook']} failed: {failure['reason']}"
-        self._display.display(said)
+        self.tell(said)
         closes = failure["stops"] and failure["hook"] == "before_stage"
         return result | {"closes_stage": closes, "msg": said}

@@ -23,7 +23,7 @@ class ActionModule(RunAction):
         locked = self._locked(census)
         while locked and not self._task.check_mode and self.wait_s > 0:
             self.ledger.emit("waiting", reason=locked[0])
-            self._display.display(f"waiting for another rollout, {self.wait_s:.0f} s left: {locked[0]}")
+            self.tell(f"waiting for another rollout, {self.wait_s:.0f} s left: {locked[0]}")
             # Two that wait for the same rollout do not come back at the same moment.
             time.sleep(min(random.uniform(4, 8), max(0.5, self.wait_s)))  # noqa: S311  no secret is made of it
             census = self._census()

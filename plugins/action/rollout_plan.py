@@ -43,7 +43,8 @@ class ActionModule(RunAction):
             return result | self._refused(plan)
         self.ledger.keep("plan", plan)
         self.ledger.emit("planned", **{name: plan.get(name) for name in (
-            "kind", "rollout_id", "run_id", "target", "stages", "window", "floor", "tolerated", "estimate_s")})
+            "kind", "rollout_id", "run_id", "target", "stages", "window", "floor", "tolerated", "estimate_s")},
+            lines=plan_lines(plan))
         shown = {name: plan.get(name) for name in ("kind", "rollout_id", "target")}
         return result | shown | {"refused": False, "todo": len(plan["order"]), "msg": plan_lines(plan)}
 

@@ -34,7 +34,8 @@ class ActionModule(RunAction):
         document = self._judge(final, checks)
         if self.settings["solver_verdict_file"]:
             self._write(document, checks)
-        self.ledger.emit("verdict", verdict=document["verdict"], reasons=document["reasons"])
+        self.ledger.emit("verdict", verdict=document["verdict"], reasons=document["reasons"],
+                         lines=verdict_lines(document))
         if not checks:
             self._give_back(document, final)
         self.ledger.emit("ended")

@@ -51,7 +51,7 @@ class ActionModule(RunAction):
             return result | {"failed": True, "msg": "the controller's process is gone"}
         ends = self._leave(outcome)
         line = _lines.progress_line(self.plan, self.me, outcome)
-        self._display.display(line)
+        self.tell(line)
         return result | {"changed": True, "outcome": outcome, "ends_stage": ends, "msg": line}
 
     def _never_began(self) -> dict[str, Any]:

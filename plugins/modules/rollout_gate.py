@@ -15,8 +15,8 @@ author:
   - solver.fleet contributors (@solver-fleet)
 description:
   - >-
-    Lets workers in by the order of the plan, one as soon as there is a place in the window. Whoever waits keeps the
-    view of the fleet fresh meanwhile, and renews the rollout's lock in the same calls.
+    Lets workers in by the order of the plan, one as soon as there is a place in the window. The one that is
+    next in line keeps the view of the fleet fresh meanwhile, and renews the rollout's lock in the same calls.
   - >-
     Closes when the lock was lost, somebody asked for a pause or an abort, a turn was inconclusive, failed, reverted,
     quarantined, unreachable and unknown workers of the whole fleet are more than C(solver_max_fail_percentage) allows,
@@ -49,8 +49,8 @@ open:
   returned: always
 cause:
   description: >-
-    Why not, in one word, V(lock), V(paused), V(operator), V(inconclusive), V(budget), V(floor), V(progress) or
-    V(hook).
+    Why not, in one word, V(lock), V(paused), V(operator), V(inconclusive), V(budget), V(floor), V(progress),
+    V(hook), or V(unknown) for a mistake of ours.
   type: str
   returned: always
 reason:

@@ -39,7 +39,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 outcome:
-  description: What became of the worker, as in the verdict.
+  description: What became of the worker, as in the verdict; empty where the hook before its stage failed.
   type: dict
   returned: always
 ends_stage:

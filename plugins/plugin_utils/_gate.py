@@ -172,7 +172,7 @@ def _quarantined(plan: Plan, outcomes: Outcomes) -> Decision | None:
 
 
 def _in_time(floor: Decision, stall: Stall) -> Decision:
-    """Where too few serve, that is why nobody became healthy, and who is out is the better reason."""
+    """The floor comes before the deadline, because it names who is out."""
     if not floor.open or stall.seconds <= stall.deadline_s:
         return floor
     return Decision(False, "progress", f"no worker became healthy for {stall.seconds:.0f} s, longer than "

@@ -20,7 +20,6 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome
 Result = dict[str, Any]
 # Before a step that failed is tried again.
 PAUSE_S = 2.0
-FORWARD = (*_step.STEPS, "record")
 
 
 class GoneError(Exception):

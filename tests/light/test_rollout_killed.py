@@ -226,3 +226,17 @@ def test_a_controller_that_comes_back_is_fenced(light_fleet: LightFleet) -> None
     assert "lock" in out
     assert {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()} == boots
     assert_all_run(fleet, "1.3.0")
+
+
+def test_ctrl_c_says_what_was_left(light_fleet: LightFleet) -> None:
+    fleet = light_fleet.up(2, drain_s=20)
+    events = Events(fleet)
+    process = fleet.start_playbook("rolling_update", solver_version="1.3.0", **events.settings,
+                                   env={"ANSIBLE_STDOUT_CALLBACK": "solver.fleet.rollout"})
+    until("the drain of w1", lambda: PHASES["draining"](fleet, events), process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _none = process.communicate(timeout=60)
+    last = out.splitlines()[-2:]
+    assert last[0].startswith("interrupted: 0 of 2 workers had their turn (rollout "), out
+    assert last[0].endswith("; in its turn: w1 (drains)"), out
+    assert "Run the same command again" in last[1], out

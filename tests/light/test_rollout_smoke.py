@@ -10,14 +10,21 @@ pytestmark = pytest.mark.quick
 
 
 def test_a_rollout_updates_every_worker_one_at_a_time(light_fleet: LightFleet) -> None:
+    """With the screen of the collection: a line or two for each worker, and the verdict last."""
     light_fleet.up(4, drain_s=(0.2, 0.6))
-    done = light_fleet.roll("1.3.0")
+    done = light_fleet.roll("1.3.0", env={"ANSIBLE_STDOUT_CALLBACK": "solver.fleet.rollout"})
     assert done.returncode == 0, done.stdout
     assert light_fleet.verdict()["verdict"] == "completed"
     assert set(light_fleet.versions().values()) == {"1.3.0"}
     light_fleet.assert_all_serve()
     assert light_fleet.most_out_at_once() == 1
     assert light_fleet.served_by_unverified() == []
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 40, done.stdout
+    assert [line for line in lines if line.startswith("w3 ")][:1] == ["w3 begins (3 of 4)"], done.stdout
+    assert sum("w3 updated 1.2.0 -> 1.3.0" in line for line in lines) == 1, "said twice"
+    assert not [line for line in lines if line.startswith(("TASK", "PLAY"))], done.stdout
+    assert lines[-6].startswith("completed: 4 of 4 workers run 1.3.0"), done.stdout
     restarted = [event["worker"] for event in light_fleet.events() if event.get("state") == "stopped"]
     assert restarted == ["w1", "w2", "w3", "w4"]
 

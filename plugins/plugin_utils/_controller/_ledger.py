@@ -48,6 +48,19 @@ class Ledger:
         self.keep("owner", here(main))
         self.keep("rollout", document)
 
+    @property
+    def _screen(self) -> Path:
+        return self.folder.parent / f"{NAME}.screen"
+
+    def has_screen(self) -> bool:
+        """Whether a callback shows the events, so that the actions need not."""
+        return self._screen.exists()
+
+    def show(self) -> None:
+        """Note that a callback shows the events of this run, which need not have begun."""
+        with contextlib.suppress(OSError):
+            self._screen.touch(mode=0o600)
+
     def exists(self) -> bool:
         return (self.folder / "rollout.json").exists()
 

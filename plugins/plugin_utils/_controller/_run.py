@@ -82,6 +82,11 @@ class RunAction(ActionBase):  # type: ignore[misc]
                        "control_timeout": self.settings["solver_control_timeout"]}
                 for name, own in self.workers.items() if name in self.rollout["hosts"]}
 
+    def tell(self, line: str) -> None:
+        """Tell people, where no callback of ours does it from the events."""
+        if not self.ledger.has_screen():
+            self._display.display(line)
+
     def hook_failures(self) -> list[HookFailure]:
         return [failure for part in PLAN_OF for failure in self.ledger.read(part).get("hooks", [])]
 

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The screen of a rollout: what it does and how it ended, without the tasks of the playbooks that do it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: rollout
+type: stdout
+short_description: Show a rollout by its workers, and not by its tasks
+version_added: "1.1.0"
+author:
+  - solver.fleet contributors (@solver-fleet)
+description:
+  - >-
+    Shows the plan, a line when a worker begins and one when it ends, a line at least every O(heartbeat) seconds while
+    nothing else is said, and the verdict as the last thing on the screen.
+  - >-
+    Of this collection's own tasks only those that fail are shown; with C(-v) all of them. Everything else, such as the
+    tasks of hooks and of other plays, is shown as M(ansible.builtin.default#callback) shows it.
+  - >-
+    Reads the events of the run, so it needs no more calls to any worker.
+extends_documentation_fragment:
+  - default_callback
+  - result_format_callback
+options:
+  heartbeat:
+    description: Seconds after which something is said when there is nothing new.
+    type: float
+    default: 30
+    env:
+      - name: SOLVER_FLEET_HEARTBEAT
+    ini:
+      - section: callback_solver_fleet_rollout
+        key: heartbeat
+requirements:
+  - set as stdout_callback in the configuration
+"""
+
+import atexit
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible import constants
+from ansible.plugins.callback.default import CallbackModule as Default
+
+from ansible_collections.solver.fleet.plugins.plugin_utils import _screen
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
+
+# How often the events are looked at; it is one look at a file's length.
+TICK_S = 0.3
+OURS = tuple(str(Path(__file__).resolve().parents[2] / folder) + os.sep for folder in ("playbooks", "roles"))
+
+
+class CallbackModule(Default):  # type: ignore[misc]
+    """The default callback, but for our own tasks."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "solver.fleet.rollout"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.screen = _screen.Screen()
+        self._ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
+        self._read = 0
+        self._said_at = time.monotonic()
+        self._pid = os.getpid()
+        self._over = threading.Event()
+        self._follower = threading.Thread(target=self._follow, daemon=True)
+        self._lock = threading.Lock()
+
+    # -- what the events say -----------------------------------------------------------------------
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        super().v2_playbook_on_start(playbook)
+        self._ledger.show()
+        self._follower.start()
+        atexit.register(self._at_exit)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._end()
+        if not self.screen.verdict or self._verbose:
+            super().v2_playbook_on_stats(stats)
+        for number, line in enumerate(self.screen.verdict):
+            self._display.display(line if number == 0 else f"  {line}")
+
+    def _at_exit(self) -> None:
+        if os.getpid() == self._pid:
+            self._end()
+            for line in _screen.interrupted(self.screen):
+                self._display.display(line)
+
+    def _end(self) -> None:
+        self._over.set()
+        if self._follower.is_alive():
+            self._follower.join(5)
+        self._catch_up()
+
+    def _follow(self) -> None:
+        while not self._over.wait(TICK_S):
+            self._catch_up()
+            now = time.monotonic()
+            if now - self._said_at >= float(self.get_option("heartbeat")):
+                self._say(_screen.heartbeat(self.screen, now))
+
+    def _catch_up(self) -> None:
+        with self._lock:
+            for event in self._events():
+                for line in _screen.take(self.screen, event):
+                    self._say(line)
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Return what is new; a line that is being written is read when it is whole."""
+        try:
+            with open(self._ledger.events, "rb") as stream:
+                stream.seek(self._read)
+                new = stream.read()
+        except OSError:
+            return []
+        whole = new[:new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def _say(self, line: str) -> None:
+        if line:
+            self._said_at = time.monotonic()
+            self._display.display(line)
+
+    # -- our own tasks -----------------------------------------------------------------------------
+
+    @property
+    def _verbose(self) -> bool:
+        return int(self._display.verbosity) > 0
+
+    def _quiet(self, task: Any) -> bool:
+        path = str(task.get_path() or "").rpartition(":")[0]
+        return not self._verbose and os.path.realpath(path).startswith(OURS)
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        if not self._quiet(play):
+            super().v2_playbook_on_play_start(play)
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        if self._verbose or not self._ledger.exists():
+            super().v2_playbook_on_no_hosts_matched()
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        if not self._quiet(task):
+            super().v2_playbook_on_task_start(task, is_conditional)
+
+    def v2_playbook_on_include(self, included_file: Any) -> None:
+        if not self._quiet(included_file._task):
+            super().v2_playbook_on_include(included_file)
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        if self._quiet(result._task):
+            self._handle_warnings(result._result)
+        else:
+            super().v2_runner_on_ok(result)
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        if not self._quiet(result._task):
+            super().v2_runner_on_skipped(result)
+
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        if not self._quiet(result._task):
+            super().v2_runner_item_on_ok(result)
+
+    def v2_runner_item_on_skipped(self, result: Any) -> None:
+        if not self._quiet(result._task):
+            super().v2_runner_item_on_skipped(result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        # Each worker that is not at the target fails at the end, so that the exit code says so; the verdict says why.
+        self._catch_up()
+        if not (self._quiet(result._task) and self.screen.verdict):
+            super().v2_runner_on_failed(result, ignore_errors)

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""What people see of a rollout under way, from its events alone. Pure functions, and a state that they change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.plugin_utils._lines import progress_line
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan import minutes
+
+Event = Mapping[str, Any]
+
+# What a worker is doing, by its step.
+_DOING = {"drain": "drains", "switch": "restarts", "verify": "solves its probe", "resume": "goes back into service",
+          "soak": "serves, watched", "record": "is done", "revert_drain": "drains to go back", "revert": "goes back",
+          "revert_verify": "is looked at after going back", "revert_resume": "goes back into service",
+          "give_back": "goes back into service"}
+
+
+@dataclass
+class Turn:
+    """One worker that is at it."""
+
+    began: float
+    step: str = ""
+    steps: list[str] = field(default_factory=list)
+    open: int | None = None
+
+
+@dataclass
+class Screen:
+    """All that the lines are made of. C(verdict) holds the last lines, once there are any."""
+
+    rollout: str = ""
+    locked: bool = False
+    order: list[str] = field(default_factory=list)
+    estimate_s: float = 0.0
+    began: float = 0.0
+    turns: dict[str, Turn] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+    waits: str = ""
+    verdict: list[str] = field(default_factory=list)
+
+
+def take(screen: Screen, event: Event) -> list[str]:
+    """Take one event in; return the lines that it is worth."""
+    lines = _LINES[event["event"]](screen, event) if event["event"] in _LINES else []
+    return [clean(line) for line in lines]
+
+
+def clean(text: str) -> str:
+    """Return a line in which nothing can move the cursor, colour the screen or begin another line."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def heartbeat(screen: Screen, now: float) -> str:
+    """Return what is going on, in one line; nothing where nothing is."""
+    at_work = [_at_work(name, turn, now) for name, turn in screen.turns.items()]
+    if not at_work and not screen.waits:
+        return ""
+    left = _left_s(screen, now)
+    rest = f", about {minutes(left)} left" if left else ""
+    doing = "; ".join(at_work) or f"waits: {screen.waits}"
+    return clean(f"{doing} ({len(screen.ended)} of {len(screen.order)} done{rest})")
+
+
+def interrupted(screen: Screen) -> list[str]:
+    """Return what somebody should know who sees the run end without a verdict."""
+    if not screen.locked or screen.verdict:
+        return []
+    at_work = [f"{name} ({_DOING.get(turn.step, 'begins')})" for name, turn in screen.turns.items()]
+    return [clean(line) for line in (
+        f"interrupted: {len(screen.ended)} of {len(screen.order)} workers had their turn (rollout {screen.rollout})"
+        + (f"; in its turn: {', '.join(at_work)}" if at_work else ""),
+        "Nothing is lost: a drained worker comes back when its lease ends. Run the same command again to go on, or "
+        "solver.fleet.recover to bring back what was left.")]
+
+
+def _at_work(name: str, turn: Turn, now: float) -> str:
+    tasks = f", {turn.open} tasks open" if turn.open is not None and "drain" in turn.step else ""
+    return f"{name} {_DOING.get(turn.step, 'begins')}{tasks}, {now - turn.began:.0f} s"
+
+
+def _left_s(screen: Screen, now: float) -> float:
+    """By the plan's estimate until somebody has ended, by what was measured from then on."""
+    todo = len(screen.order) - len(screen.ended)
+    if not screen.began or todo <= 0:
+        return 0.0
+    used = now - screen.began
+    if screen.ended:
+        return used / len(screen.ended) * todo
+    return max(0.0, screen.estimate_s - used)
+
+
+# -- the events --------------------------------------------------------------------------------
+
+
+def _planned(screen: Screen, event: Event) -> list[str]:
+    screen.rollout, screen.estimate_s = str(event["rollout_id"]), float(event["estimate_s"] or 0.0)
+    screen.order = [name for stage in event["stages"] for name in stage["workers"]]
+    return [f"{event['kind']} {event['rollout_id']}", *(f"  {line}" for line in event.get("lines", []))]
+
+
+def _looked(_screen: Screen, event: Event) -> list[str]:
+    silent = event["of"] - event["answering"]
+    return [f"{event['answering']} of {event['of']} workers answer"] if silent else []
+
+
+def _locked(screen: Screen, _event: Event) -> list[str]:
+    screen.locked = True
+    return []
+
+
+def _waiting(screen: Screen, event: Event) -> list[str]:
+    fresh = event["reason"] != screen.waits
+    screen.waits = str(event["reason"])
+    # While others are at work it is no news that the next one waits for them.
+    return [f"waits: {screen.waits}"] if fresh and not screen.turns else []
+
+
+def _admitted(screen: Screen, event: Event) -> list[str]:
+    name = event["worker"]
+    screen.began, screen.waits = screen.began or float(event["clock"]), ""
+    screen.turns[name] = Turn(float(event["clock"]))
+    if event["part"] == "back":
+        return [f"{name} goes back"]
+    return [f"{name} begins ({len(screen.ended) + len(screen.turns)} of {len(screen.order)})"]
+
+
+def _program_begun(screen: Screen, event: Event) -> list[str]:
+    turn = screen.turns.get(event["worker"])
+    if turn is not None and event["steps"]:
+        turn.steps, turn.step = list(event["steps"]), event["steps"][0]
+    return []
+
+
+def _progress(screen: Screen, event: Event) -> list[str]:
+    turn = screen.turns.get(event["worker"])
+    if turn is not None:
+        turn.step = event["step"]
+        turn.open = (event.get("remaining") or {}).get("open")
+    return []
+
+
+def _step_ended(screen: Screen, event: Event) -> list[str]:
+    turn = screen.turns.get(event["worker"])
+    if turn is not None:
+        turn.step = _next_step(turn.steps, event["step"])
+    return [] if event["ok"] else [f"{event['worker']} {event['step'].replace('_', ' ')} failed: {event.get('reason')}"]
+
+
+def _next_step(steps: list[str], step: str) -> str:
+    later = steps[steps.index(step) + 1:] if step in steps else []
+    return later[0] if later else step
+
+
+def _follow_up(_screen: Screen, event: Event) -> list[str]:
+    said = {"revert": "is reverted to where it came from", "resume": "goes back into service as it is"}
+    return [f"{event['worker']} {said[event['action']]}"] if event["action"] in said else []
+
+
+def _reference(_screen: Screen, event: Event) -> list[str]:
+    return [f"{event['worker']}: the same solve at {event['at']} {'passed' if event['ok'] else 'failed too'}"]
+
+
+def _outcome(screen: Screen, event: Event) -> list[str]:
+    screen.turns.pop(event["worker"], None)
+    if event["part"] == "back":
+        return [f"{event['worker']} is back at {event.get('to')}" if event["outcome"] == "updated" else
+                f"{event['worker']} could not go back: {event.get('reason')}"]
+    screen.ended.append(event["worker"])
+    return [progress_line({"order": screen.order}, event["worker"], event)]
+
+
+def _closed(screen: Screen, event: Event) -> list[str]:
+    screen.waits = ""
+    return [f"no further worker begins: {event['reason']}"]
+
+
+def _hook_failed(_screen: Screen, event: Event) -> list[str]:
+    return [f"the hook {event['hook']} failed: {event['reason']}"]
+
+
+def _verdict(screen: Screen, event: Event) -> list[str]:
+    screen.verdict = [clean(line) for line in event.get("lines") or [str(event["verdict"])]]
+    return []
+
+
+_LINES: dict[str, Callable[[Screen, Event], list[str]]] = {
+    "looked": _looked, "planned": _planned, "locked": _locked, "waiting": _waiting, "admitted": _admitted,
+    "program_begun": _program_begun, "progress": _progress, "step_ended": _step_ended, "follow_up": _follow_up,
+    "reference_solve": _reference, "outcome": _outcome, "closed": _closed, "hook_failed": _hook_failed,
+    "verdict": _verdict,
+}
