@@ -3,7 +3,7 @@
 # This module util is private to the collection.
 """Run one module on many hosts at once, from within a single action.
 
-The gate needs a live look at the whole fleet, but a play with C(serial) has only the hosts of its batch, and a loop with
+The gate needs a live look at the whole fleet, but a play with C(serial) has only those of its batch, and a loop with
 C(delegate_to) asks one host after the other. So each host gets a child process, as core does it for a task, with a
 connection made of that host's own variables. Threads would not do: the plugins of core keep the state of a task in
 themselves, and nothing can end a thread that waits for a line which is dead.
