@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     GOOD,
@@ -19,7 +20,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     word_of,
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import shown_settings
-from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
 
 VERDICT_SCHEMA = "solver.verdict/1"
 # What the gate closed for, and the verdict that it leads to.
