@@ -15,12 +15,12 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import fleet_variables, write_refusal
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import Resolved, resolve, says_run_once
-from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
 KINDS = ("update", "rollback", "recover", "provision", "remove")

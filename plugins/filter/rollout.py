@@ -5,28 +5,42 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _lines, _plan, _toml
+from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _lines, _plan, _toml
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Census
+
+# What a census says of the record; the worker's own answer beside it may be whatever it is.
+_OF_RECORD = ("rollout", "lock_state", "record_problem", "unreachable")
+
+
+def let_in(census: Any) -> Census:
+    """Return what a host answered as the shape of a census has it."""
+    try:
+        return _entry.census(plain(census), time.time())
+    except RecursionError:
+        return _entry.census("too deep", time.time())
 
 
 def lock_free(census: Mapping[str, Any]) -> bool:
     """Say whether no live rollout holds the worker, by all that this machine can know."""
-    holder = _plan.holder_of(plain(census))
-    return holder is None or bool(_process.dead_runs([holder], _process.here()))
+    seen = let_in({"finding": "stopped", **{name: census[name] for name in _OF_RECORD if name in census}})
+    holder = _plan.holder_of(seen)
+    return "wrong" not in seen and (holder is None or bool(_process.dead_runs([holder], _process.here())))
 
 
 def address_kept(census: Mapping[str, Any], worker: Mapping[str, Any], routers: Mapping[str, Any]) -> bool:
     """Say whether the routers go on finding a worker that serves, at the address that the inventory has for it."""
-    return not _plan.leaves(plain(census), worker["data_address"], worker["machine"], routers)
+    return not _plan.leaves(let_in(census), worker["data_address"], worker["machine"], routers)
 
 
 def fleet_lines(fleet: Mapping[str, Any]) -> list[str]:
     """Show a fleet's state."""
-    return _lines.fleet_lines(plain(fleet))
+    return _lines.fleet_lines({name: let_in(census) for name, census in fleet.items()})
 
 
 def to_toml(sections: Mapping[str, Any]) -> str:

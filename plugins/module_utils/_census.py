@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, Dict
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import Finding, WorkerClient
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
+from ansible_collections.solver.fleet.plugins.module_utils._files import read_json
 from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile, look
 from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock
 
 Json = Dict[str, Any]
 _RELEASE_FILE = "release.json"
-_RELEASE_BYTES = 65536
 
 
 def in_words(status: Json) -> str:
@@ -31,17 +31,12 @@ def in_words(status: Json) -> str:
     cause = status.get("failure") or {}
     if cause:
         text += f", because: {cause.get('message') or cause.get('code')}"
-    return text
+    return one_line(text)
 
 
 def linked_release(worker_dir: str, link: str) -> Json | None:
     """The metadata of the release behind a link; None where there is none or it cannot be read."""
-    try:
-        with open(os.path.join(worker_dir, link, _RELEASE_FILE), "rb") as stream:
-            document = json.loads(stream.read(_RELEASE_BYTES).decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
+    return read_json(os.path.join(worker_dir, link, _RELEASE_FILE))
 
 
 def census(control_socket: str, control_timeout: float, worker_dir: str | None = None, history: int = 0) -> Json:

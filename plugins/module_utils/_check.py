@@ -102,7 +102,7 @@ def option_defect(options: CheckOptions) -> str | None:
 def totals_defect(before: Json | None, status: Json) -> str | None:
     """Say which of the worker's books do not add up; None if all do."""
     totals = status.get("totals")
-    if totals is None:
+    if totals is None or status.get("tasks") is None:
         return "the totals are unknown"
     expected = sum(totals[name] for name in _PARTS) + status["tasks"]["open"]
     if totals["accepted"] != expected:

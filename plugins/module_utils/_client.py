@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import time
 from typing import Any, Dict, Sequence
 from urllib.parse import quote, urlencode
 
-from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError, one_line
+from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError, one_line, printable
+from ansible_collections.solver.fleet.plugins.module_utils._json import plain_json
 from ansible_collections.solver.fleet.plugins.module_utils._socket import (
     AccessDenied,
     Answer,
@@ -42,8 +43,6 @@ __all__ = [
     "status_defects",
 ]
 
-# Beyond this no count is one, and JavaScript and jq would show another.
-_LARGEST = 1 << 53
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,60}\Z")
 
 STATUS_SCHEMA = "solver.worker.status/1"
@@ -92,7 +91,7 @@ class ApiProblem(WorkerError):  # noqa: N818  named after the media type
         text = problem.get("detail") or problem.get("title") or f"HTTP status {status}"
         code = str(problem.get("code"))
         # What a process refuses is its release's doing, whatever it calls it.
-        super().__init__(code if _CODE.match(code) else f"http_{status}", one_line(text), problem, "release")
+        super().__init__(code if _CODE.match(code) else f"http_{status}", one_line(text, 500), problem, "release")
         self.status = status
         self.problem = problem
 
@@ -104,7 +103,7 @@ def _misfits(where: str, value: Any, fields: dict[str, tuple[type, ...]]) -> lis
             found.append(f"{where}{name} is missing")
         elif not isinstance(value[name], types) or (isinstance(value[name], bool) and bool not in types):
             found.append(f"{where}{name} has the wrong type")
-        elif isinstance(value[name], str) and value[name] != one_line(value[name]):
+        elif isinstance(value[name], str) and value[name] != printable(value[name]):
             found.append(f"{where}{name} is too long, or holds control characters")
     return found
 
@@ -122,24 +121,24 @@ def _extras(document: Json) -> list[str]:
 def probe_defect(document: Any) -> str | None:
     """Say what keeps a document from being the answer to a probe; None if nothing does."""
     if not isinstance(document, dict) or document.get("outcome") not in ("succeeded", "failed"):
-        return "it has no outcome"
+        return "outcome is none of succeeded, failed"
     if not isinstance(document.get("error"), _OBJECT_OR_NULL):
-        return "its error is no object"
+        return "error is no object"
     took = document.get("elapsed_s")
     if took is not None and (isinstance(took, bool) or not isinstance(took, (int, float)) or took < 0):
-        return "its elapsed_s is no time"
+        return "elapsed_s is no time"
     texts = [document.get("boot_id"), *((document.get("error") or {}).get(name) for name in ("code", "class"))]
-    if not all(text is None or (isinstance(text, str) and text == one_line(text)) for text in texts):
-        return "a name in it is no short text"
+    if not all(text is None or (isinstance(text, str) and text == printable(text)) for text in texts):
+        return "boot_id or error is no short text"
     return None
 
 
 def status_defects(document: Any) -> list[str]:
     """Say what keeps a document from being a status document of this API; empty if nothing does."""
     if not isinstance(document, dict):
-        return ["it is not a JSON object"]
+        return ["the answer is no object"]
     if document.get("schema") != STATUS_SCHEMA:
-        return [f"its schema is not {STATUS_SCHEMA}"]
+        return [f"schema is not {STATUS_SCHEMA}"]
     found = _misfits("", document, _STATUS_FIELDS)
     for name, fields in _NESTED_FIELDS.items():
         if isinstance(document.get(name), dict):
@@ -151,27 +150,12 @@ def status_defects(document: Any) -> list[str]:
     return found
 
 
-def _whole(text: str) -> int:
-    # Its digits first: to read a million of them takes long.
-    if len(text) > len(str(_LARGEST)) or not -_LARGEST < int(text) < _LARGEST:
-        raise ValueError("a number beyond all bounds")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is no number")
-    return value
-
-
 def _decode(path: str, answer: Answer) -> Json:
     try:
-        document = json.loads(answer.body.decode("utf-8"), parse_constant=_finite, parse_float=_finite,
-                              parse_int=_whole)
-    except (ValueError, RecursionError) as error:
+        document = plain_json(answer.body)
+    except ValueError as error:
         raise Foreign(
-            f"'{path}' is no worker: its answer (HTTP status {answer.status}) is not JSON"
+            f"'{path}' is no worker: its answer (HTTP status {answer.status}) is not JSON ({one_line(error, 100)})"
         ) from error
     if not isinstance(document, dict):
         raise Foreign(f"'{path}' is no worker: its answer is not a JSON object")
@@ -188,12 +172,16 @@ class WorkerClient:
 
     def _send(self, method: str, target: str, body: Json | None, timeout: float) -> Answer:
         data = None if body is None else json.dumps(body).encode("utf-8")
+        ends = time.monotonic() + timeout
         try:
             return exchange(self.socket_path, method, target, data, timeout=timeout)
         except BrokenOff:
-            # A process that is just going ends connections; asking again tells what is there now.
-            # All calls of this API may be repeated: drains by owner, probes by request_id.
-            return exchange(self.socket_path, method, target, data, timeout=timeout)
+            # A process that is just going ends connections; asking again, in the time that is left, tells what is there
+            # now. All calls of this API may be repeated: drains by owner, probes by request_id.
+            left = ends - time.monotonic()
+            if left <= 0:
+                raise
+            return exchange(self.socket_path, method, target, data, timeout=left)
 
     def call(
         self, method: str, target: str, body: Json | None = None, timeout: float | None = None
@@ -212,8 +200,7 @@ class WorkerClient:
         defects = status_defects(document)
         if document is None or defects:
             raise Foreign(
-                f"'{self.socket_path}' answers, but not with a status document of this API: "
-                + "; ".join(defects[:3]),
+                f"'{self.socket_path}' answers wrongly: {'; '.join(defects[:3])} (in its status document)",
                 details={"defects": defects[:10]},
             )
         return document
@@ -254,5 +241,5 @@ class WorkerClient:
         document = self.call("POST", "/v1/probe", body, timeout)[1]
         defect = probe_defect(document)
         if document is None or defect:
-            raise Foreign(f"'{self.socket_path}' answers a probe, but not as this API says: {defect}")
+            raise Foreign(f"'{self.socket_path}' answers wrongly: {defect} (in its answer to a probe)")
         return document

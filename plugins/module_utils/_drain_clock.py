@@ -53,8 +53,9 @@ class DrainClock:
         if self._of_another_run(note):
             return 0.0
         now = self.clock()
-        noted = note.get("clock") or {}
-        return elapsed_since(noted, now) if noted.get("host_boot_id") == now.get("host_boot_id") else None
+        noted = note.get("clock")
+        of_this_boot = isinstance(noted, dict) and noted.get("host_boot_id") == now.get("host_boot_id")
+        return elapsed_since(noted, now) if of_this_boot else None
 
     def _note(self, drain: Json) -> Json | None:
         note = read_json(self.path) if self.path else None

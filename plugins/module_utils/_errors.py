@@ -14,6 +14,7 @@ CAUSES = ("release", "drain", "host", "unknown")
 CRASHED = "crashed"
 _TRACE_LINES = 20
 _TEXT_CHARS = 500
+_LINE_CHARS = 1000
 _MESSAGE_CHARS = 4000
 
 # What a code is blamed on, unless whoever raises it knows better. RELEASE: what the new version does, where it runs.
@@ -45,9 +46,14 @@ _BY_CAUSE = {
 CODES: dict[str, str] = {code: cause for cause, codes in _BY_CAUSE.items() for code in codes.split()}
 
 
-def one_line(text: Any, most: int = _TEXT_CHARS) -> str:
-    """A text as it may stand in a message: a stranger's may hold escape sequences, line breaks, or far too much."""
+def printable(text: Any, most: int = _TEXT_CHARS) -> str:
+    """A text as it may be shown: a stranger's may hold escape sequences, line breaks, or far too much."""
     return "".join(char if char.isprintable() else " " for char in str(text)[:most])
+
+
+def one_line(text: Any, most: int = _LINE_CHARS) -> str:
+    """The same as it may stand in a message or a table; nothing where nothing was said."""
+    return "" if text is None else " ".join(printable(text, most).split())
 
 
 class FleetError(Exception):
@@ -91,5 +97,5 @@ def crash_of(error: Exception) -> FleetError:
     return FleetError(
         CRASHED,
         f"{type(error).__name__}: {one_line(error)}; please report it",
-        {"traceback": [one_line(line) for line in trace]},
+        {"traceback": [printable(line) for line in trace]},
     )

@@ -15,16 +15,24 @@ import pwd
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Callable, Iterator, Mapping, Sequence
 
-from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, printable
+from ansible_collections.solver.fleet.plugins.module_utils._json import plain_json
 
 # Of a command's output this much is ever read, and this many lines are shown.
 OUTPUT_BYTES = 65536
 TAIL_LINES = 15
+# No document that is kept beside a worker is longer.
+MOST_BYTES = 1 << 20
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# To look at what is there without opening it needs no right to read it; where a system lacks that, links are refused.
+_LOOK = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_LINKS = 20
 # What a system says when no more can be written: a full disk, a used-up quota, a limit on the size of files.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _USERINFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
@@ -49,9 +57,9 @@ def hide_credentials(hide: Callable[[str], Any], urls: Sequence[str | None]) -> 
 
 
 def tail(text: str, lines: int = TAIL_LINES, width: int = 400) -> list[str]:
-    """The last lines that say something, none longer than C(width)."""
-    found = [line.rstrip()[:width] for line in text.splitlines() if line.strip()]
-    return found[-lines:]
+    """The last lines that say something, none longer than C(width), and fit to be shown."""
+    found = [line.rstrip() for line in text.splitlines() if line.strip()]
+    return [printable(line, width) for line in found[-lines:]]
 
 
 # --- digests ---
@@ -102,12 +110,69 @@ def write_json(path: str, document: Json) -> None:
     write_file(path, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode("utf-8"))
 
 
-def read_json(path: str) -> Json | None:
+def read_plain(path: str, most: int = MOST_BYTES) -> bytes:
+    """The beginning of a regular file. What is read here may be another user's to replace: a link of that name is not
+    followed, and what is no file is not waited for."""
+    handle = os.open(path, _READ)
+    with os.fdopen(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", path)
+        return stream.read(most)
+
+
+def open_checked(path: str) -> BinaryIO:
+    """Open a regular file through no link but root's and our own: another's may lead to what only we may read."""
+    return os.fdopen(_descend(path), "rb")
+
+
+def _descend(path: str) -> int:
+    """One component at a time, each by what was looked at, so that nothing can be exchanged in between."""
+    parts = [part for part in os.path.abspath(path).split("/") if part][::-1]
+    folder, links = os.open("/", _LOOK), 0
+    try:
+        while parts:
+            name = parts.pop()
+            found = os.open(name, _LOOK, dir_fd=folder)
+            about = os.fstat(found)
+            if stat.S_ISLNK(about.st_mode):
+                target = _target(found, about, path)
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, "it leads through too many links", path)
+                parts += [part for part in target.split("/") if part][::-1]
+                found = os.open("/" if target.startswith("/") else ".", _LOOK, dir_fd=folder)
+            elif not parts:
+                return _opened(name, folder, found, path)
+            os.close(folder)
+            folder = found
+        raise OSError(errno.EISDIR, "it is no regular file", path)
+    finally:
+        os.close(folder)
+
+
+def _target(link: int, about: os.stat_result, path: str) -> str:
+    try:
+        if about.st_uid not in (0, os.geteuid()):
+            raise OSError(errno.ELOOP, "it leads through a link of another user", path)
+        return os.readlink("", dir_fd=link)
+    finally:
+        os.close(link)
+
+
+def _opened(name: str, folder: int, looked_at: int, path: str) -> int:
+    os.close(looked_at)
+    handle = os.open(name, _READ, dir_fd=folder)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "it is no regular file", path)
+
+
+def read_json(path: str, most: int = MOST_BYTES) -> Json | None:
     """The JSON object in a file; None if there is no such file or it holds something else."""
     try:
-        with open(path, "rb") as stream:
-            document = json.loads(stream.read(1 << 20).decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        document = plain_json(read_plain(path, most))
+    except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None
 
@@ -186,7 +251,7 @@ def locked(
 ) -> Iterator[int]:
     """Hold the lock on a file. Pass the yielded descriptor on to children that must not outlive the lock."""
     deadline = clock() + timeout
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         while True:
             try:

@@ -8,16 +8,20 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import re
 import socket
 import time
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import FleetError, one_line
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 # Columns of "show stat", https://docs.haproxy.org/2.6/management.html#9.1
 _COUNTS = {"scur": "sessions", "stot": "sessions_total", "weight": "weight", "wretr": "retries",
            "wredis": "redispatches", "econ": "connect_errors", "eresp": "response_errors", "hrsp_5xx": "answers_5xx"}
+
+_NO_SERVERS = (None, "FRONTEND", "BACKEND")
+_COUNT = re.compile(r"[0-9]{1,15}\Z")
 
 
 class RouterError(FleetError):
@@ -41,9 +45,9 @@ def ask(path: str, command: str, timeout: float) -> str:
         except PermissionError as error:
             raise RouterError("denied", f"this user may not use '{path}'; become root or a member of the socket's "
                                         "group") from error
-        except TimeoutError as error:
+        except (socket.timeout, TimeoutError) as error:
             raise RouterError("hung", f"no complete answer from '{path}' within {timeout:g} s") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise RouterError("broken", f"asking '{path}': {error}") from error
 
 
@@ -65,21 +69,29 @@ def servers(answer: str, backend: str) -> dict[str, dict[str, Any]]:
     """Return the servers of one backend from the answer to C(show stat)."""
     if not answer.startswith("# pxname,"):
         raise RouterError("foreign", "what answers is not HAProxy: no table of statistics")
-    rows = [row for row in csv.DictReader(io.StringIO(answer[2:])) if row["pxname"] == backend]
+    try:
+        rows = [row for row in csv.DictReader(io.StringIO(answer[2:])) if row["pxname"] == backend]
+    except csv.Error as error:
+        raise RouterError("foreign", f"what answers is not HAProxy: {error}") from error
     if not rows:
         raise RouterError("no_backend", f"the router has no backend '{backend}'")
-    return {row["svname"]: _server(row) for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")}
+    return {one_line(row["svname"]): _server(row) for row in rows if row.get("svname") not in _NO_SERVERS}
 
 
 def _server(row: dict[str, Any]) -> dict[str, Any]:
-    status = str(row.get("status") or "")
+    status = one_line(row.get("status") or "")
     found: dict[str, Any] = {
         # "UP 1/2" is a server that is about to be down; "NOLB" answered 404: reads, but no new tasks.
         "status": status, "serving": status.startswith("UP") or status == "no check",
-        "check": str(row.get("last_chk") or row.get("check_status") or ""), "address": str(row.get("addr") or "")}
-    found.update({name: int(row[column]) if (row.get(column) or "").isdigit() else 0
-                  for column, name in _COUNTS.items()})
+        "check": one_line(row.get("last_chk") or row.get("check_status") or ""),
+        "address": one_line(row.get("addr") or "")}
+    found.update({name: _count(row.get(column)) for column, name in _COUNTS.items()})
     return found
+
+
+def _count(text: Any) -> int:
+    """A count; what is none is not counted."""
+    return int(text) if isinstance(text, str) and _COUNT.match(text) else 0
 
 
 def look(stats_socket: str, backend: str, timeout: float) -> dict[str, Any]:
@@ -88,5 +100,5 @@ def look(stats_socket: str, backend: str, timeout: float) -> dict[str, Any]:
     info = dict(part for part in (tuple(line.split(": ", 1)) for line in
                                   ask(stats_socket, "show info", timeout).splitlines()) if len(part) == 2)
     return {"servers": found, "serving": sorted(name for name, one in found.items() if one["serving"]),
-            "version": info.get("Version", ""), "uptime_s": int(info.get("Uptime_sec") or 0),
-            "pid": int(info.get("Pid") or 0), "connections": int(info.get("CurrConns") or 0)}
+            "version": one_line(info.get("Version", "")), "uptime_s": _count(info.get("Uptime_sec")),
+            "pid": _count(info.get("Pid")), "connections": _count(info.get("CurrConns"))}

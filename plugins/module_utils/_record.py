@@ -75,15 +75,23 @@ def defect(document: Any) -> str | None:
         return f"it is no {SCHEMA}"
     if not _is_count(document.get("seq")):
         return "its seq is no number"
+    return (_shape_defect(document) or _names_defect(document)
+            or (_lock_defect(document["lock"]) if document.get("lock") else None))
+
+
+def _shape_defect(document: Json) -> str | None:
     for name, kind in (("rollout", dict), ("lock", dict), ("request", dict), ("roster", list), ("superseded", list)):
         if document.get(name) is not None and not isinstance(document[name], kind):
             return f"its {name} is no {'object' if kind is dict else 'list'}"
-    return _names_defect(document) or (_lock_defect(document["lock"]) if document.get("lock") else None)
+    return None
 
 
 def _names_defect(document: Json) -> str | None:
-    if document.get("rollout") and not _is_name(document["rollout"].get("id")):
+    own = document.get("rollout") or {}
+    if own and not _is_name(own.get("id")):
         return "its rollout has no id"
+    if not all(isinstance(own.get(end) or {}, dict) for end in ("from", "to")):
+        return "its rollout does not say between what"
     if not all(_is_name(name) for name in document.get("roster") or []):
         return "its roster holds what is no name"
     if not all(isinstance(old, dict) and _is_name(old.get("id")) for old in document.get("superseded") or []):
@@ -101,7 +109,16 @@ def _lock_defect(lock: Json) -> str | None:
         return "its lock does not say when it was renewed"
     if clock.get("host_boot_id") and not _is_seconds(clock.get("uptime_s"), _LONGEST_UPTIME_S):
         return "its lock does not say when it was renewed"
-    return None if isinstance(lock.get("controller") or {}, dict) else "its lock names no controller"
+    if not isinstance(lock.get("controller") or {}, dict):
+        return "its lock names no controller"
+    return _found_defect(lock.get("found") or {})
+
+
+def _found_defect(found: Any) -> str | None:
+    """What a lock keeps of the record as it was is put back when the lock goes, so it must be as good as a record."""
+    if not isinstance(found, dict) or not set(found) <= {"rollout", "superseded"}:
+        return "its lock does not say what was here before"
+    return _shape_defect(found) or _names_defect(found)
 
 
 def _is_name(value: Any) -> bool:

@@ -19,7 +19,8 @@ import time
 from typing import Callable, Iterator
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
-from ansible_collections.solver.fleet.plugins.module_utils._files import FULL, write_file
+from ansible_collections.solver.fleet.plugins.module_utils._files import FULL, read_json, read_plain, write_file
+from ansible_collections.solver.fleet.plugins.module_utils._json import plain_json
 from ansible_collections.solver.fleet.plugins.module_utils._record import (
     FOLDER,
     Now,
@@ -35,10 +36,12 @@ KEEP_HISTORY = 20
 # A module that is at work on the worker keeps others out for so long at most.
 BUSY_S = 40.0
 _POLL_S = 0.1
-_MAX_BYTES = 1 << 20
 # What tells one verdict from another; the rest may be long.
 _HEAD = ("rollout_id", "run_id", "kind", "target", "verdict", "started_at", "ended_at", "reasons")
 _MODE = 0o640
+_OWN_FILE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+# Of a fleet of thousands.
+_VERDICT_BYTES = 32 << 20
 
 
 class RecordFile:
@@ -54,11 +57,10 @@ class RecordFile:
     def read(self) -> Json | None:
         """The record; None if there is none. What is there but is none is an error: it may hold a lock."""
         try:
-            with open(self.path, "rb") as stream:
-                document = json.loads(stream.read(_MAX_BYTES).decode("utf-8"))
+            document = plain_json(read_plain(self.path))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise self._bad(str(error)) from error
         why = defect(document)
         if why:
@@ -88,9 +90,9 @@ class RecordFile:
     def _open(self, create: bool) -> int:
         try:
             if not create:
-                return os.open(self.lock_path, os.O_RDONLY | os.O_CLOEXEC)
+                return os.open(self.lock_path, os.O_RDONLY | _OWN_FILE)
             os.makedirs(self.folder, mode=0o750, exist_ok=True)
-            return os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+            return os.open(self.lock_path, os.O_RDWR | os.O_CREAT | _OWN_FILE, _MODE)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -192,12 +194,8 @@ class RecordFile:
 
 
 def _head(path: str) -> Json | None:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            verdict = json.loads(stream.read())
-        return {name: verdict.get(name) for name in _HEAD}
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return None
+    verdict = read_json(path, _VERDICT_BYTES)
+    return None if verdict is None else {name: verdict.get(name) for name in _HEAD}
 
 
 def _fenced(holder: Json | None) -> StepError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ import time
 from datetime import datetime, timezone
 from typing import Iterator, NamedTuple
 
-from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, one_line
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
     as_user,
     clean_environment,
@@ -27,6 +26,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._files import (
     make_dirs,
     mask,
     read_json,
+    read_plain,
     remove_tree,
     run_command,
     sha256_file,
@@ -36,6 +36,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._files import (
     write_file,
     write_json,
 )
+from ansible_collections.solver.fleet.plugins.module_utils._json import plain_json
 from ansible_collections.solver.fleet.plugins.module_utils._release import (
     MARKER,
     PROGRAM,
@@ -322,8 +323,8 @@ def read_check(status: int | None, out: str, err: str, version: str) -> Json:
     """What the staged program said of itself: its answer, or the reason not to go on."""
     doing = f"running the staged release {version}"
     try:
-        answer = json.loads(out)
-    except (ValueError, RecursionError):
+        answer = plain_json(out.encode("utf-8"))
+    except ValueError:
         answer = None
     if status is None or not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
         ended = "did not end in time" if status is None else f"ended with status {status}"
@@ -342,7 +343,8 @@ def read_check(status: int | None, out: str, err: str, version: str) -> Json:
             {"expected": version, "found": answer.get("version"), "option": "package"},
         )
     if not answer["ok"] or status != 0:
-        problems = [str(p)[:400] for p in answer.get("problems") or []][:10]
+        given = answer.get("problems")
+        problems = [one_line(problem, 400) for problem in (given if isinstance(given, list) else [])][:10]
         raise StepError(
             "config_refused",
             f"{doing}: 'check' refuses: {'; '.join(problems) or f'status {status}'}; correct config",
@@ -602,8 +604,7 @@ def current_content(worker_dir: str, unit: str | None) -> tuple[str, Content]:
 
 def _read_text(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read(1 << 20)
+        return read_plain(path).decode("utf-8", "replace")
     except OSError:
         return ""
 

@@ -11,8 +11,8 @@ import time
 from typing import Any, Callable, Dict, NamedTuple, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._detached import detached
-from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError
-from ansible_collections.solver.fleet.plugins.module_utils._files import mask, tail
+from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError, one_line
+from ansible_collections.solver.fleet.plugins.module_utils._files import mask, open_checked, tail
 from ansible_collections.solver.fleet.plugins.module_utils._result import LONGEST_S
 
 Settings = Dict[str, Any]
@@ -56,14 +56,16 @@ def need(settings: Settings, key: str) -> str:
 
 
 def read_log_end(path: str, lines: int) -> list[str]:
-    """The last lines of a log file; empty if there is none."""
+    """The last lines of a log file; empty if there is none. Whoever writes it may put a link in its place."""
     try:
-        with open(path, "rb") as stream:
+        with open_checked(path) as stream:
             stream.seek(0, os.SEEK_END)
             stream.seek(max(0, stream.tell() - LOG_BYTES))
             return tail(mask(stream.read(LOG_BYTES).decode("utf-8", "replace")), lines)
-    except OSError:
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        return [one_line(f"{path} is not shown: {error.strerror}")]
 
 
 class Service:

@@ -22,7 +22,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._service_base import 
 
 # Exit statuses of a status command, as the Linux Standard Base has them.
 _STATES = {0: "running", 1: "failed", 2: "failed", 3: "stopped"}
-_PID = re.compile(r"(?<![\w.-])pid[ =:]+(\d+)", re.IGNORECASE)
+_PID = re.compile(r"(?<![\w.-])pid[ =:]+([0-9]{1,9})(?![0-9])", re.IGNORECASE)
 
 
 class CommandService(Service):

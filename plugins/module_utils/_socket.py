@@ -218,16 +218,24 @@ def exchange(
     try:
         connection.request(method, target, body=body, headers=headers)
         response = connection.getresponse()
-        return Answer(response.status, response.headers.get_content_type(), response.read())
+        return Answer(response.status, response.headers.get_content_type(), _body(response))
     except socket.timeout as error:
         raise Hung(f"'{path}' gave no complete answer within {timeout:g} s") from error
     except OSError as error:
         raise finding_of_os_error(path, error) from error
     except http.client.IncompleteRead as error:
         raise BrokenOff(f"'{path}' ended the connection in the middle of its answer") from error
-    except (http.client.HTTPException, ValueError) as error:
-        raise Foreign(f"'{path}' does not speak HTTP ({type(error).__name__})") from error
     except Foreign as error:
         raise Foreign(f"'{path}' is no worker: {error.message}") from error
+    except Exception as error:  # what a stranger's bytes can break is more than any list
+        raise Foreign(f"'{path}' does not speak HTTP ({type(error).__name__})") from error
     finally:
         connection.close()
+
+
+def _body(response: http.client.HTTPResponse) -> bytes:
+    """What was received, or nothing: a length that is only promised must not be made room for."""
+    body = response.read(MAX_ANSWER_BYTES + 1)
+    if response.length:
+        raise http.client.IncompleteRead(body, response.length)
+    return body

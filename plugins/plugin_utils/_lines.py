@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.module_utils._record import in_words
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import by_name, holder_of
-from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line
 
 
 def progress_line(plan: Mapping[str, Any], name: str, result: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.module_utils._drain import P99_MARGIN
 from ansible_collections.solver.fleet.plugins.module_utils._record import WAIT_OR_STEAL, in_words
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
@@ -33,7 +34,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._locks import (
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import LOOPBACK
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import stage_sizes
-from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import LockPlan, Plan, PlannedWorker, Stage
 
 Fleet = Mapping[str, Mapping[str, Any]]

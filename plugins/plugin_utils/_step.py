@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.module_utils._errors import CODES, cause_of
+from ansible_collections.solver.fleet.plugins.module_utils._errors import CODES, cause_of, one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._fault import is_at_probe, verdict_of_probe
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, PlannedWorker
 
@@ -23,11 +23,6 @@ REVERT_STEPS = ("revert", "revert_verify", "revert_resume")
 OWN_HOLD = "solver-worker"
 # Another run holds the rollout's lock: this one has no business here any more, and must touch nothing.
 FENCED = "fenced"
-
-
-def one_line(text: Any) -> str:
-    """Return the message without line breaks, for tables and reasons."""
-    return " ".join(str(text or "").split())
 
 
 def code_of(result: Mapping[str, Any] | None) -> str:

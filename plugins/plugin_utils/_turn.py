@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.module_utils._program import trimmed
 from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _program, _step
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import Step, Worker
@@ -155,7 +156,7 @@ class Turn:
         over = _over(result)
         self.world.emit("step_ended" if over else "progress", step=step.name, ok=_step.step_ok(result), **{
             name: result[name] for name in ("elapsed_s", "remaining", "open_at_drain") if result.get(name) is not None},
-            **({"reason": _step.one_line(result.get("msg"))} if not _step.step_ok(result) else {}))
+            **({"reason": one_line(result.get("msg"))} if not _step.step_ok(result) else {}))
         if step.name == "verify" and over:
             self.world.verified(result)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     GOOD,
@@ -18,7 +19,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     word_of,
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import shown_settings
-from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Census, Closed, Outcome, Plan, PlannedWorker
 
 Final = Mapping[str, Census]

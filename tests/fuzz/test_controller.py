@@ -15,6 +15,7 @@ from typing import Any
 
 import entry_kit as kit
 import pytest
+from ansible_collections.solver.fleet.plugins.filter import rollout
 from ansible_collections.solver.fleet.plugins.plugin_utils import (
     _converge,
     _entry,
@@ -168,8 +169,16 @@ def rolled_out(kind: str, fleet: dict[str, Answers]) -> tuple[dict[str, Any], li
     final = {name: _entry.census(own.get("final"), NOW) for name, own in fleet.items()}
     document = _verdict.verdict(plan, outcomes, final, backs=backs, gate=closed[0]._asdict())
     shown += [*_verdict.verdict_lines(document), *_verdict.not_done(document, plan).values()]
-    shown += _lines.fleet_lines({name: own["census"] for name, own in facts.items()})
-    return document, shown
+    return document, shown + by_filters({name: own.get("census") for name, own in fleet.items()})
+
+
+def by_filters(answers: dict[str, Any]) -> list[str]:
+    """What status, provision and remove make of the same answers; Ansible registers nothing but objects."""
+    own = {name: answer for name, answer in answers.items() if isinstance(answer, dict)}
+    for answer in own.values():
+        rollout.lock_free(answer)
+        rollout.address_kept(answer, {"data_address": "10.0.0.1:1", "machine": "m1"}, {"r1": {"machine": "front"}})
+    return rollout.fleet_lines(own)
 
 
 def gated(plan: Any, outcomes: Any, live: Any, fleet: Any) -> tuple[list[_gate.Decision], dict[str, Any]]:

@@ -200,7 +200,7 @@ def _finish(child: _Child, timeout: float) -> Result:
     os.close(child.pipe)
     try:
         return reached(dict(json.loads(child.said.decode("utf-8"))))
-    except ValueError:
+    except (ValueError, RecursionError):
         late = child.deadline <= time.monotonic()
         return _unknown(_no_answer(timeout) if late else "the look at this host ended without an answer")
 

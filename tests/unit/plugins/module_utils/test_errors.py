@@ -125,7 +125,7 @@ def test_a_crash_of_ours_is_a_failure_that_keeps_what_was_done():
     result = Broken({}, False, str).run()
     assert result["failed"]
     assert result["changed"]
-    assert result["msg"] == "Draining worker 'w1': ZeroDivisionError: by   nought; please report it"
+    assert result["msg"] == "Draining worker 'w1': ZeroDivisionError: by nought; please report it"
     failure = result["failure"]
     assert (failure["code"], failure["cause"]) == ("crashed", "unknown")
     assert any("test_errors.py" in line for line in failure["details"]["traceback"])

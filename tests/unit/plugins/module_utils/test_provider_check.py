@@ -19,7 +19,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._check import CheckEr
 @pytest.mark.parametrize(("raw", "found"), [
     (b"OK|123", (True, "123")), (b'{"status":1,"request":"123"}', (True, "123")), (b"12.5", (True, "12.5")),
     (b'{"status":1,"request":12.5}', (True, "12.5")), (b"CAPCHA_NOT_READY", (False, "CAPCHA_NOT_READY")),
-    (b'{"status":0,"request":"ERROR\\u001b[2J\\nw2 updated\\ud800"}', (False, "ERROR [2J w2 updated "))])
+    (b'{"status":0,"request":"ERROR\\u001b[2J\\nw2 updated\\ud800"}', (False, "ERROR [2J w2 updated"))])
 def test_an_answer_is_a_line_that_may_be_shown(raw: bytes, found: tuple[bool, str]) -> None:
     assert check.parse_answer("res.php", raw) == found
 

@@ -348,3 +348,25 @@ def test_a_number_beyond_all_bounds_is_no_answer(serve: Any, tools: Any, number:
     assert number.encode() in text
     server = serve(tools.raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)))
     assert finding(server.path) == "foreign"
+
+
+def test_asking_again_takes_no_more_than_the_time_of_one_call(serve: Any) -> None:
+    server = serve(lambda connection: connection.recv(1) and time.sleep(0.75 * SHORT_S))
+    began = time.monotonic()
+    with pytest.raises(Hung):
+        WorkerClient(server.path, SHORT_S).status()
+    assert server.connections == 2
+    assert time.monotonic() - began < 1.4 * SHORT_S
+
+
+@pytest.mark.parametrize("length", ["9" * 400, "99999999999999", "-5", "x"])
+def test_a_length_that_is_only_promised_is_not_made_room_for(serve: Any, tools: Any, length: str) -> None:
+    server = serve(tools.raw(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{{}}".encode()))
+    with pytest.raises(Foreign):
+        WorkerClient(server.path, 2.0).status()
+
+
+def test_what_does_not_fit_is_named(serve: Any, tools: Any) -> None:
+    server = serve(tools.answer(tools.status(seq="1")))
+    with pytest.raises(Foreign, match=r"answers wrongly: seq has the wrong type \(in its status document\)"):
+        WorkerClient(server.path, 2.0).status()

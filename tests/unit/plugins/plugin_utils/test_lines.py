@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import entry_kit as kit
+import pytest
+from ansible_collections.solver.fleet.plugins.filter import rollout
 from ansible_collections.solver.fleet.plugins.plugin_utils._lines import fleet_lines
 
 
@@ -20,3 +23,25 @@ def test_a_drained_worker_says_by_whom_whatever_waits():
               "releases": {"staged": {"id": "two"}}}
     line = next(line for line in fleet_lines({"w1": census}) if line.startswith("w1"))
     assert line.endswith("drained by r1: no reason given")
+
+
+@pytest.mark.parametrize(("way", "value", "field"), [
+    (("history",), [{}], None), (("worker", "instance", "version"), "1\n\x1b[2Jw2 1.3.0 running", None),
+    (("worker", "journal"), "x", "journal"), (("worker", "tasks"), {"open": "many"}, "tasks.open"),
+    (("rollout", "lock"), "x", "rollout.lock"), (("releases", "current"), 5, "releases.current")])
+def test_the_playbooks_that_show_and_provision_let_answers_in_as_all_others_do(way, value, field):
+    answer = kit.changed(kit.census(kit.LOCK), way, value)
+    lines = rollout.fleet_lines({"w1": answer, "w2": kit.census()})
+    assert [line for line in lines if not line.isprintable()] == []
+    assert next(line for line in lines if line.startswith("w2")).split()[:3] == ["w2", "1.2.0", "running"]
+    own = next(line for line in lines if line.startswith("w1"))
+    assert (f"answers wrongly: {field} " in own) is bool(field)
+    assert rollout.lock_free(answer) is False, "a lock that cannot be read is not free"
+
+
+def test_what_is_too_deep_to_read_is_wrong():
+    answer = value = {}
+    for _level in range(5000):
+        value["worker"] = value = {}
+    assert "answers wrongly: the answer is text" in rollout.fleet_lines({"w1": answer})[1]
+    assert rollout.lock_free(answer) is True

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import entry_kit as kit
 import pytest
 from ansible_collections.solver.fleet.plugins.filter.rollout import address_kept
 from ansible_collections.solver.fleet.plugins.module_utils._release import data_address
@@ -353,8 +354,8 @@ def test_a_worker_that_routers_know_does_not_move(now, then, machine, refused):
 @pytest.mark.parametrize(("finding", "state", "kept"), [
     ("answering", "running", False), ("answering", "failed", True), ("stopped", None, True)])
 def test_only_a_worker_that_serves_keeps_its_address(finding, state, kept):
-    seen = {"finding": finding, "worker": state and {"state": state},
-            "releases": {"current": {"data_address": "10.0.0.1:8081"}}}
+    seen = {"finding": finding, "worker": state and kit.status(state=state),
+            "releases": {"current": {"id": "one", "data_address": "10.0.0.1:8081"}}}
     wanted = {"data_address": "10.0.0.1:8082", "machine": "m1"}
     assert address_kept(seen, wanted, {"r1": {"machine": "front"}}) is kept
     assert address_kept(seen, wanted, {}) is True
