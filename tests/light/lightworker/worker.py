@@ -376,7 +376,8 @@ class Worker:
         assert task is not None
         self._connections.add(task)
         try:
-            with contextlib.suppress(OSError):
+            # A connection that hangs is cancelled with its process.
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 writer.write(await self._exchange(reader, _peer(writer)))
                 await writer.drain()
         finally:
