@@ -19,7 +19,7 @@ import time
 from typing import Callable, Iterator
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
-from ansible_collections.solver.fleet.plugins.module_utils._files import FULL, write_file
+from ansible_collections.solver.fleet.plugins.module_utils._files import FULL, open_lock, write_file
 from ansible_collections.solver.fleet.plugins.module_utils._record import (
     FOLDER,
     Now,
@@ -88,9 +88,9 @@ class RecordFile:
     def _open(self, create: bool) -> int:
         try:
             if not create:
-                return os.open(self.lock_path, os.O_RDONLY | os.O_CLOEXEC)
+                return open_lock(self.lock_path, create=False)
             os.makedirs(self.folder, mode=0o750, exist_ok=True)
-            return os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+            return open_lock(self.lock_path, create=True, mode=_MODE)
         except OSError as error:
             raise self._unwritable(error) from error
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from typing import Any, Callable, Dict, NamedTuple, Sequence
 
@@ -56,9 +57,16 @@ def need(settings: Settings, key: str) -> str:
 
 
 def read_log_end(path: str, lines: int) -> list[str]:
-    """The last lines of a log file; empty if there is none."""
+    """The last lines of a log file; empty if there is none.
+
+    A link in its place is not followed: whoever may write the folder could have root read any file. Nor is a pipe
+    waited for.
+    """
     try:
-        with open(path, "rb") as stream:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                return []
             stream.seek(0, os.SEEK_END)
             stream.seek(max(0, stream.tell() - LOG_BYTES))
             return tail(mask(stream.read(LOG_BYTES).decode("utf-8", "replace")), lines)
