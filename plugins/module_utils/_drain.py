@@ -51,6 +51,7 @@ class DrainOptions(NamedTuple):
     steal: bool = False
     wait_slice: float = SLICE_S
     absent_ok: bool = False
+    hung_ok: bool = False
 
 
 def option_defect(options: DrainOptions) -> str | None:
@@ -64,6 +65,10 @@ def option_defect(options: DrainOptions) -> str | None:
         (
             options.on_timeout == "force" and not options.accept_loss,
             "on_timeout=force drops what is still open: set accept_loss=true to accept that",
+        ),
+        (
+            options.hung_ok and not options.accept_loss,
+            "hung_ok leaves nothing but to end the process: set accept_loss=true to accept that",
         ),
     )
     return next((text for wrong, text in checks if wrong), None)
@@ -297,9 +302,10 @@ class DrainFlow:
         except Finding as error:
             self._absent(error)
             return
-        if status["state"] == "failed" and self.options.absent_ok:
+        if (status["state"] == "failed" and self.options.absent_ok) or self._stuck():
             self._done()
             return
+        status = self.status or status
         drain = self._claimable(status)
         self.span = Span(self.clock, self._slice(), self._lasted(drain))
         body = drain_body(self.options, drain, self.span.elapsed(), foreign=status.get("drain") is not None)
@@ -337,9 +343,27 @@ class DrainFlow:
     def _absent(self, error: Finding) -> None:
         """A process that is not there holds nothing: drained by nature, if the caller expected it."""
         self.result["finding"] = finding_of(error)
+        if self.options.hung_ok and isinstance(error, Hung):
+            self.result["forced"] = True
+            self._done()
+            return
         if not self.options.absent_ok or not isinstance(error, (NoSocket, DeadSocket)):
             raise error
         self._done()
+
+    def _stuck(self) -> bool:
+        """Whether a process that takes no drain stays as it is, so that only its end is left."""
+        if not self.options.hung_ok or self.check_mode:
+            return False
+        while self.status is not None and self.status["state"] in ("starting", "stopping"):
+            if self.span.slice_left() <= 0:
+                self.result["forced"] = True
+                return True
+            started = self.span.in_call()
+            self._see(self.client.status(min(self.span.slice_left(), 5.0), ("recovering", "running", "draining",
+                                                                           "drained", "failed")))
+            self.span.pause(SHORTEST_ROUND_S - (self.span.in_call() - started))
+        return False
 
     def _claimable(self, status: Json) -> Json | None:
         """Our own drain or None; refuses what must not be drained, before anything is touched."""

@@ -80,6 +80,11 @@ def sha256_file(path: str) -> str:
 # --- writing ---
 
 
+def narrow_umask() -> None:
+    """What is made from here on belongs to its owner, whatever umask this process was given: others cannot write it."""
+    os.umask(os.umask(0o077) | 0o022)
+
+
 def fsync_dir(path: str) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -241,6 +246,12 @@ def free_mb(path: str) -> int:
 # --- locks ---
 
 
+def open_lock(path: str, create: bool, mode: int = 0o644) -> int:
+    """Open a file only to lock it. A link in its place is somebody's trap: it is not followed."""
+    flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+
+
 @contextlib.contextmanager
 def locked(
     path: str,
@@ -251,7 +262,7 @@ def locked(
 ) -> Iterator[int]:
     """Hold the lock on a file. Pass the yielded descriptor on to children that must not outlive the lock."""
     deadline = clock() + timeout
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    handle = open_lock(path, create=True)
     try:
         while True:
             try:

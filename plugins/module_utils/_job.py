@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import FleetError, Json, crash_of, failure_of
+from ansible_collections.solver.fleet.plugins.module_utils._files import narrow_umask
 
 
 def attempt(
     work: Callable[[], Json], doing: Callable[[], str] = lambda: "", so_far: Callable[[], Json] = dict
 ) -> Json:
     """What WORK returns; where it fails, what was done SO FAR and why not more. A crash of ours is a failure, too."""
+    narrow_umask()
     try:
         return work()
     except FleetError as error:

@@ -41,6 +41,7 @@ def argument_spec() -> dict[str, Any]:
         run_id={"type": "str"},
         wait_slice={"type": "float", "default": SLICE_S},
         absent_ok={"type": "bool", "default": False},
+        hung_ok={"type": "bool", "default": False},
     )
 
 

@@ -19,7 +19,13 @@ import time
 from typing import Callable, Iterator
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
-from ansible_collections.solver.fleet.plugins.module_utils._files import FULL, read_json, read_plain, write_file
+from ansible_collections.solver.fleet.plugins.module_utils._files import (
+    FULL,
+    open_lock,
+    read_json,
+    read_plain,
+    write_file,
+)
 from ansible_collections.solver.fleet.plugins.module_utils._json import plain_json
 from ansible_collections.solver.fleet.plugins.module_utils._record import (
     FOLDER,
@@ -39,7 +45,6 @@ _POLL_S = 0.1
 # What tells one verdict from another; the rest may be long.
 _HEAD = ("rollout_id", "run_id", "kind", "target", "verdict", "started_at", "ended_at", "reasons")
 _MODE = 0o640
-_OWN_FILE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 # Of a fleet of thousands.
 _VERDICT_BYTES = 32 << 20
 
@@ -90,9 +95,9 @@ class RecordFile:
     def _open(self, create: bool) -> int:
         try:
             if not create:
-                return os.open(self.lock_path, os.O_RDONLY | _OWN_FILE)
+                return open_lock(self.lock_path, create=False)
             os.makedirs(self.folder, mode=0o750, exist_ok=True)
-            return os.open(self.lock_path, os.O_RDWR | os.O_CREAT | _OWN_FILE, _MODE)
+            return open_lock(self.lock_path, create=True, mode=_MODE)
         except OSError as error:
             raise self._unwritable(error) from error
 

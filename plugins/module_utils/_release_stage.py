@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import os
 import re
@@ -66,6 +67,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._wheels import (
 )
 
 CHECK_TIMEOUT_S = 60.0
+LENT = ".credentials-"
 SECRET_BYTES = 65536
 PYTHON_SETTING = "solver_worker_python (python)"
 _SECRET_FILE = re.compile(r"""^\s*\w+_file\s*=\s*["']([^"']+)["']""", re.MULTILINE)
@@ -223,15 +225,35 @@ def _secrets_of(config: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _lent(credentials: tuple[tuple[str, bytes], ...], user: str | None) -> Iterator[dict[str, str]]:
-    """The secrets in a folder that this user alone may read, as systemd would hand them over."""
+def _lent(base: str, credentials: tuple[tuple[str, bytes], ...], user: str | None) -> Iterator[dict[str, str]]:
+    """The secrets in a folder that this user alone may read, as systemd would hand them over.
+
+    It is locked while somebody needs it: one without that was left by a process that was killed.
+    """
     if not credentials:
         yield {}
         return
     owner = user_ids(user) if user and os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory(prefix="solver-credentials-") as folder:
-        write_secrets(folder, credentials, owner)
-        yield {"CREDENTIALS_DIRECTORY": folder}
+    with tempfile.TemporaryDirectory(prefix=LENT, dir=base) as folder:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            write_secrets(folder, credentials, owner)
+            yield {"CREDENTIALS_DIRECTORY": folder}
+        finally:
+            os.close(handle)
+
+
+def sweep_lent(base: str) -> None:
+    """Remove the secrets that were lent by processes which were killed meanwhile."""
+    for path in glob.glob(os.path.join(glob.escape(base), LENT + "*")):
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(handle)
 
 
 def write_secrets(
@@ -304,7 +326,7 @@ def try_release(path: str, version: str, content: Content, timeout: float, run_a
     doing = f"running the staged release {version}"
     command = [program, "check", "--config", os.path.join(path, "config.toml"), "--journal", "--json"]
     try:
-        with _lent(content.credentials, run_as) as extra:
+        with _lent(os.path.dirname(os.path.dirname(path)), content.credentials, run_as) as extra:
             status, out, err = run_command(
                 [*as_user(run_as), *command], min(timeout, CHECK_TIMEOUT_S), clean_environment(extra)
             )
@@ -388,6 +410,7 @@ class Stage:
 
     def _sweep(self) -> None:
         """Remove what killed runs left; the lock says that nobody works there."""
+        sweep_lent(self.base.path)
         for name in os.listdir(self.base.releases):
             if name.startswith(".tmp-"):
                 remove_tree(os.path.join(self.base.releases, name))

@@ -133,6 +133,14 @@ options:
       - Otherwise it is a failure.
     type: bool
     default: false
+  hung_ok:
+    description:
+      - With O(state=drained), a process that gives no answer, or is starting or stopping as long as the call waits,
+        counts as drained by force, RV(forced), and can then only be ended.
+      - Its tasks go on in the next process. One whose submission was on the wire may be billed without an answer, so
+        it needs O(accept_loss=true).
+    type: bool
+    default: false
 seealso:
   - module: solver.fleet.worker_info
   - module: solver.fleet.solve_check

@@ -70,6 +70,11 @@ def serving(worker: Json | None) -> bool:
     return bool(worker) and worker.get("state") == "running" and not worker.get("drain")  # type: ignore[union-attr]
 
 
+def stuck(census: Json) -> bool:
+    """Whether a process is there that takes no drain: it hangs, or is starting or stopping."""
+    return census.get("finding") == "hung" or (census.get("worker") or {}).get("state") in ("starting", "stopping")
+
+
 def rollout_of(census: Json) -> dict[str, Any]:
     """Return what the worker's record says of its last rollout, or nothing."""
     return dict((census.get("rollout") or {}).get("rollout") or {})
@@ -125,6 +130,9 @@ def _linked_to(census: Json, staged: Json, plan: Json) -> bool:
 def _why(census: Json, plan: Json) -> str:
     if plan["serving"]:
         return ""
+    if plan["forced"]:
+        return ("it takes no drain, so its process is ended by force, goes first; a task whose submission was on the "
+                "wire may be billed without an answer")
     drain = (census.get("worker") or {}).get("drain")
     if drain:
         return f"left in the drain of {drain.get('owner')}, goes first"

@@ -23,6 +23,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     return_target,
     rollout_of,
     serving,
+    stuck,
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._locks import (
     Dead,
@@ -207,6 +208,7 @@ def _plan_worker(
         "totals": worker.get("totals"),
         "journal": (worker.get("journal") or {}).get("id"),
         "record_seq": (census.get("rollout") or {}).get("seq") or 0,
+        "forced": kind == "rollback" and name in (settings.get("solver_only") or []) and stuck(census),
         "steal": False,
         "probe": True,
     }

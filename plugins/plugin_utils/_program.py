@@ -161,6 +161,8 @@ def _drain(worker: Worker) -> Step:
         grace=settings["solver_drain_grace"], lease=settings["solver_drain_lease"],
         on_timeout=planned["on_drain_timeout"], accept_loss=settings["solver_accept_loss"],
         absent_ok=not planned["serving"])}
+    if planned["forced"]:
+        args.update(hung_ok=True, accept_loss=True)
     return Step("drain", "worker_drain", args, tries=tries_for(settings["solver_drain_timeout"]) + 6)
 
 

@@ -26,6 +26,9 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import SettingError, read, window_size
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_worker import machine_of, worker_facts
 
+# As docs/openapi/control-v1.yaml has it.
+_WORKER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
+
 
 @dataclass
 class Resolved:
@@ -59,6 +62,8 @@ def resolve(
         _extend(out.errors, ["solver_version is not set; name the version to roll out, "
                              "for example -e solver_version=1.3.0"])
     out.routers = {host: _router(out, host, host_vars) for host, host_vars in (routers or {}).items()}
+    if need_version:
+        _names_of_workers(out)
     _together(out, len(variables))
     _routers_rules(out, rolls)
     _machines_rules(out)
@@ -262,6 +267,16 @@ def _machines_rules(out: Resolved) -> None:
             said = ", ".join(f"{host} has {own[host]}" for host in sorted(own, key=natural))
             _extend(out.errors, [f"solver_user differs between the workers of {machine} in {base} ({said}), but its "
                                  "files can belong to one user alone; set one solver_user, or another solver_base_dir"])
+
+
+def _names_of_workers(out: Resolved) -> None:
+    """What a worker refuses when it starts, and its control API has no other."""
+    wrong = [host if host == own["name"] else f"{host} ({own['name']})" for host, own in out.workers.items()
+             if not _WORKER_NAME.match(own["name"])]
+    if wrong:
+        _extend(out.errors, [f"{', '.join(sorted(wrong, key=natural))}: a worker's name is 1 to 63 of a-z, 0-9 and "
+                             "'-', beginning with a letter or digit; set solver_worker_name for each, for example "
+                             "solver_worker_name: w1"])
 
 
 def _unknown_names_of_workers(out: Resolved) -> None:

@@ -373,7 +373,7 @@ PlannedWorker = TypedDict("PlannedWorker", {
     "kind": str, "rollout_id": str, "from": str | None, "from_release": str | None, "to": str | None,
     "release": str | None, "finding": str | None, "state": str | None, "serving": bool, "lacks": list[str],
     "on_drain_timeout": str, "p50_s": float | None, "p99_s": float | None, "totals": Totals | None,
-    "journal": str | None, "record_seq": int, "steal": bool, "probe": bool, "back_to": str | None,
+    "journal": str | None, "record_seq": int, "forced": bool, "steal": bool, "probe": bool, "back_to": str | None,
     "back_version": str | None, "owner": str, "on_expire": str | None, "begins": bool, "action": str, "reason": str})
 
 

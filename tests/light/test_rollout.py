@@ -410,3 +410,19 @@ def test_a_rollback_that_fails_names_the_worker_and_leaves_it_serving(light_flee
     done = fleet.playbook("rollback")
     assert done.returncode == 0, done.stdout
     assert_all_run(fleet, "1.2.0")
+
+
+def test_a_hung_worker_is_rolled_back_by_force_when_it_is_named(light_fleet: LightFleet) -> None:
+    """The way out of quarantine: what hangs takes no drain, and is ended where the operator names it; no other is."""
+    fleet = light_fleet.up(3)
+    assert fleet.roll("1.3.0").returncode == 0
+    fleet.set_fault("w1", "w2", version="1.3.0", hang=True)
+    done = fleet.playbook("rollback", solver_only="w1", solver_control_timeout=0.5)
+    assert done.returncode == 0, done.stdout
+    assert "its process is ended by force" in flat(done.stdout)
+    assert fleet.status("w1")["instance"]["version"] == "1.2.0"
+    # Without its name a hung worker is left alone, as in an update.
+    assert fleet.playbook("rollback", solver_control_timeout=0.5).returncode != 0
+    assert fleet.outcomes()["w2"] == "quarantined"
+    fleet.heal()
+    assert fleet.status("w2")["instance"]["version"] == "1.3.0"

@@ -16,6 +16,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SECRETS
 
 # What tells machines apart.
 _OF_HOST = ("ansible_connection", "ansible_host")
@@ -29,7 +30,8 @@ def fleet_variables(
     hostvars lack the variables of the play, which is where ``import_playbook`` puts those that a wrapper sets.
     """
     of_play = getattr(getattr(action._task, "play", None), "vars", None) or {}
-    shared = {name: plain(action._templar.template(task_vars[name])) for name in of_play if name.startswith("solver_")}
+    shared = {name: plain(action._templar.template(task_vars[name])) for name in of_play
+              if name.startswith("solver_") and name not in SECRETS}
     return {host: {**_solver_variables(task_vars["hostvars"][host], host), **shared} for host in hosts}
 
 
@@ -37,7 +39,8 @@ def _solver_variables(host_vars: Mapping[str, Any], host: str) -> dict[str, Any]
     out = {}
     for name in [str(key) for key in host_vars if str(key).startswith("solver_") or key in _OF_HOST]:
         try:
-            out[name] = plain(host_vars[name])
+            # Whoever only looks must not need the vault's password.
+            out[name] = None if name in SECRETS else plain(host_vars[name])
         except AnsibleError as error:
             raise AnsibleActionFail(f"{host}: {name} cannot be templated: {error}") from error
     return out

@@ -61,6 +61,17 @@ def test_a_missing_hook_stops_only_who_would_run_it(tmp_path: Path, kind: str) -
     assert json.loads((tmp_path / "verdict.json").read_text())["verdict"] == "refused"
 
 
+@pytest.mark.parametrize(("kind", "code"), [("none", 0), ("remove", 0), ("update", 0), ("provision", 0)])
+def test_no_settings_need_the_password_of_the_vault(tmp_path: Path, kind: str, code: int) -> None:
+    """A key that stands encrypted in the inventory is for the task that brings it to the host, and for no other."""
+    vaulted = "!vault |\n          $ANSIBLE_VAULT;1.1;AES256\n          " + "61" * 40
+    (tmp_path / "group_vars").mkdir()
+    text = f"solver_api_key: {vaulted}\nsolver_data_token: {vaulted}\n"
+    (tmp_path / "group_vars" / "solver_workers.yml").write_text(text)
+    done = settled(tmp_path, kind)
+    assert done.returncode == code, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("kind", ["none", "provision"])
 def test_who_only_looks_writes_over_no_verdict(tmp_path: Path, kind: str) -> None:
     (tmp_path / "verdict.json").write_text('{"verdict": "completed"}')

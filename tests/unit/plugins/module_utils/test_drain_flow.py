@@ -321,6 +321,38 @@ def test_a_hung_worker_is_never_drained_by_nature(worker: ModelWorker) -> None:
         drained(worker, absent_ok=True)
 
 
+def test_a_hung_worker_is_given_up_where_the_loss_is_accepted(worker: ModelWorker) -> None:
+    worker.away = [(0, 1e9, Hung("silent"))]
+    result = drained(worker, hung_ok=True, accept_loss=True)
+    assert (result["done"], result["forced"], result["finding"]) == (True, True, "hung")
+
+
+@pytest.mark.parametrize("error", [NoSocket("gone"), DeadSocket("gone")])
+def test_to_give_up_what_hangs_is_not_to_expect_that_nothing_is_there(
+    worker: ModelWorker, error: WorkerError
+) -> None:
+    worker.away = [(0, 1e9, error)]
+    with pytest.raises(type(error)):
+        drained(worker, hung_ok=True, accept_loss=True)
+
+
+def test_a_worker_that_only_seems_to_hang_is_drained_like_any_other(worker: ModelWorker) -> None:
+    worker.solved_at = worker.clock.now()
+    result = drained(worker, hung_ok=True, accept_loss=True)
+    assert (result["done"], result["forced"], result["finding"]) == (True, False, "answering")
+
+
+@pytest.mark.parametrize("state", ["starting", "stopping"])
+def test_what_never_comes_up_or_goes_down_is_given_up_after_the_call(worker: ModelWorker, state: str) -> None:
+    worker.changes = {"state": state}
+    result = drained(worker, hung_ok=True, accept_loss=True)
+    assert (result["done"], result["forced"], worker.sent) == (True, True, [])
+
+
+def test_a_process_is_given_up_only_with_its_loss(worker: ModelWorker) -> None:
+    assert "set accept_loss=true" in str(option_defect(DrainOptions("me", hung_ok=True)))
+
+
 def test_a_worker_that_crashes_and_comes_back_is_waited_for(worker: ModelWorker) -> None:
     begin = worker.clock.now()
     worker.away = [(begin + 5, begin + 9, DeadSocket("gone"))]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from process_kit import await_that, kill_tree
 from release_kit import end_module, make_wheel, run_module, start_module, tree
 
 CONFIG = '[worker]\nname = "{name}"\nport = {port}\n'
@@ -489,3 +491,70 @@ def test_an_environment_goes_with_its_last_release(host: Host) -> None:
     assert len(gone["pruned"]["envs"]) == 1
     assert host.envs() == []
     assert not (host.base / "pip").exists(), "nor is its pip of use to anybody"
+
+
+# --- files: what is made is its owner's, and nothing is followed ---
+
+
+def writable_for_others(folder: Path) -> list[str]:
+    return [str(path) for path in (folder, *folder.rglob("*"))
+            if not path.is_symlink() and path.lstat().st_mode & 0o022]
+
+
+def test_without_a_umask_nobody_else_can_write_what_is_made(host: Host) -> None:
+    """A service manager or a hook may run with any umask; an environment is hundreds of files."""
+    make_wheel(host.wheelhouse, "1.2.0")
+    arguments = host.arguments(version="1.2.0")
+    before = os.umask(0)
+    try:
+        staged = start_module("worker_release", arguments)
+        locked = start_module("rollout_lock", {
+            "worker_dir": arguments["worker_dir"], "rollout_id": "r1", "run_id": "run1"})
+    finally:
+        os.umask(before)
+    assert end_module(staged)["staged"] is True
+    assert end_module(locked)["ours"] is True
+    assert writable_for_others(host.base) == []
+
+
+@pytest.mark.parametrize("target", ["there", "nowhere"])
+def test_a_link_in_the_place_of_the_lock_is_not_followed(host: Host, target: str) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    arguments = host.arguments(version="1.2.0")
+    victim = host.folder / target
+    if target == "there":
+        victim.write_text("keep me")
+    (host.base / "lock").symlink_to(victim)
+    code, text = failed(run_module("worker_release", arguments))
+    assert (code, "symbolic links" in text) == ("unwritable", True), text
+    assert victim.exists() == (target == "there")
+    folder = Path(arguments["worker_dir"], "rollout")
+    folder.mkdir()
+    (folder / "lock").symlink_to(victim)
+    code, text = failed(run_module("rollout_lock", {
+        "worker_dir": arguments["worker_dir"], "rollout_id": "r1", "run_id": "run1"}))
+    assert (code, "symbolic links" in text) == ("unwritable", True), text
+    assert victim.exists() == (target == "there")
+
+
+def test_a_key_that_a_killed_check_left_is_removed_by_the_next_staging(host: Host) -> None:
+    key = host.folder / "key"
+    key.write_text("0123456789abcdef")
+    body = f"import pathlib, time; pathlib.Path({str(host.folder / 'checks')!r}).touch(); time.sleep(600)"
+    slow = make_wheel(host.folder / "slow", "1.4.0", body)
+    process = start_module("worker_release", host.arguments(package=str(slow), credentials={"api_key": str(key)}))
+    await_that((host.folder / "checks").exists)
+    kill_tree(process.pid)
+    process.communicate(timeout=60)
+    [left] = host.base.glob(".credentials-*")
+    assert (left / "api_key").read_text() == key.read_text()
+    assert left.stat().st_mode & 0o077 == 0
+    # What another one needs just now, it keeps: a folder that is locked.
+    lent = host.base / ".credentials-busy"
+    lent.mkdir()
+    handle = os.open(lent, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    make_wheel(host.wheelhouse, "1.2.0")
+    assert host.run(version="1.2.0")["staged"] is True
+    assert list(host.base.glob(".credentials-*")) == [lent]
+    os.close(handle)

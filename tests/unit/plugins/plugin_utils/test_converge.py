@@ -155,3 +155,22 @@ def test_a_rerun_after_any_interruption_ends_with_all_at_the_target(size, data):
     assert again["order"] == []
     assert {own["action"] for own in again["workers"].values()} == {"already"}
     assert plan(fleet(size))["fleet"] == size
+
+
+@pytest.mark.parametrize("seen", [
+    {"finding": "hung", "worker": None},
+    {"worker": {**census()["worker"], "state": "starting"}}, {"worker": {**census()["worker"], "state": "stopping"}}])
+def test_what_takes_no_drain_is_ended_by_force_where_a_rollback_names_it(seen):
+    hung = {**census(record=record(outcome="quarantined", cause="release")), **seen}
+    named = decide(hung, kind="rollback", solver_version="", solver_only=["w1"])
+    assert (named["action"], named["forced"], named["release"]) == ("update", True, "1.2.0-old")
+    assert "its process is ended by force" in named["reason"]
+    assert "may be billed" in named["reason"]
+    for kind, only in (("rollback", []), ("update", ["w1"]), ("recover", ["w1"])):
+        assert decide(hung, kind=kind, solver_only=only)["forced"] is False, kind
+
+
+@pytest.mark.parametrize("finding", ["stopped", "dead", "denied", "foreign"])
+def test_only_what_hangs_is_ended_by_force(finding):
+    gone = {**census(record=record()), "finding": finding, "worker": None}
+    assert decide(gone, kind="rollback", solver_version="", solver_only=["w1"])["forced"] is False

@@ -98,6 +98,12 @@ def test_a_drain_takes_over_what_a_dead_run_left_and_keeps_what_its_lease_leads_
     drain = args_of(worker(), "drain")
     assert (drain["owner"], drain["steal"], drain["absent_ok"]) == ("r1", False, False)
     assert "on_expire" not in drain
+    assert "hung_ok" not in drain
+
+
+def test_what_hangs_is_given_up_with_its_loss_and_nothing_else_is():
+    drain = args_of(worker(planned={"forced": True}), "drain")
+    assert (drain["hung_ok"], drain["accept_loss"]) == (True, True)
 
 
 def test_what_touches_a_worker_is_fenced():

@@ -57,6 +57,19 @@ def test_misspelt_variable_is_named_with_the_nearest():
     assert unknown_names({"other_zzzz": 1}) == []
 
 
+@pytest.mark.parametrize("name", ["solver-a.example.net", "Worker_01", "w_1", "-w1", "w" * 64, "wärter"])
+def test_a_name_that_the_worker_refuses_is_refused_before_anything_is_touched(name):
+    bad = {name: {"solver_version": "1.3.0", "solver_control_socket": "/run/w/c.sock"}}
+    [error] = resolve(bad).errors
+    assert error.startswith(f"{name}: a worker's name is 1 to 63 of a-z, 0-9 and '-'")
+    assert "set solver_worker_name" in error
+    assert resolve({name: {**bad[name], "solver_worker_name": "w1"}}).errors == []
+    # What is there already can still be looked at, and taken away.
+    assert resolve(bad, need_version=False, rolls=False).errors == []
+    [error] = resolve({"w1": {"solver_version": "1.3.0", "solver_worker_name": "W1"}}).errors
+    assert error.startswith("w1 (W1): ")
+
+
 def test_long_socket_path():
     path = "/run/" + "x" * 103
     errors = resolve({"w1": {"solver_version": "1", "solver_control_socket": path}}).errors

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import World
-from solver_worker import __version__, cli, config
+from solver_worker import __version__, cli, config, locks, serve
+from solver_worker.errors import ConfigError
 from solver_worker.journal import Journal
 
 GOOD = """
@@ -170,3 +172,31 @@ async def test_a_file_in_the_place_of_the_socket_is_left_alone(world: World) -> 
     assert worker.socket.read_text() == "precious"
     assert "is not a socket" in worker.log
     assert not stat.S_ISSOCK(worker.socket.stat().st_mode)
+
+
+def test_without_a_umask_nobody_else_can_write_what_is_made(home: Path) -> None:
+    path = write(home, f'"{home}/state"', f'"{home}/deep/er/state"')
+    path.write_text(path.read_text().replace(f'"{home}/c.sock"', f'"{home}/so/cket/c.sock"'))
+    before = os.umask(0)
+    try:
+        for handle in serve.take_locks(config.load(path)):
+            os.close(handle)
+    finally:
+        os.umask(before)
+    made = [found for top in ("deep", "so") for found in (home / top, *(home / top).rglob("*"))]
+    assert len(made) == 7
+    assert [str(found) for found in made if found.stat().st_mode & 0o022] == []
+
+
+@pytest.mark.parametrize("target", ["there", "nowhere"])
+def test_a_link_in_the_place_of_a_lock_is_not_followed(home: Path, target: str) -> None:
+    victim = home / target
+    if target == "there":
+        victim.write_text("keep me")
+    (home / "state").mkdir()
+    (home / "state" / "lock").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        locks.take(home / "state" / "lock", "state directory")
+    with pytest.raises(ConfigError, match=r"preparing worker\.state_dir and control\.socket: .*symbolic links"):
+        serve.take_locks(config.load(write(home)))
+    assert victim.exists() == (target == "there")

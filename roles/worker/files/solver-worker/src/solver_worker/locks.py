@@ -12,7 +12,8 @@ from .errors import LockHeldError
 
 def take(path: Path, what: str) -> int:
     """Returns the open descriptor that holds the lock; it is never closed before the process ends."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # A link in its place is somebody's trap: what it leads to is not ours.
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:

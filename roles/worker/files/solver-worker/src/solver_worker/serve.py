@@ -23,6 +23,8 @@ SHUTDOWN_S = 2.0
 def take_locks(config: Config) -> list[int]:
     """Before the state directory or the socket is touched."""
     socket_path = Path(config.control.socket)
+    # Whatever the service manager says: what this process makes, its parents too, nobody else can write.
+    os.umask(os.umask(0o077) | 0o022)
     try:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         socket_path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
