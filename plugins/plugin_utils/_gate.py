@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
+from ansible_collections.solver.fleet.plugins.plugin_utils._converge import accepts, serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import one_line, switched_before
 
@@ -222,7 +222,8 @@ def _routers_silent(live: Outcomes) -> str:
 
 def serves_now(seen: Mapping[str, Any]) -> bool:
     """Whether the live census says that the worker takes tasks, and each router that could be asked sends it some."""
-    return serving((seen.get("census") or {}).get("worker")) and all((seen.get("routers") or {}).values())
+    worker = (seen.get("census") or {}).get("worker")
+    return serving(worker) and accepts(worker) and all((seen.get("routers") or {}).values())
 
 
 def out_of_service(plan: Plan, outcomes: Outcomes, live: Outcomes, leaving: Collection[str]) -> list[str]:

@@ -49,7 +49,10 @@ def seen(answer: Mapping[str, Any], at: float, before: Mapping[str, Any] | None 
 
 def said(status: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return what of a status document says whether the worker takes tasks."""
-    return {"state": status.get("state"), "drain": bool(status.get("drain"))} if status else None
+    if not status:
+        return None
+    full = {"accepting": False} if status.get("accepting") is False else {}
+    return {"state": status.get("state"), "drain": bool(status.get("drain")), **full}
 
 
 def lost(view: View) -> set[str]:

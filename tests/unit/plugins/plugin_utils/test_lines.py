@@ -20,3 +20,10 @@ def test_a_drained_worker_says_by_whom_whatever_waits():
               "releases": {"staged": {"id": "two"}}}
     line = next(line for line in fleet_lines({"w1": census}) if line.startswith("w1"))
     assert line.endswith("drained by r1: no reason given")
+
+
+def test_a_worker_whose_disk_is_full_says_so():
+    census = {"worker": {"state": "running", "instance": {"release": "one"}, "accepting": False, "failure": None,
+                         "refusal": {"code": "disk_full", "message": "less than 4 MiB are free"}}, "releases": {}}
+    line = next(line for line in fleet_lines({"w1": census}) if line.startswith("w1"))
+    assert line.endswith("less than 4 MiB are free")
