@@ -90,8 +90,9 @@ class ApiProblem(WorkerError):  # noqa: N818  named after the media type
     def __init__(self, status: int, problem: Json) -> None:
         text = problem.get("detail") or problem.get("title") or f"HTTP status {status}"
         code = str(problem.get("code"))
-        # What a process refuses is its release's doing, whatever it calls it.
-        super().__init__(code if _CODE.match(code) else f"http_{status}", one_line(text, 500), problem, "release")
+        # What a process refuses is its release's doing, whatever it calls it; but for a disk no release can.
+        cause = "host" if code == "journal_unwritable" else "release"
+        super().__init__(code if _CODE.match(code) else f"http_{status}", one_line(text, 500), problem, cause)
         self.status = status
         self.problem = problem
 

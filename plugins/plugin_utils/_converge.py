@@ -66,13 +66,18 @@ def on_drain_timeout(worker: Json | None, settings: Json) -> str:
 
 
 def serving(worker: Json | None) -> bool:
-    """Whether a status document says that the worker takes users' tasks."""
+    """Whether a status document says that the worker is in service."""
     return bool(worker) and worker.get("state") == "running" and not worker.get("drain")  # type: ignore[union-attr]
 
 
 def stuck(census: Json) -> bool:
     """Whether a process is there that takes no drain: it hangs, or is starting or stopping."""
     return census.get("finding") == "hung" or (census.get("worker") or {}).get("state") in ("starting", "stopping")
+
+
+def accepts(worker: Json | None) -> bool:
+    """Whether a worker in service can take tasks: one whose disk is full cannot, and no update mends that."""
+    return bool(worker) and worker.get("accepting") is not False  # type: ignore[union-attr]
 
 
 def rollout_of(census: Json) -> dict[str, Any]:

@@ -87,6 +87,7 @@ _STATUS = fields({
         "boot_id": need(name()), "pid": need(count(low=1)), "started_at": need(moment), "restarts": need(_COUNT)})),
     "state": need(choice("starting", "recovering", "running", "draining", "drained", "stopping", "failed")),
     "since": need(moment), "seq": need(_COUNT), "accepting": need(flag), "safe_to_stop": need(flag),
+    "refusal": may(fields({"code": need(text(100)), "message": need(text(MESSAGE))})),
     "idle": need(flag), "drain": known(_DRAIN), "tasks": known(_TASKS), "totals": known(_TOTALS),
     "solve_times": known(fields({"count": need(_COUNT), "p50_s": need(_SECONDS), "p99_s": need(_SECONDS)})),
     "provider": known(fields({

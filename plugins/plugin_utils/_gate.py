@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
-from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
+from ansible_collections.solver.fleet.plugins.plugin_utils._converge import accepts, serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import (
@@ -237,7 +237,8 @@ def _routers_silent(live: Live) -> str:
 
 def serves_now(seen: Seen) -> bool:
     """Whether the live census says that the worker takes tasks, and each router that could be asked sends it some."""
-    return serving(seen["census"]["worker"] if "census" in seen else None) and all((seen.get("routers") or {}).values())
+    worker = seen["census"]["worker"] if "census" in seen else None
+    return serving(worker) and accepts(worker) and all((seen.get("routers") or {}).values())
 
 
 def out_of_service(plan: Plan, outcomes: Outcomes, live: Live, leaving: Collection[str]) -> list[str]:

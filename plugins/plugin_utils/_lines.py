@@ -88,7 +88,7 @@ def _note(census: Mapping[str, Any], worker: Mapping[str, Any]) -> str:
     drain = worker.get("drain")
     if drain:
         return f"drained by {drain.get('owner')}: {drain.get('reason') or 'no reason given'}"
-    failure = worker.get("failure") or {}
+    failure = worker.get("failure") or worker.get("refusal") or {}
     wrong = one_line(failure.get("message") or ("" if worker else census.get("message") or census.get("msg")))
     return "; ".join(part for part in (wrong, _pending(census, worker)) if part)
 

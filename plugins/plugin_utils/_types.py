@@ -8,7 +8,7 @@ What comes from a worker's host has been through C(_entry), which checks exactly
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 # --- what a worker says, docs/control-api.md ---
 
@@ -104,7 +104,7 @@ class Journal(TypedDict):
 
 
 class Cause(TypedDict):
-    """Why a worker is C(failed)."""
+    """Why a worker is C(failed), or in service and takes no new task."""
 
     code: str
     message: str
@@ -120,6 +120,7 @@ class Status(TypedDict):
     since: str
     seq: int
     accepting: bool
+    refusal: NotRequired[Cause | None]
     safe_to_stop: bool
     idle: bool
     drain: Drain | None
@@ -435,6 +436,7 @@ class Said(TypedDict):
 
     state: str | None
     drain: bool
+    accepting: NotRequired[bool]
 
 
 class SaidCensus(TypedDict):

@@ -51,7 +51,10 @@ def seen(answer: Mapping[str, Any], at: float, before: Seen | None = None) -> Se
 
 def said(status: Mapping[str, Any] | None) -> Said | None:
     """Return what of a status document says whether the worker takes tasks."""
-    return {"state": status.get("state"), "drain": bool(status.get("drain"))} if status else None
+    if not status:
+        return None
+    out: Said = {"state": status.get("state"), "drain": bool(status.get("drain"))}
+    return {**out, "accepting": False} if status.get("accepting") is False else out
 
 
 def lost(view: View) -> set[str]:

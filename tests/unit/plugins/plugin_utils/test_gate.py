@@ -84,6 +84,14 @@ def test_the_floor_waits_and_then_aborts_with_the_remedy():
         assert "raise solver_max_unavailable" in over.reason
 
 
+def test_a_worker_that_cannot_accept_is_out_of_service_though_it_runs():
+    made = plan(fleet(4))
+    full = {**census(), "worker": {**census()["worker"], "accepting": False}}
+    waiting = ask(made, seen=live(made, w3=full))
+    assert (waiting.open, waiting.cause) == (False, "floor")
+    assert waiting.reason.startswith("w3 is out of service")
+
+
 def test_a_worker_that_does_not_serve_may_always_be_updated():
     made = plan(fleet(4))
     assert ask(made, seen=live(made, w1=HELD, w2=HELD, w3=HELD), name="w1").open

@@ -45,3 +45,10 @@ def test_what_is_too_deep_to_read_is_wrong():
         value["worker"] = value = {}
     assert "answers wrongly: the answer is text" in rollout.fleet_lines({"w1": answer})[1]
     assert rollout.lock_free(answer) is True
+
+
+def test_a_worker_whose_disk_is_full_says_so():
+    census = {"worker": {"state": "running", "instance": {"release": "one"}, "accepting": False, "failure": None,
+                         "refusal": {"code": "disk_full", "message": "less than 4 MiB are free"}}, "releases": {}}
+    line = next(line for line in fleet_lines({"w1": census}) if line.startswith("w1"))
+    assert line.endswith("less than 4 MiB are free")

@@ -21,6 +21,9 @@ def test_of_an_answer_only_what_the_gate_needs_is_kept():
         "record": {"request": {"what": "pause", "by": "ada", "reason": "lunch"}}}
     assert _view.seen({"census": census(state="drained", drain={"owner": "r1"})}, 5.0)["census"] == {
         "worker": {"state": "drained", "drain": True}}
+    full_disk = {"worker": {**census()["worker"], "accepting": False}}
+    assert _view.seen({"census": full_disk}, 5.0)["census"] == {
+        "worker": {"state": "running", "drain": False, "accepting": False}}
     lost = {"failed": True, "failure": {"code": "lock_lost", "message": "run x\nholds it", "details": {"holder": 1}}}
     assert _view.seen(lost, 5.0)["failure"] == {"code": "lock_lost", "message": "run x holds it"}
     assert _view.seen({"census": {"finding": "stopped", "worker": None}}, 5.0) == {

@@ -5,6 +5,7 @@ SF_VERSION=x        runs as another version
 SF_SCHEMA=n         knows that many journal schemas, each adding a column and a table
 SF_KILL=step:when   kills itself right before or after the commit of the first such step
 SF_MIN_READER=n     with SF_SCHEMA: the last step demands such a reader
+SF_TIDY=s           tidies its journal that often
 SF_CLOCK=s          sees a wall clock that is off by so many seconds
 """
 
@@ -15,7 +16,7 @@ import time
 from types import SimpleNamespace
 
 import solver_worker
-from solver_worker import cli, clock, schema
+from solver_worker import cli, clock, lifecycle, schema
 from solver_worker.journal import Journal
 
 
@@ -69,6 +70,8 @@ def bend_clock(seconds: float) -> None:
 if __name__ == "__main__":
     if "SF_CLOCK" in os.environ:
         bend_clock(float(os.environ["SF_CLOCK"]))
+    if "SF_TIDY" in os.environ:
+        lifecycle.TIDY_EVERY_S = float(os.environ["SF_TIDY"])
     if "SF_VERSION" in os.environ:
         bend_version(os.environ["SF_VERSION"])
     if "SF_SCHEMA" in os.environ:

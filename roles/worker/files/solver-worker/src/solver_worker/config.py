@@ -115,6 +115,7 @@ class DataSection:
     port: int = field(default=_REQUIRED, metadata=_by(_whole(1, 65535)))
     host: str = field(default="127.0.0.1", metadata=_by(_text))
     token_file: str = field(default="", metadata=_by(_secret_file))
+    max_connections: int = field(default=3000, metadata=_by(_whole(16, 60_000)))
     max_open_tasks: int = field(default=2000, metadata=_by(_whole(1, 100_000)))
     max_body_bytes: int = field(default=262_144, metadata=_by(_whole(1024, 64 * 1024 * 1024)))
 

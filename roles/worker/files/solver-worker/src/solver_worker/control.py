@@ -83,8 +83,8 @@ class _Control:
         worker = self._worker
         self._refuse_in(STARTING, RECOVERING, STOPPING, FAILED)
         owner = request.query.get("owner", "")
-        if not owner:
-            raise ProblemError(400, "bad_field", "owner is required: ?owner=O", field="owner")
+        if not 1 <= len(owner) <= 200 or not owner.isprintable():
+            raise ProblemError(400, "bad_field", "owner is required: ?owner=O, 1 to 200 characters", field="owner")
         outcome = worker.delete_drain(owner, _steal(request))
         if outcome == "foreign" and worker.drain is not None:
             raise self._held_by(worker.drain)

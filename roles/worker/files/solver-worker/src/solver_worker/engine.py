@@ -16,7 +16,7 @@ from . import codes, logs, pace
 from .clock import Clock
 from .codes import Answer, Class
 from .config import Config
-from .journal import Final, Journal, Row
+from .journal import Final, Journal, Row, digest_of
 from .provider import Provider, error_class
 from .pulse import Pulse
 
@@ -30,6 +30,7 @@ RESUBMITS_AT_MOST = 3
 # limit once more where that is shorter.
 SILENCE_GRACE_S = 60.0
 SUBMIT_UNKNOWN = "SUBMIT_OUTCOME_UNKNOWN"
+PAYLOAD_DAMAGED = "PAYLOAD_DAMAGED"
 TOKEN_TOO_OLD = "TOKEN_TOO_OLD"  # noqa: S105 (an error code)
 
 
@@ -119,7 +120,17 @@ class Engine:
             self._to_submit.push(self._clock.boot(), task)
 
     def run(self) -> None:
-        self._loops = [asyncio.create_task(self._submit_loop()), asyncio.create_task(self._poll_loop())]
+        self._loops = [asyncio.create_task(self._keep(loop)) for loop in (self._submit_loop, self._poll_loop)]
+
+    @staticmethod
+    async def _keep(loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Whatever one task does to a loop, the others' calls go on."""
+        while True:
+            try:
+                await loop()
+            except Exception as exc:  # noqa: BLE001
+                logs.error("a loop of the engine broke; it begins anew", cause=logs.cause_of(exc))
+                await asyncio.sleep(RETRY_JOURNAL_S)
 
     async def stop(self, within: float) -> None:
         """The hand-over: begin nothing, let calls of in.php return, leave polls to the next process."""
@@ -186,8 +197,9 @@ class Engine:
 
     def _called(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        if not call.cancelled() and call.exception() is not None:
-            logs.error("a call broke; its task waits for its time limit", cause=repr(call.exception()))
+        exc = None if call.cancelled() else call.exception()
+        if exc is not None:
+            logs.error("a call broke; its task waits for its time limit", cause=logs.cause_of(exc))
 
     async def _durably(self, step: Callable[[], T]) -> T:
         """A full disk must not cost an answer that we already have: try until it is written."""
@@ -219,8 +231,12 @@ class Engine:
         if task.id not in self.tasks:
             return  # ended while it waited
         try:
-            row = self._journal.by_id(task.id)
-            fields = json.loads(row.payload) if row and row.payload else {}
+            fields = _payload(self._journal.by_id(task.id))
+            if fields is None:
+                logs.error("the payload of a task is damaged in the journal", task=task.id)
+                final = Final("failed", self._clock.now(), error_code=PAYLOAD_DAMAGED, error_class="worker")
+                self._finish(task, final)
+                return
             self._journal.submitting(task.id)
         except (sqlite3.Error, ValueError) as exc:
             logs.error("writing the journal failed", cause=str(exc))
@@ -357,3 +373,12 @@ class Engine:
         if waiters is not None:
             waiters.fire()
         self._changed()
+
+
+def _payload(row: Row | None) -> dict[str, str] | None:
+    """What the client sent, or nothing if it is that no more: bits do flip, and a wrong task costs money."""
+    try:
+        document = json.loads(row.payload) if row and row.payload else None
+        return document if row and document and digest_of(document) == row.digest else None
+    except (ValueError, TypeError, RecursionError):
+        return None

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 
 class ConfigError(Exception):
     """The configuration is wrong; the message names the key and the remedy (exit 2)."""
@@ -18,3 +20,7 @@ class JournalRefusedError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class NotWrittenError(sqlite3.OperationalError):
+    """The journal certainly does not hold what was to be written."""

@@ -3,22 +3,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import secrets
+import sqlite3
 from typing import Any
 
 from aiohttp import web
 
+from . import fields
 from .clock import rfc3339
-from .journal import OPEN, Journal, Row
+from .drain import BadFieldError
+from .journal import OPEN, Journal, Row, digest_of
 from .lifecycle import RECOVERING, SERVING, Worker
-from .problem import Handler, ProblemError, middleware, read_json, wait_seconds
+from .problem import Handler, ProblemError, middleware, read_text, wait_seconds
 
 RETRY_S = 5
-# Fields of in.php that are the worker's own business.
-RESERVED = ("key", "json", "soft_id", "pingback")
+NAME_HEADER = "X-Solver-Worker"
 
 
 def application(worker: Worker, token: str | None) -> web.Application:
@@ -36,7 +37,7 @@ def application(worker: Worker, token: str | None) -> web.Application:
 
 def _name_worker(name: str) -> Any:
     async def prepare(_request: web.Request, response: web.StreamResponse) -> None:
-        response.headers["X-Solver-Worker"] = name
+        response.headers[NAME_HEADER] = name
 
     return prepare
 
@@ -45,30 +46,22 @@ def _authentication(token: str | None) -> Any:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if token is not None and request.path != "/healthz":
-            given = request.headers.get("Authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            # Bytes that are no UTF-8 come as surrogates.
+            given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+            if not hmac.compare_digest(given, f"Bearer {token}".encode()):
                 raise ProblemError(401, "unauthorized", "send Authorization: Bearer with the worker's token")
         return await handler(request)
 
     return check
 
 
-def digest_of(document: dict[str, str]) -> str:
-    """Equal JSON objects have equal digests, whatever the order of their fields."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def check_task(document: Any) -> dict[str, str]:
-    if not isinstance(document, dict):
-        raise ProblemError(400, "bad_field", "the body must be a JSON object", field="body")
-    for name, value in document.items():
-        if name in RESERVED:
-            raise ProblemError(400, "bad_field", f"{name} is the worker's own business; leave it out", field=name)
-        if not isinstance(value, str):
-            raise ProblemError(400, "bad_field", f"{name} must be a string", field=name)
-    if not document.get("method"):
-        raise ProblemError(400, "bad_field", "method is required, as in.php names it", field="method")
-    return document
+def read_task(text: str) -> dict[str, str]:
+    try:
+        return fields.check(fields.parse(text))
+    except BadFieldError as exc:
+        raise ProblemError(400, "bad_field", str(exc), field=exc.field) from exc
+    except ValueError as exc:
+        raise ProblemError(400, "bad_json", "the body is not JSON in UTF-8", field="body") from exc
 
 
 def describe(row: Row) -> dict[str, Any]:
@@ -99,14 +92,18 @@ class _Intake:
         return self._worker.journal
 
     async def health(self, _request: web.Request) -> web.Response:
-        state = self._worker.state
-        code = {"running": 200, "draining": 404, "drained": 404}.get(state, 503)
-        return web.json_response({"state": state}, status=code)
+        """404 is "nothing new, but reads as before": to a router, a worker without room is like one that drains."""
+        worker = self._worker
+        code = {"running": 200, "draining": 404, "drained": 404}.get(worker.state, 503)
+        if code == 200 and worker.refusal is not None:
+            code = 404
+        reason = None if worker.refusal is None else worker.refusal.code
+        return web.json_response({"state": worker.state, "refusal": reason}, status=code)
 
     async def submit(self, request: web.Request) -> web.Response:
         key = _idempotency_key(request)
         wait = wait_seconds(request)
-        document = check_task(await read_json(request))
+        document = read_task(await read_text(request))
         digest = digest_of(document)
         # From here to the commit nothing awaits: two requests with one key cannot both be new.
         known = self._journal.by_key(key)
@@ -133,18 +130,25 @@ class _Intake:
         self._journal.count_later("refused")
         if worker.accepting:
             raise unavailable("too_many_open", "as many tasks are open as data.max_open_tasks allows")
+        if worker.in_service and worker.refusal is not None:
+            raise unavailable(worker.refusal.code, worker.refusal.message)
         raise unavailable("not_accepting", f"the worker is {worker.state}", 1 if worker.phase != SERVING else RETRY_S)
 
     def _accept(self, task_id: str, key: str, digest: str, document: dict[str, str]) -> None:
         now = self._worker.clock.now()
-        self._journal.accept(
-            task_id=task_id,
-            key=key,
-            digest=digest,
-            method=document["method"],
-            payload=json.dumps(document),
-            at=now,
-        )
+        try:
+            self._journal.accept(
+                task_id=task_id,
+                key=key,
+                digest=digest,
+                method=document["method"],
+                payload=json.dumps(document),
+                at=now,
+            )
+        except sqlite3.Error:
+            # The next client, and the router, shall not have to find out for themselves.
+            self._worker.look()
+            raise
         assert self._worker.engine is not None
         self._worker.engine.add(task_id, document["method"], now)
 

@@ -7,18 +7,20 @@ changes anything is one transaction that also moves the totals, so the books bal
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import schema
 from .clock import UNKNOWN_BOOT
+from .errors import NotWrittenError
 from .schema import Stamp
 
 TOTALS = (
@@ -90,14 +92,35 @@ class Books:
     oldest_at: float | None
 
 
+def digest_of(document: Mapping[str, str]) -> str:
+    """Equal JSON objects have equal digests, whatever the order of their fields."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _code(exc: sqlite3.Error) -> int:
+    """The primary code; an extended one has more in its upper bytes."""
+    return int(getattr(exc, "sqlite_errorcode", 0) or 0) & 0xFF
+
+
 class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.writable = True
+        self.error: str | None = None  # of the last write that failed, until a trial succeeds
+        self.damage: str | None = None  # found while it was open
         self._lazy: dict[str, int] = {}
+        self._erased = True  # an earlier process may have left something in the log
         found = schema.inspect(path)
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        self._file = _identity(path)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
         try:
             self._prepare(found)
@@ -139,20 +162,63 @@ class Journal:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
+        """Raises NotWrittenError where it is certain that nothing was written."""
+        committing = False
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield self._db
+            committing = True
             self._commit()
         except BaseException as exc:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(exc, sqlite3.Error):
-                self.writable = False
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+            if isinstance(exc, sqlite3.IntegrityError) or not isinstance(exc, sqlite3.Error):
+                raise
+            self._note(exc)
+            self.error = str(exc)
+            # A commit that found no room has not written its last frame; after another error it may have.
+            if not committing or _code(exc) == sqlite3.SQLITE_FULL:
+                raise NotWrittenError(str(exc)) from exc
             raise
-        self.writable = True
 
     def _commit(self) -> None:
         self._db.execute("COMMIT")
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as exc:
+            self._note(exc)
+            raise
+
+    def _note(self, exc: sqlite3.Error) -> None:
+        undecodable = "Could not decode" in str(exc)
+        if undecodable or _code(exc) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            self.damage = str(exc)
+
+    @property
+    def writable(self) -> bool:
+        return self.error is None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the file that we write is still the one that the next process will find."""
+        return _identity(self.path) == self._file
+
+    def try_write(self, size: int) -> None:
+        """Proves that a task of SIZE bytes could be written, after a write has failed."""
+        with self._write() as db:
+            self._set(db, "trial", "x" * size)
+        with self._write() as db:
+            db.execute("DELETE FROM meta WHERE key = 'trial'")
+        self.error = None
+
+    def scrub(self) -> None:
+        """Empties the write-ahead log: what was erased in the file still stands there."""
+        if self._erased:
+            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            self._erased = bool(busy)
 
     @staticmethod
     def _set(db: sqlite3.Connection, key: str, value: str) -> None:
@@ -171,11 +237,11 @@ class Journal:
     # -- memory of the worker itself
 
     def _meta_all(self) -> dict[str, str]:
-        return dict(self._db.execute("SELECT key, value FROM meta"))
+        return dict(self._read("SELECT key, value FROM meta"))
 
     def meta(self, key: str) -> str | None:
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else None
 
     def count_start(self, kernel: str, offset: float) -> int:
         """How many processes opened this journal before. OFFSET: the date at which the machine's boot clock was 0."""
@@ -225,15 +291,15 @@ class Journal:
         return self._one("id", task_id)
 
     def _one(self, column: str, value: str) -> Row | None:
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM tasks WHERE {column} = ?", (value,)).fetchone()  # noqa: S608
-        return None if row is None else Row(*row)
+        rows = self._read(f"SELECT {_COLUMNS} FROM tasks WHERE {column} = ?", (value,))  # noqa: S608
+        return Row(*rows[0]) if rows else None
 
     def open_tasks(self) -> list[Row]:
         query = f"SELECT {_COLUMNS} FROM tasks WHERE final_at IS NULL ORDER BY accepted_at"  # noqa: S608
-        return [Row(*row) for row in self._db.execute(query)]
+        return [Row(*row) for row in self._read(query)]
 
     def submits_since(self, at: float) -> list[float]:
-        rows = self._db.execute("SELECT submitted_at FROM tasks WHERE submitted_at > ?", (at,))
+        rows = self._read("SELECT submitted_at FROM tasks WHERE submitted_at > ?", (at,))
         return sorted(row[0] for row in rows)
 
     def accept(self, *, task_id: str, key: str, digest: str, method: str, payload: str, at: float) -> None:
@@ -269,6 +335,7 @@ class Journal:
                 raise RuntimeError("a step out of order was refused by the journal")
             if count:
                 self._add(db, count)
+        self._erased = True
 
     def finish(self, task_id: str, final: Final, solve_s: float | None = None) -> bool:
         """False if the task was final already: finals never change."""
@@ -290,6 +357,7 @@ class Journal:
             if changed:
                 self._add(db, final.state)
                 self._keep_solve_time(db, final.state, solve_s)
+        self._erased = True
         return bool(changed)
 
     @staticmethod
@@ -307,6 +375,7 @@ class Journal:
                 " WHERE id = ? AND final_at IS NOT NULL AND gone_at IS NULL",
                 (at, task_id),
             )
+        self._erased = True
 
     def tidy(self, at: float, result_ttl: float, key_ttl: float) -> None:
         with self._write() as db:
@@ -334,8 +403,8 @@ class Journal:
             db.execute("UPDATE probes SET answer = ? WHERE request_id = ?", (json.dumps(answer), request_id))
 
     def probe_answer(self, request_id: str) -> dict[str, Any] | None:
-        row = self._db.execute("SELECT answer FROM probes WHERE request_id = ?", (request_id,)).fetchone()
-        return None if row is None or row[0] is None else dict(json.loads(row[0]))
+        rows = self._read("SELECT answer FROM probes WHERE request_id = ?", (request_id,))
+        return dict(json.loads(rows[0][0])) if rows and rows[0][0] is not None else None
 
     # -- books
 
@@ -355,19 +424,18 @@ class Journal:
         self._lazy.clear()
 
     def total(self, name: str) -> int:
-        row = self._db.execute("SELECT value FROM totals WHERE name = ?", (name,)).fetchone()
-        return 0 if row is None else int(row[0])
+        rows = self._read("SELECT value FROM totals WHERE name = ?", (name,))
+        return int(rows[0][0]) if rows else 0
 
     def books(self) -> Books:
-        db = self._db
-        db.execute("BEGIN")
+        self._db.execute("BEGIN")
         try:
-            stored = dict(db.execute("SELECT name, value FROM totals"))
-            counts = dict(db.execute("SELECT state, count(*) FROM tasks WHERE final_at IS NULL GROUP BY state"))
-            oldest = db.execute("SELECT min(accepted_at) FROM tasks WHERE final_at IS NULL").fetchone()[0]
-            kept = db.execute("SELECT count(*) FROM tasks WHERE final_at IS NOT NULL AND gone_at IS NULL").fetchone()[0]
+            stored = dict(self._read("SELECT name, value FROM totals"))
+            counts = dict(self._read("SELECT state, count(*) FROM tasks WHERE final_at IS NULL GROUP BY state"))
+            oldest = self._read("SELECT min(accepted_at) FROM tasks WHERE final_at IS NULL")[0][0]
+            kept = self._read("SELECT count(*) FROM tasks WHERE final_at IS NOT NULL AND gone_at IS NULL")[0][0]
         finally:
-            db.execute("COMMIT")
+            self._db.execute("COMMIT")
         return Books(
             totals={name: int(stored.get(name, 0)) for name in TOTALS},
             open={state: int(counts.get(state, 0)) for state in OPEN},
@@ -376,4 +444,4 @@ class Journal:
         )
 
     def solve_times(self) -> list[float]:
-        return [row[0] for row in self._db.execute("SELECT seconds FROM solve_times ORDER BY seconds")]
+        return [row[0] for row in self._read("SELECT seconds FROM solve_times ORDER BY seconds")]

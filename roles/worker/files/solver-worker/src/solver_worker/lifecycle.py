@@ -8,15 +8,17 @@ import sqlite3
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
+from . import ability, logs, pace, probe, schema
 from . import drain as drains
-from . import logs, pace, probe
+from .ability import Refusal
 from .clock import Clock, kernel_boot_id
 from .config import Config
 from .drain import Decision, Drain, Moment
 from .engine import Engine
-from .errors import JournalRefusedError
+from .errors import JournalRefusedError, NotWrittenError
 from .journal import RES_CALLS, Journal
 from .notify import Notifier
 from .probe import Prober
@@ -34,6 +36,27 @@ SAVE_DRAIN_EVERY_S = 30.0
 class Failure:
     code: str
     message: str
+
+
+# Primary codes of SQLite for what may be over in a moment: room, rights, another process.
+_PASSING = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PERM,
+)
+
+
+def _refused(path: Path, exc: Exception) -> JournalRefusedError:
+    cause: BaseException = exc.__cause__ if isinstance(exc, NotWrittenError) and exc.__cause__ else exc
+    passing = int(getattr(cause, "sqlite_errorcode", 0) or 0) & 0xFF in _PASSING or isinstance(exc, OSError)
+    if passing:
+        remedy = "make worker.state_dir writable"
+        return JournalRefusedError("journal_unwritable", f"opening the journal {path}: {exc}; {remedy}")
+    return JournalRefusedError("journal_unusable", f"opening the journal {path}: {exc}; {schema.WAY_BACK}")
 
 
 def state_of(phase: str, drain: Drain | None, boot: float, wire: int, open_tasks: int) -> str:
@@ -63,6 +86,7 @@ class Worker:
         self.seq = 1
         self.drain: Drain | None = None
         self.failure: Failure | None = None
+        self.refusal: Refusal | None = None
         self.journal: Journal | None = None
         self.engine: Engine | None = None
         self.prober: Prober | None = None
@@ -81,17 +105,17 @@ class Worker:
 
     def open(self) -> None:
         """Opens the journal; raises JournalRefusedError with the file untouched."""
+        path = self.config.journal_path
         try:
-            journal = Journal(self.config.journal_path)
-            self.restarts = journal.count_start(kernel_boot_id(), self.clock.offset)
+            journal = Journal(path)
         except (sqlite3.Error, OSError) as exc:
-            raise JournalRefusedError("journal_unusable", f"opening the journal: {exc}") from exc
+            raise _refused(path, exc) from exc
+        try:
+            self._remember(journal)
+        except (sqlite3.Error, OSError, ValueError, TypeError, KeyError) as exc:
+            journal.close()
+            raise _refused(path, exc) from exc
         self.journal = journal
-        self._last_served = journal.meta("last_served")
-        self.provider.captchas = journal.total("provider_submits")
-        self.provider.calls = journal.total(RES_CALLS)
-        now = self.clock.now()
-        self.provider.remember_submits([now - at for at in journal.submits_since(now - pace.WINDOW_S)])
         self.provider.on_call = lambda: journal.count_later(RES_CALLS)
         self.engine = Engine(
             self.config,
@@ -102,12 +126,27 @@ class Worker:
             changed=self.refresh,
         )
         self.prober = Prober(self.config, self.clock, journal, self.provider)
+
+    def _remember(self, journal: Journal) -> None:
+        self.restarts = journal.count_start(kernel_boot_id(), self.clock.offset)
+        self._last_served = journal.meta("last_served")
+        self.provider.captchas = journal.total("provider_submits")
+        self.provider.calls = journal.total(RES_CALLS)
+        now = self.clock.now()
+        self.provider.remember_submits([now - at for at in journal.submits_since(now - pace.WINDOW_S)])
+
+    def recovering(self) -> None:
+        """The journal and the data port are open; what kept them from it is over."""
+        self.failure = None
         self._enter(RECOVERING)
 
     async def recover(self) -> None:
         """Takes over the open tasks and the drain, then serves or stays held."""
         journal, engine = self._parts()
         await self.provider.open()
+        self._look()
+        if self.failure is not None:
+            return
         engine.load()
         saved = journal.load_drain()
         boot = self.clock.boot()
@@ -123,6 +162,8 @@ class Worker:
 
     def fail(self, code: str, message: str) -> None:
         """The process lives and says why; a restart loop would hide it."""
+        if self.failure == Failure(code, message):
+            return
         self.failure = Failure(code, message)
         logs.error("failed", code=code, cause=message)
         self._enter(FAILED)
@@ -154,10 +195,15 @@ class Worker:
     # -- state
 
     @property
-    def accepting(self) -> bool:
+    def in_service(self) -> bool:
+        """As far as state and drain decide it."""
         if self.phase != SERVING:
             return False
         return self.drain is None or self.drain.accepting(self.clock.boot())
+
+    @property
+    def accepting(self) -> bool:
+        return self.in_service and self.refusal is None
 
     @property
     def probing(self) -> bool:
@@ -173,7 +219,8 @@ class Worker:
 
     @property
     def safe_to_stop(self) -> bool:
-        if self.accepting or self.on_the_wire or self.probing:
+        # A full disk makes no worker safe to stop: it may take tasks again in a second.
+        if self.in_service or self.on_the_wire or self.probing:
             return False
         complete = self.drain is not None and self.drain.mode == "complete"
         return not (complete and self.open_tasks)
@@ -208,6 +255,8 @@ class Worker:
         text = self.state
         if self.drain is not None:
             text = f"{self.state}: {self.open_tasks} open, owner {self.drain.owner}"
+        if self.refusal is not None:
+            text = f"{text}; takes no new task: {self.refusal.message}"
         self.notifier.status(text)
 
     def _enter(self, phase: str) -> None:
@@ -276,6 +325,8 @@ class Worker:
                 self.tick()
             except sqlite3.Error as exc:
                 logs.error("writing the journal failed", cause=str(exc))
+            except Exception as exc:  # noqa: BLE001 (leases and the watchdog hang on this loop)
+                logs.error("keeping time failed", cause=logs.cause_of(exc))
             boot = self.clock.boot()
             ahead = drains.next_instant(self.drain, boot) if self.drain else None
             await self.changes.wait(min(TICK_S, ahead if ahead is not None else TICK_S))
@@ -284,9 +335,30 @@ class Worker:
         self._watchdog()
         if self.phase != SERVING:
             return
+        self.look()
         self._drain_in_time()
         self.refresh()
         self._housekeeping()
+
+    def look(self) -> None:
+        """Whether new tasks can be kept now; also at once when one could not."""
+        before = self.refusal
+        self._look()
+        if self.refusal == before:
+            return
+        if self.refusal is not None:
+            logs.warning("takes no new task", code=self.refusal.code, cause=self.refusal.message)
+        else:
+            logs.info("takes new tasks again")
+        self._tell_service_manager()
+        self.refresh(changed=True)
+
+    def _look(self) -> None:
+        journal, _unused = self._parts()
+        self.refusal = ability.judge(ability.look(journal, self.config.data.max_body_bytes), self.refusal)
+        if journal.damage is not None:
+            message = f"reading the journal {journal.path}: {journal.damage}; {schema.WAY_BACK}"
+            self.fail("journal_damaged", message)
 
     def _watchdog(self) -> None:
         every, boot = self.notifier.watchdog_s, self.clock.boot()
@@ -344,6 +416,7 @@ class Worker:
         if boot >= self._tidy_after:
             self._tidy_after = boot + TIDY_EVERY_S
             journal.tidy(self.clock.now(), section.result_ttl_s, section.key_ttl_s)
+            journal.scrub()
         if self.drain is not None and boot >= self._save_after:
             self._save_after = boot + SAVE_DRAIN_EVERY_S
             self._persist(self.drain)

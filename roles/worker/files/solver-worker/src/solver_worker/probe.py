@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from . import codes, logs, pace
+from . import codes, fields, logs, pace
 from .clock import Clock
 from .codes import Answer, Class
 from .config import Config
@@ -23,7 +23,6 @@ from .provider import Provider, error_class
 # chunk "answer" tells the sandbox what a person reads in it.
 IMAGE = "probe.png"
 IMAGE_TEXT = "W7Q4K"
-_FORBIDDEN = ("key", "json", "soft_id", "pingback")
 
 
 class ProbeRunningError(Exception):
@@ -61,8 +60,8 @@ def parse(body: Any) -> Request:
     if unknown:
         raise BadFieldError(unknown[0], "is unknown; known: request_id, task, expect, timeout_s")
     request_id = body.get("request_id")
-    if not isinstance(request_id, str) or not 1 <= len(request_id) <= 200:
-        raise BadFieldError("request_id", "is required: 1 to 200 characters, new for each probe")
+    if not isinstance(request_id, str) or not 1 <= len(request_id) <= 200 or not request_id.isprintable():
+        raise BadFieldError("request_id", "is required: 1 to 200 printable characters, new for each probe")
     expect = body.get("expect")
     if expect is not None and not isinstance(expect, str):
         raise BadFieldError("expect", "must be text")
@@ -80,14 +79,12 @@ def _timeout(body: Mapping[str, Any]) -> float:
 
 
 def _task(task: Any) -> dict[str, str]:
-    if not isinstance(task, Mapping) or not all(isinstance(value, str) for value in task.values()):
+    if not isinstance(task, Mapping):
         raise BadFieldError("task", "must be a JSON object of strings, the fields of in.php")
-    if not task.get("method"):
-        raise BadFieldError("task", "must name its method")
-    for name in _FORBIDDEN:
-        if name in task:
-            raise BadFieldError("task", f"must not hold {name}")
-    return dict(task)
+    try:
+        return fields.check(task)
+    except BadFieldError as exc:
+        raise BadFieldError("task", f"is refused: {exc}") from exc
 
 
 class Prober:

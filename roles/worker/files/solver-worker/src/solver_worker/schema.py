@@ -16,6 +16,8 @@ from typing import Any
 from .errors import JournalRefusedError
 
 APPLICATION_ID = 0x534F4C56
+# docs/data-api.md says how.
+WAY_BACK = "stop the worker, move journal.sqlite3* away together and restore a backup, or start with an empty one"
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,12 @@ def newest() -> int:
 def inspect(path: Path) -> Stamp:
     """Reads only, and refuses a file that this release may not open."""
     if not path.exists() or path.stat().st_size == 0:
+        _refuse_lone_log(path)
         return Stamp(0, 0)
     try:
         stamp = _read_stamp(path)
     except sqlite3.DatabaseError as exc:
-        raise JournalRefusedError(
-            "journal_unusable", f"opening the journal {path}: {exc}; move it away or restore its backup"
-        ) from exc
+        raise JournalRefusedError("journal_unusable", f"opening the journal {path}: {exc}; {WAY_BACK}") from exc
     if stamp.min_reader > newest():
         raise JournalRefusedError(
             "journal_too_new",
@@ -91,11 +92,27 @@ def inspect(path: Path) -> Stamp:
     return stamp
 
 
-def _read_stamp(path: Path) -> Stamp:
+def log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _refuse_lone_log(path: Path) -> None:
+    """SQLite would delete the log of a file that is missing or empty, and the tasks in it."""
+    log = log_of(path)
+    if log.exists() and log.stat().st_size:
+        what = "is empty" if path.exists() else "is missing"
+        message = f"opening the journal {path}: it {what}, but its log {log.name} holds {log.stat().st_size} bytes"
+        raise JournalRefusedError("journal_damaged", f"{message}; put the file back, or {WAY_BACK}")
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
     # Without a write-ahead log nobody has the file open, and "immutable" leaves no trace beside it.
-    wal = path.with_name(path.name + "-wal")
-    option = "mode=ro" if wal.exists() else "immutable=1"
-    connection = sqlite3.connect(f"{path.as_uri()}?{option}", uri=True, timeout=5)
+    option = "mode=ro" if log_of(path).exists() else "immutable=1"
+    return sqlite3.connect(f"{path.as_uri()}?{option}", uri=True, timeout=5)
+
+
+def _read_stamp(path: Path) -> Stamp:
+    connection = connect_to_read(path)
     try:
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise sqlite3.DatabaseError("it is a database, but not a worker's journal")

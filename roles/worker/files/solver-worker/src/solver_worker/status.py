@@ -20,7 +20,7 @@ FEATURES = ["drain.lease", "drain.persist", "probe", "wait", "handover", "verify
 def build(worker: Worker) -> dict[str, Any]:
     moment = Moment(worker.clock.boot(), worker.clock.now())
     journal = worker.journal if worker.phase != FAILED else None
-    books = _books(journal)
+    books, times = _read(journal)
     return {
         "schema": "solver.worker.status/1",
         "api": {"versions": ["v1"], "features": FEATURES},
@@ -37,23 +37,24 @@ def build(worker: Worker) -> dict[str, Any]:
         "since": rfc3339(worker.since),
         "seq": worker.seq,
         "accepting": worker.accepting,
+        "refusal": None if worker.refusal is None else vars(worker.refusal),
         "safe_to_stop": worker.safe_to_stop,
         "idle": worker.open_tasks == 0 and not worker.probing,
         "drain": drains.describe(worker.drain, moment),
         "tasks": _tasks(books, moment.now),
         "totals": None if books is None else books.totals,
-        "solve_times": _solve_times(journal),
+        "solve_times": _solve_times(times),
         "provider": worker.provider.describe() if books is not None else None,
         "journal": _journal(journal),
         "failure": None if worker.failure is None else vars(worker.failure),
     }
 
 
-def _books(journal: Journal | None) -> Books | None:
+def _read(journal: Journal | None) -> tuple[Books | None, list[float]]:
     try:
-        return None if journal is None else journal.books()
+        return (None, []) if journal is None else (journal.books(), journal.solve_times())
     except sqlite3.Error:
-        return None
+        return None, []
 
 
 def _tasks(books: Books | None, now: float) -> dict[str, Any] | None:
@@ -67,8 +68,7 @@ def _tasks(books: Books | None, now: float) -> dict[str, Any] | None:
     }
 
 
-def _solve_times(journal: Journal | None) -> dict[str, Any] | None:
-    times = journal.solve_times() if journal is not None else []
+def _solve_times(times: list[float]) -> dict[str, Any] | None:
     if not times:
         return None
     return {
