@@ -62,7 +62,8 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("solver_hosts", "solver_exclude", "solver_only", "solver_fleet_size", "solver_forget", "solver_allow_partial",
          "solver_reason", "solver_rollout_id", "solver_max_unavailable", "solver_window", "solver_stages",
          "solver_order", "solver_max_soaking", "solver_max_fail_percentage", "solver_on_abort",
-         "solver_progress_deadline", "solver_force", "solver_foreign_drain", "solver_hooks", "solver_verdict_file",
+         "solver_progress_deadline", "solver_force", "solver_resume_foreign", "solver_remove_everything",
+         "solver_foreign_drain", "solver_hooks", "solver_verdict_file",
          "solver_events_dir")),
     "The lock": (
         "So that one rollout at a time touches the fleet.",

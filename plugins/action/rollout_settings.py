@@ -23,16 +23,13 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETT
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import Resolved, resolve, says_run_once
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
-KINDS = ("update", "rollback", "recover", "provision", "remove")
+KINDS = ("update", "rollback", "recover", "provision", "remove", "resume")
 # These touch no worker that serves, so the rules of a rollout are not theirs: neither hooks nor a verdict.
-STILL = (None, "provision", "remove")
+STILL = (None, "provision", "remove", "resume")
 # What these leave behind (rosters, routers) is of the whole fleet, whatever a limit makes of the play.
 WHOLE = ("provision", "remove")
 
 
-# One remote call waits for at most 25 s by itself; the rest is for the connection. Beyond it the line is dead: ssh
-# alone would wait for many minutes.
-CALL_S = 60
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -65,6 +62,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                             for host in hosts if rolls and host in task_vars["groups"]]
         if rolls and not resolved.errors:
             resolved.errors += self._unreadable_hooks(resolved.settings["solver_hooks"])
+        resolved.errors += _stray_words(task_vars)
         if resolved.errors:
             return result | _refused(resolved, rolls)
         settings = resolved.settings
@@ -76,8 +74,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "who": {"job": _job(task_vars), "user": str(task_vars.get("awx_user_name") or getpass.getuser()),
                     "controller": here()},
-            "call_timeout": int(CALL_S + 4 * settings["solver_control_timeout"]),
-            "staging": bool(settings["solver_version"]) and kind not in ("recover", "remove"),
+            "staging": bool(settings["solver_version"]) and kind not in ("recover", "remove", "resume"),
             "package": resolved.package, "package_on_worker": resolved.package_on_worker,
             "package_name": resolved.package_name.lower().replace("_", "-")}
         if rolls:
@@ -124,6 +121,15 @@ def _refused(resolved: Resolved, rolls: bool) -> dict[str, Any]:
         "msg": "Refusing to begin, nothing was touched: " + "; ".join(resolved.errors),
         "failure": {"code": "bad_settings", "message": "bad settings", "details": {"errors": resolved.errors}},
     }
+
+
+def _stray_words(task_vars: dict[str, Any]) -> list[str]:
+    """What Ansible drops without a word: -e solver_reason="on the phone" reaches it as one and two words."""
+    words = task_vars.get("_raw_params")
+    if not words:
+        return []
+    return [f"-e has {str(words)!r}, which belongs to no variable: quote a value with blanks twice, as in "
+            "-e 'solver_reason=\"on the phone\"', or give JSON"]
 
 
 def _job(task_vars: dict[str, Any]) -> str | None:

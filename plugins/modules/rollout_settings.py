@@ -46,11 +46,11 @@ options:
   kind:
     description:
       - What the settings are for. With it, also what only a rollout needs is checked.
-      - V(update) and V(provision) need C(solver_version), V(rollback) may have it, V(recover) and V(remove) do not
-        use it.
+      - V(update) and V(provision) need C(solver_version), V(rollback) may have it, V(recover), V(remove) and
+        V(resume) do not use it.
       - The hooks are read, and a refusal is written as a verdict, for V(update), V(rollback) and V(recover) alone.
     type: str
-    choices: [update, rollback, recover, provision, remove]
+    choices: [update, rollback, recover, provision, remove, resume]
 """
 
 EXAMPLES = r"""

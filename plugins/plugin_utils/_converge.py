@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
@@ -14,6 +14,8 @@ Json = Mapping[str, Any]
 
 # What every worker must offer; the control API names them as mandatory.
 MANDATORY = ("drain.lease", "drain.persist", "probe")
+
+MIXED = "the fleet runs mixed versions"
 
 # Which settings of the playbooks stand behind the option that a module complained about.
 _PACKAGE = "solver_version, solver_package, solver_wheelhouse"
@@ -38,6 +40,7 @@ class Decision(NamedTuple):
     reason: str = ""
     steal: bool = False  # its drain was left by another rollout, which holds no lock any more
     probe: bool = True  # what never changed needs no solve to be trusted
+    left_out: bool = False  # the operator named it so
 
 
 def settings_behind(result: Json) -> str:
@@ -56,6 +59,12 @@ def lacking(worker: Json | None, settings: Json) -> list[str]:
         return []
     needed = {*MANDATORY, *(["handover"] if settings.get("solver_drain_mode") == "handover" else [])}
     return sorted(needed - set((worker.get("api") or {}).get("features") or []))
+
+
+def mixed_warning(versions: Iterable[Any]) -> list[str]:
+    """Say that not all run the same."""
+    known = sorted({str(version) for version in versions if version})
+    return [f"{MIXED}: {', '.join(known)}"] if len(known) > 1 else []
 
 
 def on_drain_timeout(worker: Json | None, settings: Json) -> str:
@@ -205,17 +214,29 @@ def recover(census: Json, plan: Json) -> Decision:
     worker = census.get("worker") or {}
     drain = worker.get("drain")
     if drain and foreign_drain(census):
-        return Decision("excluded", f"drained by '{drain.get('owner')}', which is no rollout")
+        return Decision("excluded", f"drained by '{drain.get('owner')}', which is no rollout; resume.yml with "
+                                    "solver_resume_foreign: true ends that")
     if plan["serving"] and (not plan["from_release"] or linked(census) in (None, plan["from_release"])):
         return Decision("already", "serves")
     own = rollout_of(census)
     if not drain and not worker.get("drain") and not (own and not own.get("ended_at")) and not plan["serving"]:
-        return Decision("excluded", f"{worker.get('state') or census.get('finding')}, not by a rollout of ours")
+        return Decision("excluded", _not_left_by_a_run(census, own))
     if not plan["release"]:
         return Decision("excluded", "it has no release to return to; update it with rolling_update.yml")
     never_changed = bool(worker) and (drain or {}).get("version") == plan["from"] and _verified(own, plan)
     why = f"left in the drain of {drain.get('owner')}" if drain else "left without service"
     return Decision("update", why, steal=True, probe=not never_changed)
+
+
+def _not_left_by_a_run(census: Json, own: Json) -> str:
+    """Say why a worker does not serve that no interrupted run has left, and what brings it back."""
+    worker = census.get("worker") or {}
+    state = str(worker.get("state") or census.get("finding"))
+    if own.get("outcome") in ("quarantined", "failed", "reverted", "unreachable", "rollback_failed", "unknown"):
+        why = one_line(own.get("outcome_reason")) or "no reason given"
+        return (f"{state}; rollout {own.get('id')} left it {own['outcome']} ({why}); rollback.yml with solver_only "
+                "brings it back to the release that it came from")
+    return f"{state}, and no rollout of ours left it so; look into its log, provision.yml starts what is stopped"
 
 
 def _verified(own: Json, plan: Json) -> bool:

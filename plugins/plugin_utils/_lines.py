@@ -27,7 +27,7 @@ def progress_line(plan: Mapping[str, Any], name: str, result: Mapping[str, Any])
 
 def fleet_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the state of the fleet for people: a line a worker, then what is wrong, in words."""
-    lines = [f"{'worker':<12} {'version':<10} {'state':<11} {'open':>5}  note"]
+    lines = [f"{'worker':<12} {'version':<10} {'state':<11} {'open':>5} {'age':>6}  note"]
     versions: dict[str, list[str]] = {}
     for name, census in by_name(fleet):
         worker = census.get("worker") or {}
@@ -36,7 +36,7 @@ def fleet_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
             versions.setdefault(version, []).append(name)
         state = worker.get("state") or ("unreachable" if census.get("unreachable") else census.get("finding") or "?")
         tasks = (worker.get("tasks") or {}).get("open")
-        lines.append(f"{name:<12} {version:<10} {state:<11} {'-' if tasks is None else tasks:>5}  "
+        lines.append(f"{name:<12} {version:<10} {state:<11} {'-' if tasks is None else tasks:>5} {_age(census):>6}  "
                      f"{_note(census, worker)}".rstrip())
     if len(versions) > 1:
         parts = (f"{len(names)} on {version} ({', '.join(names)})" for version, names in sorted(versions.items()))
@@ -46,6 +46,12 @@ def fleet_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:
     silent = [name for name, census in by_name(fleet) if not census.get("worker")]
     lines += [f"No answer from: {', '.join(silent)}."] if silent else []
     return lines + lock_lines(fleet) + history_lines(fleet)
+
+
+def _age(census: Mapping[str, Any]) -> str:
+    """Return how long ago the worker answered: who keeps the others waiting makes their rows old."""
+    age = census.get("age_s")
+    return "-" if age is None or not census.get("worker") else f"{age:.0f} s"
 
 
 def lock_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
@@ -18,6 +19,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     converge,
     known_rollouts,
     lacking,
+    mixed_warning,
     on_drain_timeout,
     recover,
     return_target,
@@ -45,6 +47,8 @@ OVER = frozenset({"rolled_back", "rollback_failed", "superseded"})
 # Without the worker's own measurements these stand in the estimate.
 RESTART_S = 5.0
 PROBE_S = 10.0
+STOPPING = ("to stop it: pause.yml or abort.yml, in another terminal. After Ctrl-C run the same command again to "
+            "go on, or recover.yml to put back into service whom it left drained")
 NOT_FOLLOWED = ("the routers do not follow a serving worker to another address (solver_data_host, solver_data_port); "
                 "remove it and provision it again, or roll with -e solver_router_hosts=none and run provision.yml "
                 "afterwards, which leaves it without tasks from the routers in between")
@@ -66,6 +70,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     budget = settings["solver_max_fail_percentage"]
     stages = stages_of(todo, settings, size, tolerated(size, budget))
     locked = live_locks(fleet, settings, run["dead_runs"])
+    lock = lock_plan(fleet, workers, settings, run)
     return {
         "kind": kind,
         "rollout_id": rollout_id,
@@ -85,8 +90,8 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "estimate_s": round(sum(_stage_s(stage, workers, settings, kind) for stage in stages)),
         "probes": sum(1 for name in todo if workers[name]["probe"]),
         "workers": workers,
-        "lock": lock_plan(fleet, workers, settings, run),
-        "refused": (refusals(workers) + roster_refusals(fleet, settings, kind)
+        "lock": lock,
+        "refused": (refusals(workers) + majority_refusals(workers, lock) + roster_refusals(fleet, settings, kind)
                     + moving_refusals(fleet, run["machines"], run["routers"]) + locked),
         "locked": locked,
         "warnings": _warnings(workers, settings, run),
@@ -262,9 +267,9 @@ def _decide(
 ) -> Decision:
     only = settings.get("solver_only") or []
     if only and name not in only:
-        return Decision("excluded", "not named by solver_only")
+        return Decision("excluded", "not named by solver_only", left_out=True)
     if name in settings["solver_exclude"]:
-        return Decision("excluded", "named by solver_exclude")
+        return Decision("excluded", "named by solver_exclude", left_out=True)
     if not census:
         return Decision("unreachable", "it was lost before the rollout began")
     if census.get("unreachable") or census.get("failed") or staged.get("unreachable") or staged.get("wrong"):
@@ -397,10 +402,21 @@ def lock_refusals(plan: Plan, locks: Mapping[str, Mapping[str, Any]]) -> list[st
         elif answer and not answer.get("unreachable") and not answer.get("wrong"):
             refused.setdefault(one_line(answer.get("msg")) or "its lock could not be taken", []).append(name)
     out = [f"{', '.join(names)}: {reason}" for reason, names in refused.items()]
-    if not out and held < plan["lock"]["needed"]:
-        out.append(f"only {held} of the fleet's workers could be locked, {plan['lock']['needed']} are needed so that "
-                   "no other rollout can begin; bring the workers back, or set solver_allow_partial: true")
-    return out
+    return out or _too_few(held, plan["lock"])
+
+
+def majority_refusals(workers: Mapping[str, Mapping[str, Any]], lock: Mapping[str, Any]) -> list[str]:
+    """Say already in the plan that too few workers can be asked to lock the fleet, and why they cannot."""
+    lost = {name: worker["reason"] for name, worker in workers.items() if worker["action"] == "unreachable"}
+    why = [f"{name} cannot be reached: {reason}" for name, reason in islice(lost.items(), 3)]
+    return [f"{text} ({'; '.join(why)})" if why else text for text in _too_few(len(lock["workers"]), lock)]
+
+
+def _too_few(held: int, lock: Mapping[str, Any]) -> list[str]:
+    if held >= lock["needed"]:
+        return []
+    return [f"only {held} of the fleet's workers could be locked, {lock['needed']} are needed so that "
+            "no other rollout can begin; bring the workers back, or set solver_allow_partial: true"]
 
 
 def quicker(locks: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -438,9 +454,7 @@ def _warnings(
 ) -> list[str]:
     out = _forks_warning(sum(1 for worker in workers.values() if worker["action"] == "update"), settings,
                          int(run["forks"]))
-    versions = sorted({str(worker["from"]) for worker in workers.values() if worker["from"]})
-    if len(versions) > 1:
-        out.append(f"the fleet runs mixed versions: {', '.join(versions)}")
+    out += mixed_warning(worker["from"] for worker in workers.values())
     silent = [name for name, worker in workers.items() if worker["action"] == "unreachable"]
     if silent:
         out.append(f"{', '.join(silent)} cannot be reached: counted as failed, and not known to be out of service")
@@ -485,7 +499,8 @@ def plan_lines(plan: Plan) -> list[str]:
                      f"solve{'s' if plan['probes'] != 1 else ''} to pay for, more if one fails")
     lines += [f"{name}: {worker['action']} ({worker['reason']})" for name, worker in plan["workers"].items()
               if worker["action"] != "update"]
-    return lines + [f"warning: {text}" for text in plan["warnings"]]
+    lines += [f"warning: {text}" for text in plan["warnings"]]
+    return lines + ([STOPPING] if plan["order"] else [])
 
 
 def _move(name: str, worker: PlannedWorker) -> str:

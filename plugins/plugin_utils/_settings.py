@@ -73,8 +73,8 @@ SETTINGS: dict[str, Setting] = {
         "flag", False, "Allow a run that leaves out a part of the fleet, by a limit or a slice. The window and the "
         "budget are then those of the part.", shown=True),
     "solver_only": Setting(
-        "names", [], "Only these workers (inventory names), for rollback.yml and recover.yml (default: all), and whom "
-        "remove.yml removes (required there)."),
+        "names", [], "Only these workers (inventory names), for rollback.yml, recover.yml and resume.yml (default: "
+        "all), and whom remove.yml removes (required there)."),
     "solver_fleet_size": Setting(
         "count", 0, "How many workers the fleet has; a run with another number is refused. 0: as many as there are. "
         "Once it was provisioned or rolled, the fleet knows its members by itself.", minimum=0),
@@ -85,6 +85,11 @@ SETTINGS: dict[str, Setting] = {
     "solver_foreign_drain": _choice(
         "refuse", "What happens when somebody else drains a worker: refuse the rollout, or exclude that worker.",
         "refuse", "exclude"),
+    "solver_resume_foreign": Setting(
+        "flag", False, "For resume.yml: end also drains that belong to no rollout of ours; needs solver_reason."),
+    "solver_remove_everything": Setting(
+        "flag", False, "For remove.yml: take away also the journals, with the last worker of a machine its user, "
+        "folders and wheels, and with the last of the fleet its routers."),
     "solver_on_abort": _choice(
         "rollback", "What happens to the updated workers when a bad release exceeds the budget: rollback brings each "
         "back to where it came from; stop leaves them.", "rollback", "stop", shown=True),
@@ -148,9 +153,9 @@ SETTINGS: dict[str, Setting] = {
         "seconds", 5.0, "Time in which a draining worker still accepts while it already says so to the router.",
         minimum=0, maximum=86_400),
     "solver_drain_lease": Setting(
-        "seconds", LEASE_S, "After so long without a renewal a worker ends the drain by itself. Must be longer than "
-        "each of solver_drain_timeout, solver_deploy_timeout and solver_healthy_deadline.", minimum=60, maximum=86_400,
-        shown=True),
+        "seconds", LEASE_S, "After so long without a renewal a worker ends the drain by itself. Must be 20 s "
+        "longer than each of solver_drain_timeout, solver_deploy_timeout and solver_healthy_deadline.", minimum=60,
+        maximum=86_400, shown=True),
     "solver_on_drain_timeout": _choice(
         "handover", "What happens when a drain is not over in time: hand open tasks over to the next process "
         "(where the worker can), return_to_service (the worker fails and nothing was switched), or force "
@@ -263,11 +268,9 @@ LOCAL_FLEET: dict[str, Setting] = {
 
 # Set by the playbooks themselves.
 INTERNAL = frozenset({
-    "solver_census", "solver_claimed", "solver_gate", "solver_hook", "solver_hook_failed", "solver_judged",
-    "solver_looked",
-    "solver_operation", "solver_package_wheel", "solver_planned", "solver_removal", "solver_removal_look",
-    "solver_removal_looks", "solver_request", "solver_requested", "solver_rollout", "solver_staged", "solver_turn",
-    "solver_verdict", "solver_wheels",
+    "solver_asked", "solver_claimed", "solver_gate", "solver_hook", "solver_hook_failed", "solver_judged",
+    "solver_looked", "solver_operation", "solver_package_wheel", "solver_planned", "solver_removal", "solver_request",
+    "solver_resumed", "solver_rollout", "solver_staged", "solver_turn", "solver_verdict", "solver_wheels",
 })
 
 

@@ -28,6 +28,8 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings_worker impo
 
 # As docs/openapi/control-v1.yaml has it.
 _WORKER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
+# A phase that is late ends with its last call, and its connection: one of 60 s was seen to take 78.7 s.
+LEASE_MARGIN_S = 20.0
 
 
 @dataclass
@@ -180,12 +182,9 @@ def _together(out: Resolved, fleet: int) -> None:
     if settings["solver_on_drain_timeout"] == "force" and not settings["solver_accept_loss"]:
         _extend(out.errors, ["solver_on_drain_timeout is force, which may lose tasks; "
                              "set solver_accept_loss: true as well, or use handover"])
-    longest = max(settings["solver_drain_timeout"], settings["solver_deploy_timeout"],
-                  settings["solver_healthy_deadline"])
-    if settings["solver_drain_lease"] <= longest:
-        _extend(out.errors, [f"solver_drain_lease is {settings['solver_drain_lease']:g} s, no longer than a phase of "
-                             f"the update ({longest:g} s); make it longer than solver_drain_timeout, "
-                             "solver_deploy_timeout and solver_healthy_deadline"])
+    if settings["solver_resume_foreign"] and not settings["solver_reason"]:
+        _extend(out.errors, ["solver_resume_foreign needs a solver_reason: it ends a drain of somebody else"])
+    _lease_rule(out)
     _unknown_names_of_workers(out)
     sockets = [worker["control_socket"] for worker in out.workers.values()]
     if fleet == 1:
@@ -193,6 +192,18 @@ def _together(out: Resolved, fleet: int) -> None:
     if len(set(sockets)) < len(sockets) and _one_machine(out):
         _extend(out.errors, ["two workers of one machine have the same solver_control_socket; "
                              "one inventory host is one worker with its own socket"])
+
+
+def _lease_rule(out: Resolved) -> None:
+    """A lease that ends while its phase goes on would put an unverified worker to its own probe in the middle of it."""
+    settings = out.settings
+    longest = max(settings["solver_drain_timeout"], settings["solver_deploy_timeout"],
+                  settings["solver_healthy_deadline"])
+    needed = longest + LEASE_MARGIN_S
+    if settings["solver_drain_lease"] < needed:
+        _extend(out.errors, [f"solver_drain_lease is {settings['solver_drain_lease']:g} s, but a phase of the update "
+                             f"may take {longest:g} s (the longest of solver_drain_timeout, solver_deploy_timeout and "
+                             f"solver_healthy_deadline) and a call more; make it at least {needed:g} s"])
 
 
 def _rollout_rules(out: Resolved) -> None:

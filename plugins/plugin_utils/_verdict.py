@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
-from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
+from ansible_collections.solver.fleet.plugins.plugin_utils._converge import MIXED, mixed_warning, serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     GOOD,
     Outcomes,
@@ -41,13 +41,21 @@ def verdict(
     seen = {} if check_mode else judged(plan, outcomes, final, backs or {})
     workers = [_worker(plan, seen, final, name) for name in plan["workers"]]
     closed = closed_by(plan, seen, gate or {})
+    if final and not check_mode:
+        plan = {**plan, "warnings": [text for text in plan["warnings"] if not text.startswith(MIXED)]
+                + mixed_warning(_running(own) for own in final.values())}
     if check_mode:
         word = "planned"
     elif closed:
         word = _closed_word(closed, (backs or {}) if undone else {})
     else:
-        word = "completed" if all(_done(worker, plan["kind"]) for worker in workers) else "incomplete"
+        word = "completed" if all(_done(worker, plan) for worker in workers) else "incomplete"
     return document(word, plan, workers, [closed["reason"]] if closed and not check_mode else [])
+
+
+def _running(census: Census) -> Any:
+    worker: Mapping[str, Any] = census.get("worker") or {}
+    return (worker.get("instance") or {}).get("version")
 
 
 def judged(plan: Plan, outcomes: Outcomes, final: Final, backs: Outcomes) -> dict[str, Outcome]:
@@ -167,18 +175,24 @@ def _worker(plan: Plan, outcomes: Outcomes, final: Final, name: str) -> dict[str
     }
 
 
-def _done(worker: Mapping[str, Any], kind: str) -> bool:
-    """An update is for the whole fleet; a rollback or a recovery for those that need it."""
-    return worker["outcome"] in GOOD or (kind != "update" and worker["outcome"] == "excluded")
+def _done(worker: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
+    """An update is for the whole fleet, a rollback for those that need it; after a recovery every worker serves."""
+    if worker["outcome"] in GOOD:
+        return True
+    if plan["kind"] == "update" or worker["outcome"] != "excluded":
+        return False
+    planned = plan["workers"][worker["name"]]
+    return plan["kind"] == "rollback" or bool(planned.get("left_out") or planned["serving"])
 
 
 def not_done(doc: Mapping[str, Any], plan: Plan) -> dict[str, str]:
     """Return, for each worker that keeps the exit code from being 0, why."""
     if doc["verdict"] in ("planned", "completed"):
         return {}
-    out = {worker["name"]: f"{worker['name']} is not at {worker['to']}: {worker['outcome']}"
-           + (f" ({worker['reason']})" if worker["reason"] else "")
-           for worker in doc["workers"] if not _done(worker, doc["kind"])}
+    recovers = doc["kind"] == "recover"
+    out = {worker["name"]: f"{worker['name']} {'does not serve' if recovers else 'is not at ' + str(worker['to'])}: "
+           + worker["outcome"] + (f" ({worker['reason']})" if worker["reason"] else "")
+           for worker in doc["workers"] if not _done(worker, plan)}
     first = next(iter(plan["workers"]), "the fleet")
     return out or {first: f"{doc['verdict']}: {'; '.join(doc['reasons'])}"}
 

@@ -23,8 +23,8 @@ CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER = "1.4.0", "1.4
 # Two good releases that see another wall clock: off by the seconds in the file `off` of the worker's directory.
 OTHER_CLOCK = ("1.5.0", "1.5.1")
 # The shortest lease that is allowed, with phases that fit into it.
-LEASES = {"solver_drain_lease": 60, "solver_drain_timeout": 30, "solver_deploy_timeout": 50,
-          "solver_healthy_deadline": 50}
+LEASES = {"solver_drain_lease": 60, "solver_drain_timeout": 30, "solver_deploy_timeout": 40,
+          "solver_healthy_deadline": 40}
 VERSIONS = ["1.2.0", "1.3.0", CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER, *OTHER_CLOCK]
 _TRY = "    try:\n        held = take_locks"
 

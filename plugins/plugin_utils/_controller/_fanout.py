@@ -137,6 +137,10 @@ class Looks:
         """Whether anything is to be waited for."""
         return bool(self._waiting or self._children or self._unstarted)
 
+    def asked(self) -> set[str]:
+        """Return the hosts whose looks have not been collected."""
+        return {*self._waiting, *(child.host for child in self._children.values())}
+
     def add(self, host: str, look: Look) -> None:
         """Take a look at HOST as soon as there is room."""
         self._waiting[host] = look

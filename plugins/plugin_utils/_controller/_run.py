@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import run_everywhere
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import Looks, look_on, run_everywhere
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import CONNECT_S
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import HookFailure, Outcome
 
@@ -24,36 +25,41 @@ Json = dict[str, Any]
 Read = Callable[[Any, float], Any]
 # The two parts of a rollout, and the document of the ledger that holds each one's plan.
 PLAN_OF = {"roll": "plan", "back": "plan-back"}
+# Looks at once for people. Most of a look is waiting, so the forks of the operator do not bound it from above.
+AT_ONCE = 20
+# Silence longer than this looks like a hang.
+SAY_EVERY_S = 15.0
 PARTS: Json = {"type": "str", "choices": list(PLAN_OF), "default": "roll"}
 
 
-class RunAction(ActionBase):  # type: ignore[misc]
-    """An action of the controller that works on the ledger which O(ledger) names."""
+class FleetAction(ActionBase):  # type: ignore[misc]
+    """An action of the controller for a whole fleet, as rollout_settings describes it in O(rollout)."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
 
-    def begin(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
-        """Read the options and the ledger; return the result to fill."""
+    def settle(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
+        """Read the options, the fleet among them; return the result to fill."""
+        result = self._options(tmp, task_vars, rollout={"type": "dict", "required": True}, **options)
+        self._know(self.args["rollout"])
+        return result
+
+    def _options(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
         result: Json = super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
-        _unused, args = self.validate_argument_spec({"ledger": {"type": "path", "required": True}, **options})
+        _unused, args = self.validate_argument_spec(options)
         self.args: Json = plain(args)
         self.main = os.getppid()
-        self.ledger = Ledger(self.args["ledger"])
-        self.rollout = self.ledger.read("rollout")
-        self.settings: Json = self.rollout["settings"]
-        self.workers: dict[str, Json] = self.rollout["workers"]
         return result | {"changed": False}
+
+    def _know(self, rollout: Json) -> None:
+        self.rollout = rollout
+        self.settings: Json = rollout["settings"]
+        self.workers: dict[str, Json] = rollout["workers"]
 
     @property
     def forks(self) -> int:
         return max(1, int(self.task_vars.get("ansible_forks") or 5))
-
-    @property
-    def wait_s(self) -> float:
-        """Seconds for which the operator still wants to wait for another rollout."""
-        return max(0.0, float(self.rollout["wait_until"]) - time.monotonic())
 
     @property
     def lanes(self) -> dict[str, str]:
@@ -64,6 +70,27 @@ class RunAction(ActionBase):  # type: ignore[misc]
     def look_s(self) -> float:
         """When one look at a worker has taken too long: the connection, the module, the worker's own answer."""
         return CONNECT_S + 4 * float(self.settings["solver_control_timeout"])
+
+    def each(self, module: str, args: Mapping[str, Mapping[str, Any]], read: Read) -> dict[str, Json]:
+        """Run a module on many workers at once, each for at most C(look_s), and say how long ago each answered.
+
+        Whoever waits for people asks once: a host that drops off the network must not keep them from the others.
+        """
+        answers: dict[str, Json] = {}
+        at: dict[str, float] = {}
+        said_at = time.monotonic()
+        with Looks(timeout=self.look_s, parallel=max(self.forks, AT_ONCE), lanes=self.lanes) as looks:
+            for name, own in args.items():
+                looks.add(name, look_on(self, self.task_vars, name, f"solver.fleet.{module}", own))
+            while looks.busy:
+                for name, said in looks.collect(SAY_EVERY_S).items():
+                    answers[name] = dict(read(said, time.time())) or {"unreachable": True, "msg": "it said nothing"}
+                    at[name] = time.monotonic()
+                if time.monotonic() - said_at >= SAY_EVERY_S and looks.busy:
+                    said_at = time.monotonic()
+                    self._display.display(waiting_line(looks.asked(), len(args), self.look_s))
+        now = time.monotonic()
+        return {name: {**answers[name], "age_s": round(now - at[name], 1)} for name in args}
 
     def everywhere(self, module: str, args: Mapping[str, Mapping[str, Any]], read: Read) -> dict[str, Json]:
         """Run a module on many workers at once. One that is silent is asked once more before it is called lost."""
@@ -76,11 +103,27 @@ class RunAction(ActionBase):  # type: ignore[misc]
         now = time.time()
         return {name: dict(read(own, now)) for name, own in {**found, **(ask(silent) if silent else {})}.items()}
 
-    def info_args(self) -> dict[str, Json]:
+    def info_args(self, **more: Any) -> dict[str, Json]:
         """Return the options of worker_info for each worker."""
         return {name: {"control_socket": own["control_socket"], "worker_dir": own["worker_dir"],
-                       "control_timeout": self.settings["solver_control_timeout"]}
+                       "control_timeout": self.settings["solver_control_timeout"], **more}
                 for name, own in self.workers.items() if name in self.rollout["hosts"]}
+
+
+class RunAction(FleetAction):
+    """An action that works on the ledger which O(ledger) names."""
+
+    def begin(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
+        """Read the options and the ledger; return the result to fill."""
+        result = self._options(tmp, task_vars, ledger={"type": "path", "required": True}, **options)
+        self.ledger = Ledger(self.args["ledger"])
+        self._know(self.ledger.read("rollout"))
+        return result
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds for which the operator still wants to wait for another rollout."""
+        return max(0.0, float(self.rollout["wait_until"]) - time.monotonic())
 
     def tell(self, line: str) -> None:
         """Tell people, where no callback of ours does it from the events."""
@@ -97,6 +140,14 @@ class RunAction(ActionBase):  # type: ignore[misc]
             name: {"outcome": "unknown", "cause": "unknown", "reason": "the update was interrupted"}
                  for name, phase in state.get("phase", {}).items() if phase != "left"}
         return began | {name: self.ledger.read(outcome_document(part, name)) for name in state.get("brief", {})}
+
+
+def waiting_line(silent: Collection[str], fleet: int, bound_s: float) -> str:
+    """Say who keeps everybody waiting; at most ten of them."""
+    names = in_order(silent)
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return (f"waiting for {len(names)} of {fleet} workers, each for at most {bound_s:.0f} s: "
+            f"{', '.join(names[:10])}{more}")
 
 
 def outcome_document(part: str, name: str) -> str:

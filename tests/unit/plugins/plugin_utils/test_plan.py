@@ -369,3 +369,19 @@ def test_only_a_worker_that_serves_keeps_its_address(finding, state, kept):
 ])
 def test_a_configuration_says_where_it_answers(config, address):
     assert data_address(_toml.dumps(config)) == address
+
+
+def test_a_plan_refuses_a_fleet_that_the_run_could_not_lock():
+    gone = {"census": {"unreachable": True, "msg": "No route to host"}}
+    made = plan(dict.fromkeys(["w1", "w2", "w3", "w4"], gone))
+    assert len(made["refused"]) == 1
+    assert "only 0 of the fleet's workers could be locked, 3 are needed" in made["refused"][0]
+    assert "w1 cannot be reached: No route to host" in made["refused"][0]
+    assert plan(fleet(2) | {"w3": gone, "w4": gone})["refused"]
+    assert plan(fleet(3) | {"w4": gone})["refused"] == []
+    assert plan(dict.fromkeys(["w1"], gone), kind="recover", solver_version="")["refused"]
+
+
+def test_a_plan_says_how_to_stop_it():
+    assert any("After Ctrl-C run the same command again" in line for line in _plan.plan_lines(plan(fleet(2))))
+    assert not any("Ctrl-C" in line for line in _plan.plan_lines(plan({"w1": updated()})))

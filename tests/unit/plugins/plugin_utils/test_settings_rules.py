@@ -96,8 +96,9 @@ def test_a_setting_of_the_fleet_must_not_differ_between_workers():
     ("solver_rollout_id", "x" * 201, "at most 200 printable"),
     ("solver_exclude", ["w9"], "solver_exclude names w9, which the fleet does not have"),
     ("solver_on_drain_timeout", "force", "set solver_accept_loss: true"),
-    ("solver_drain_lease", 100, "solver_drain_lease is 100 s, no longer than a phase of the update (300 s)"),
-    ("solver_drain_lease", 300, "no longer than a phase of the update (300 s)"),
+    ("solver_drain_lease", 100, "solver_drain_lease is 100 s, but a phase of the update may take 300 s"),
+    ("solver_drain_lease", 319.9, "and a call more; make it at least 320 s"),
+    ("solver_resume_foreign", True, "solver_resume_foreign needs a solver_reason"),
     ("solver_package", "/tmp/solver_worker-1.2.0-py3-none-any.whl", "a wheel of version 1.2.0"),
 ])
 def test_bad_value(name, value, part):

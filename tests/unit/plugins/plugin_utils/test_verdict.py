@@ -186,3 +186,55 @@ def test_the_history_tells_each_run_once_and_what_has_not_ended():
         "Rollout r9: update to 1.4.0, begun 2026-11-25T01:00:00Z, not ended.",
         "Rollout r1: update to 1.3.0, begun 2026-11-24T02:00:00Z, completed.",
         "Rollout r1: update to 1.3.0, begun 2026-11-24T01:00:00Z, aborted: 2 of 4 workers failed."]
+
+
+def recovered(own, **settings):
+    """The verdict and the exit's words of a recovery in which w2 is OWN, and all others serve."""
+    made = plan({"w1": {"census": AT_TARGET}, "w2": {"census": own}, "w3": {"census": AT_TARGET}}, kind="recover",
+                solver_version="", **settings)
+    doc = _verdict.verdict(made, {}, dict.fromkeys(("w1", "w3"), AT_TARGET) | {"w2": own})
+    return doc["verdict"], _verdict.not_done(doc, made)
+
+
+QUARANTINED = {"outcome": "quarantined", "outcome_reason": "revert: it hangs", "ended_at": "2026-11-24T02:00:00Z"}
+
+
+@pytest.mark.parametrize(("own", "part"), [
+    ({"finding": "hung", "worker": None, "rollout": record(**QUARANTINED)},
+     "hung; rollout r0 left it quarantined (revert: it hangs); rollback.yml with solver_only"),
+    ({"finding": "dead", "worker": None}, "dead, and no rollout of ours left it so; look into its log"),
+    (census(state="failed"), "failed, and no rollout of ours"),
+    (census(state="drained", drain={"owner": "ada", "version": "1.2.0"}), "resume.yml with solver_resume_foreign"),
+])
+def test_a_recovery_is_completed_only_when_every_worker_serves(own, part):
+    word, why = recovered(own)
+    assert word == "incomplete"
+    assert list(why) == ["w2"]
+    assert why["w2"].startswith("w2 does not serve: excluded (")
+    assert part in why["w2"]
+
+
+def test_whom_the_operator_leaves_out_of_a_recovery_is_no_failure_of_it():
+    own = {"finding": "dead", "worker": None}
+    assert recovered(own, solver_only=["w1"]) == ("completed", {})
+    assert recovered(own, solver_exclude=["w2"]) == ("completed", {})
+    assert recovered(census("1.3.0", release="1.3.0-new")) == ("completed", {})
+
+
+def test_mixed_versions_are_those_at_the_end():
+    made = plan(fleet(3) | {"w4": updated()})
+    assert made["warnings"] == ["the fleet runs mixed versions: 1.2.0, 1.3.0"]
+    outcomes = {name: {"outcome": "updated"} for name in ("w1", "w2", "w3")}
+    assert judge(made, outcomes)["warnings"] == []
+    mixed = dict.fromkeys(made["workers"], AT_TARGET) | {"w1": census()}
+    assert judge(made, outcomes, mixed)["warnings"] == made["warnings"]
+    assert judge(plan(fleet(4)), {}, mixed)["warnings"] == made["warnings"], "also where it began with one"
+    assert judge(made, {}, {}, check_mode=True)["warnings"] == made["warnings"]
+
+
+def test_a_row_says_how_old_it_is():
+    lines = _lines.fleet_lines({"w1": {**census(), "age_s": 80.2}, "w2": {**census(), "age_s": 0.1},
+                                "w3": {"unreachable": True, "msg": "no answer within 80 s", "age_s": 0.0}})
+    assert [line.split()[4] for line in lines[:4]] == ["age", "80", "0", "-"]
+    assert "80 s" in lines[1]
+    assert lines[3].endswith("no answer within 80 s")

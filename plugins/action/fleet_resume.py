@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""End the drains of workers that may serve again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan import dead_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._resume import Resume, decisions, outcomes
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
+
+
+class ActionModule(FleetAction):
+    """Never fails for what a worker says: the play fails those that do not serve."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = self.settle(tmp, task_vars)
+        census = self.each("worker_info", self.info_args(), _entry.census)
+        dead = dead_of({name: {"census": own} for name, own in census.items()}, here(self.main), provably_dead)
+        decided = decisions(census, self.settings, dead)
+        args = {name: self._end(name, own) for name, own in decided.items() if own.action == "resume"}
+        results = self.each("worker_drain", args, _read)
+        found = outcomes(decided, results)
+        return result | {
+            "changed": any(own.get("changed") for own in results.values()),
+            "not_serving": {name: line for name, (serves, line) in found.items() if not serves},
+            "msg": [line for _serves, line in found.values()]}
+
+    def _end(self, name: str, own: Resume) -> dict[str, Any]:
+        worker = self.workers[name]
+        return {"state": "active", "owner": own.owner, "worker_dir": worker["worker_dir"],
+                "control_socket": worker["control_socket"], "control_timeout": self.settings["solver_control_timeout"],
+                "reason": self.settings["solver_reason"]}
+
+
+def _read(raw: Any, _now: float) -> dict[str, Any]:
+    return dict(_entry.step_result(raw, time.time(), "give_back"))
