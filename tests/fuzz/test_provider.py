@@ -36,7 +36,7 @@ from solver_worker import config, engine, pace, provider
 from solver_worker.lifecycle import Worker
 from solver_worker.probe import Request
 
-EXAMPLES = int(os.environ.get("SF_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("SF_EXAMPLES", "120"))
 SEED = 20261129
 LIMIT_S, CALL_S, INTERVAL_S = 2.0, 1.0, 0.1
 # What a task may take: its limit, the call that is out when that ends, the grace of a silent provider, and a tick.
