@@ -76,9 +76,11 @@ def ways(document: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def changed(document: Json, rng: random.Random) -> bytes:
     """A good document with something else in up to three places."""
     out = copy.deepcopy(document)
-    raw = b""
-    for _each in range(rng.choice((0, 1, 1, 1, 2, 3))):
-        way = rng.choice(list(ways(out)))
+    raw, touched = b"", list[tuple[Any, ...]]()
+    for way in rng.choices(list(ways(document)), k=rng.choice((0, 1, 1, 1, 2, 3))):
+        if any(way[:len(gone)] == gone or gone[:len(way)] == way for gone in touched):
+            continue
+        touched.append(way)
         around = out
         for key in way[:-1]:
             around = around[key]
