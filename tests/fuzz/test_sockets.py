@@ -27,8 +27,8 @@ import entry_kit as kit
 import pytest
 from ansible_collections.solver.fleet.plugins.module_utils import _haproxy, _job_check, _job_drain, _job_lock
 from ansible_collections.solver.fleet.plugins.module_utils._census import census
-from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient
-from ansible_collections.solver.fleet.plugins.module_utils._errors import CODES, Json, WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._client import ApiProblem, WorkerClient
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, WorkerError
 from ansible_collections.solver.fleet.plugins.module_utils._job import attempt
 from ansible_collections.solver.fleet.plugins.module_utils._job_steps import KINDS
 from ansible_collections.solver.fleet.plugins.module_utils._release_switch import Move, Switch
@@ -228,7 +228,7 @@ def asked(client: WorkerClient, rng: random.Random) -> tuple[str, float]:
         return "answered", late
     assert wrong.message.isprintable()
     shown_whole(wrong.details)
-    return wrong.code if wrong.code in CODES else "refused", late
+    return "refused" if isinstance(wrong, ApiProblem) else wrong.code, late
 
 
 def shown_whole(result: Any) -> None:
