@@ -76,7 +76,7 @@ molecule: $(VENV)/.dev ## The molecule scenarios on a local fleet
 sanity: $(VENV)/.dev ## ansible-test sanity
 	$(BIN)/python tools/sanity.py
 
-fuzz: $(VENV)/.dev ## Any answer of a worker's host, against all that the controller does with it (SF_EXAMPLES=20000 for more)
+fuzz: $(VENV)/.dev ## Any answer of a worker's host, of its socket, and of a provider (SF_EXAMPLES=10000 for more)
 	$(BIN)/pytest tests/fuzz -n 2 --junit-xml=.cache/results/fuzz.xml
 
 hosts: ## Start three disposable systemd hosts with SSH on this machine (root on Debian; COUNT=3)

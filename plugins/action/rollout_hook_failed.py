@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PARTS, RunAction
 
 
@@ -16,7 +17,8 @@ class ActionModule(RunAction):
         text = {"type": "str", "default": ""}
         result = self.begin(tmp, task_vars, part=PARTS, hook={"type": "str", "required": True}, worker=text,
                             task=text, reason=text, going_back={"type": "bool", "default": False})
-        failure = {name: self.args[name] for name in ("hook", "worker", "task", "reason")}
+        # What a task of a hook failed with may be a host's text.
+        failure = {name: one_line(self.args[name]) for name in ("hook", "worker", "task", "reason")}
         # What brings workers back is not stopped by a hook.
         failure["stops"] = self.args["hook"].startswith("before_") and not self.args["going_back"]
         with self.ledger.edit(self.args["part"]) as state:

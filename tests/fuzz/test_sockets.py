@@ -27,10 +27,12 @@ import entry_kit as kit
 import pytest
 from ansible_collections.solver.fleet.plugins.module_utils import _haproxy, _job_check, _job_drain, _job_lock
 from ansible_collections.solver.fleet.plugins.module_utils._census import census
-from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient
-from ansible_collections.solver.fleet.plugins.module_utils._errors import CODES, Json, WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._client import ApiProblem, WorkerClient
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, WorkerError
 from ansible_collections.solver.fleet.plugins.module_utils._job import attempt
 from ansible_collections.solver.fleet.plugins.module_utils._job_steps import KINDS
+from ansible_collections.solver.fleet.plugins.module_utils._release_switch import Move, Switch
+from ansible_collections.solver.fleet.plugins.module_utils._service_base import ServiceState
 
 EXAMPLES = int(os.environ.get("SF_EXAMPLES", "800"))
 SEED = 20261129
@@ -74,9 +76,11 @@ def ways(document: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def changed(document: Json, rng: random.Random) -> bytes:
     """A good document with something else in up to three places."""
     out = copy.deepcopy(document)
-    raw = b""
-    for _each in range(rng.choice((0, 1, 1, 1, 2, 3))):
-        way = rng.choice(list(ways(out)))
+    raw, touched = b"", list[tuple[Any, ...]]()
+    for way in rng.choices(list(ways(document)), k=rng.choice((0, 1, 1, 1, 2, 3))):
+        if any(way[:len(gone)] == gone or gone[:len(way)] == way for gone in touched):
+            continue
+        touched.append(way)
         around = out
         for key in way[:-1]:
             around = around[key]
@@ -224,7 +228,7 @@ def asked(client: WorkerClient, rng: random.Random) -> tuple[str, float]:
         return "answered", late
     assert wrong.message.isprintable()
     shown_whole(wrong.details)
-    return wrong.code if wrong.code in CODES else "refused", late
+    return "refused" if isinstance(wrong, ApiProblem) else wrong.code, late
 
 
 def shown_whole(result: Any) -> None:
@@ -264,7 +268,33 @@ def given(module: str, path: str, rng: random.Random) -> Json:
     return {**{name: option.get("default") for name, option in spec.items()}, **own}
 
 
-def test_any_answer_to_a_module(hostile: Hostile) -> None:
+class Manager:
+    """A service manager that has nothing to say."""
+
+    def restart(self) -> None:
+        pass
+
+    def state(self) -> ServiceState:
+        return ServiceState("running", 8, "")
+
+    def log_tail(self) -> list[str]:
+        return []
+
+
+def switched(path: str, folder: Path, number: int) -> Json:
+    """What worker_release does to a worker of which all this is known but its answers."""
+    names = ("one", "two")
+    for name in names:
+        (folder / "releases" / name / "env/bin").mkdir(parents=True, exist_ok=True)
+        (folder / "releases" / name / "env/bin/python").touch()
+        document = {"schema": "solver.release/1", "id": name, "version": "1"}
+        (folder / "releases" / name / "release.json").write_text(json.dumps(document))
+    move = Move("w1", str(folder), str(folder), release=names[number % 2], owner="o", restart_timeout=0.2)
+    work = Switch(move, WorkerClient(path, TIMEOUT_S), Manager())  # type: ignore[arg-type]
+    return attempt(lambda: work.run(False), so_far=lambda: work.result)
+
+
+def test_any_answer_to_a_module(hostile: Hostile, folder: Path) -> None:
     """A crash of ours would be a failure without a cause; a result that no encoder takes would be a lost host."""
     hostile.draw = mostly_good
     ends: Counter[str] = Counter()
@@ -273,6 +303,7 @@ def test_any_answer_to_a_module(hostile: Hostile) -> None:
         rng = random.Random(f"{SEED} options {number}")
         work: Callable[[], Json] = rng.choice((
             lambda: attempt(lambda: census(hostile.path, TIMEOUT_S)),
+            lambda number=number: switched(hostile.path, folder, number),
             lambda rng=rng: _job_drain.DrainJob(given("worker_drain", hostile.path, rng), False, str).run(),
             lambda rng=rng: _job_check.CheckJob(given("solve_check", hostile.path, rng), False, str).run()))
         ends[judged(work(), number)] += 1

@@ -327,14 +327,14 @@ def test_a_failed_hook_before_a_stage_closes_the_gate_and_the_worker_it_was_for_
     ledger = rolling(tmp_path, solver_hooks={"before_stage": "/x"})
     assert gate(ledger, "w1")["begins_stage"]
     assert ledger.read("roll")["begun"] == [], "its hook runs first"
-    run(rollout_hook_failed, ledger, hook="before_stage", task="Silence", reason="401")
+    run(rollout_hook_failed, ledger, hook="before_stage", task="Silence", reason="401\x1b[2J")
     said = run(worker_turn, ledger, worker="w1")
     assert (said["outcome"], said["ends_stage"], said["changed"]) == ({}, False, False)
     assert ledger.read("roll")["phase"] == {}
     closed = gate(ledger, "w2")
     assert (closed["open"], closed["cause"], closed["ends_stage"]) == (False, "hook", False)
     failure, = record_of(ledger, "hook_failed")
-    assert (failure["hook"], failure["stops"]) == ("before_stage", True)
+    assert (failure["hook"], failure["stops"], failure["reason"]) == ("before_stage", True, "401 [2J")
 
 
 @pytest.mark.parametrize(("hook", "going_back", "stops"), [

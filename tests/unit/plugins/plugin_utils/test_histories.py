@@ -145,6 +145,9 @@ class Ledger:
     def emit(self, event: str, **facts: Any) -> None:
         """Nothing is decided by events."""
 
+    def has_screen(self) -> bool:
+        return True
+
 
 class Task(threading.Thread):
     """What runs for one host, until it pauses."""

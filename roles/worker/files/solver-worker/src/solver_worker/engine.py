@@ -46,6 +46,7 @@ class Task:
     submitted_at: float = 0.0
     last_not_ready: float | None = None
     resubmits: int = 0
+    asked_from: float = 0.0  # the instant of this process's first poll, when an earlier one left it
     late_since: float | None = None  # when this process first found it beyond its limit
     fault: Class = "provider"  # whose, when its time is up
 
@@ -113,7 +114,8 @@ class Engine:
             task.submitted_at = row.submitted_at or row.accepted_at
             due_in = task.submitted_at + self._first_poll(task) - self._clock.now()
             interval = self._config.provider.poll_interval_s
-            self._to_poll.push(self._clock.boot() + pace.resume_delay(due_in, resumed, interval), task)
+            task.asked_from = self._clock.boot() + pace.resume_delay(due_in, resumed, interval)
+            self._to_poll.push(task.asked_from, task)
         elif row.state == "submitting":
             self._outcome_unknown(task, "PROCESS_ENDED")
         else:
@@ -168,8 +170,8 @@ class Engine:
         now, boot = self._clock.now(), self._clock.boot()
         for task in [t for t in self.tasks.values() if t.id not in self.wire and self._left(t, now) <= 0]:
             if task.late_since is None:
-                task.late_since = boot
-            # A paid one is asked for once more first: there may have been a long pause.
+                # A paid one is asked for once more first: there may have been a long pause.
+                task.late_since = max(boot, task.asked_from)
             if task.state != "polling" or boot >= task.late_since + self._grace():
                 self._time_is_up(task, now)
 
