@@ -78,7 +78,7 @@ class RunAction(ActionBase):  # type: ignore[misc]
     def info_args(self) -> dict[str, Json]:
         """Return the options of worker_info for each worker."""
         return {name: {"control_socket": own["control_socket"], "worker_dir": own["worker_dir"],
-                       "control_timeout": self.settings["solver_control_timeout"]}
+                       "control_timeout": self.settings["solver_control_timeout"], "service": own["service"]}
                 for name, own in self.workers.items() if name in self.rollout["hosts"]}
 
     def hook_failures(self) -> list[Json]:
