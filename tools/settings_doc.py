@@ -86,7 +86,8 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
          "solver_provider_url", "solver_api_key_file", "solver_worker_config", "solver_worker_python")),
     "The service": (
         "What runs the worker's process.",
-        ("solver_service_backend", "solver_service", "solver_unit", "solver_user", "solver_become",
+        ("solver_service_backend", "solver_service", "solver_unit", "solver_user", "solver_user_exists",
+         "solver_become",
          "solver_supervisor")),
 }
 LOCAL_THEME = ("The embedded local fleet", "For `local_fleet.yml` alone; [local-fleet.md](local-fleet.md) explains it.")

@@ -9,10 +9,12 @@ import os
 from typing import Any, Dict
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import Finding, WorkerClient
-from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
+from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError, one_line
 from ansible_collections.solver.fleet.plugins.module_utils._files import read_json
 from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile, look
+from ansible_collections.solver.fleet.plugins.module_utils._release import restart_defect
 from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock
+from ansible_collections.solver.fleet.plugins.module_utils._service import open_service
 
 Json = Dict[str, Any]
 _RELEASE_FILE = "release.json"
@@ -39,7 +41,18 @@ def linked_release(worker_dir: str, link: str) -> Json | None:
     return read_json(os.path.join(worker_dir, link, _RELEASE_FILE))
 
 
-def census(control_socket: str, control_timeout: float, worker_dir: str | None = None, history: int = 0) -> Json:
+def service_problem(service: Json) -> str | None:
+    """Why the service would not start again if its process ended now; None if nothing speaks against it."""
+    try:
+        return open_service(service).cannot_start()
+    except StepError as error:
+        return error.message
+
+
+def census(
+    control_socket: str, control_timeout: float, worker_dir: str | None = None, history: int = 0,
+    service: Json | None = None,
+) -> Json:
     """The result of worker_info."""
     result: Json = {"finding": "answering", "worker": None, "host_clock": host_clock()}
     try:
@@ -47,7 +60,10 @@ def census(control_socket: str, control_timeout: float, worker_dir: str | None =
         result.update(worker=status, message=in_words(status))
     except Finding as error:
         result.update(finding=finding_of(error), message=error.message)
+    if service:
+        result["service_problem"] = service_problem(service)
     if worker_dir:
+        result["release_problem"] = restart_defect(worker_dir)
         result.update(look(worker_dir))
         if history > 0:
             result["history"] = RecordFile(worker_dir).heads(history)

@@ -24,6 +24,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._files import (
     read_json,
     read_link,
     remove_tree,
+    run_command,
     sha256_bytes,
 )
 
@@ -115,9 +116,9 @@ class Base:
         return os.path.join(self.releases, name)
 
     def env_is_complete(self, package: Package) -> bool:
-        """Built to the end, and its interpreter is still there."""
+        """Built to the end, and its interpreter is still there, of the version that it was built for."""
         env = self.env(package)
-        return os.path.isfile(os.path.join(env, MARKER)) and os.path.exists(os.path.join(env, "bin", "python"))
+        return os.path.isfile(os.path.join(env, MARKER)) and env_defect(env) is None
 
     def metadata(self, name: str) -> Json | None:
         """What release.json says; None for a release that is not complete."""
@@ -129,9 +130,53 @@ class Base:
         return sorted(name for name in names if _ID.match(name))
 
     def is_runnable(self, name: str) -> bool:
-        return self.metadata(name) is not None and os.path.exists(
-            os.path.join(self.release(name), "env", "bin", "python")
-        )
+        return self.metadata(name) is not None and env_defect(os.path.join(self.release(name), "env")) is None
+
+
+def env_defect(env: str) -> str | None:
+    """Why no program of an environment can be started any more; None if nothing speaks against it.
+
+    An interpreter that goes from 3.11 to 3.13 under the same name finds nothing of what was installed for 3.11.
+    """
+    python = os.path.join(env, "bin", "python")
+    if not os.path.exists(python):
+        return f"its interpreter '{os.path.realpath(python)}' is gone"
+    built = built_for(env)
+    now = interpreter_version(python) if built else None
+    if now is None or now in built:
+        return None
+    return f"it was built for Python {', '.join(built)}, and its interpreter '{os.path.realpath(python)}' is {now} now"
+
+
+def built_for(env: str) -> list[str]:
+    """The versions of Python for which an environment has packages, as 3.11."""
+    try:
+        names = os.listdir(os.path.join(env, "lib"))
+    except OSError:
+        return []
+    return sorted(name[len("python"):] for name in names if re.match(r"python[0-9]+\.[0-9]+\Z", name))
+
+
+def interpreter_version(python: str) -> str | None:
+    """The version of an interpreter as 3.11, by its name where that says it; None if nothing does."""
+    named = re.match(r"python([0-9]+\.[0-9]+)\Z", os.path.basename(os.path.realpath(python)))
+    if named:
+        return named.group(1)
+    try:
+        status, out, _err = run_command([python, "-IS", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], 10)
+    except OSError:
+        return None
+    return out.strip() if status == 0 else None
+
+
+def restart_defect(worker_dir: str) -> str | None:
+    """Why the worker's current release could not be started again; None if nothing speaks against it."""
+    current = read_links(worker_dir).current
+    if current is None:
+        return None
+    if not os.path.isdir(current):
+        return f"its release '{release_name(current)}' is gone"
+    return env_defect(os.path.join(current, "env"))
 
 
 def read_links(worker_dir: str) -> Links:

@@ -45,6 +45,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._release import (
     Base,
     Content,
     Package,
+    built_for,
     config_digest,
     data_address,
     needed_releases,
@@ -570,7 +571,9 @@ class Stage:
     def _build_env(self, package: Package, scratch: str, lock: int) -> None:
         env = self.base.env(package)
         python = find_python(self.target.python, PYTHON_SETTING)
-        remove_tree(env)
+        outdated = self._outdate(env)
+        if not outdated:
+            remove_tree(env)
         where = self.target.where
         if self.target.wheelhouse:
             where = IndexOptions(find_links=(os.path.abspath(self.target.wheelhouse),), no_index=True)
@@ -586,9 +589,29 @@ class Stage:
             self._keep_wheel(package, scratch)
             write_json(os.path.join(env, MARKER), {"package_digest": package.digest, "python": python})
         except BaseException:
-            shutil.rmtree(env, ignore_errors=True)
+            for folder in self._new_in(env, outdated) if outdated else [env]:
+                shutil.rmtree(folder, ignore_errors=True)
+            if outdated:
+                write_json(os.path.join(env, MARKER), {"package_digest": package.digest})
             raise
         self.result.update(changed=True, env=env)
+
+    @staticmethod
+    def _outdate(env: str) -> list[str]:
+        """Make room in an environment for another version of Python; return the versions that it was for.
+
+        What it has for them stays: processes that run still load modules from it.
+        """
+        if not os.path.isfile(os.path.join(env, MARKER)) or not os.path.exists(os.path.join(env, "bin", "python")):
+            return []
+        os.unlink(os.path.join(env, MARKER))
+        for link in glob.glob(os.path.join(glob.escape(env), "bin", "python*")):
+            os.unlink(link)
+        return built_for(env)
+
+    @staticmethod
+    def _new_in(env: str, outdated: list[str]) -> list[str]:
+        return [os.path.join(env, "lib", f"python{new}") for new in built_for(env) if new not in outdated]
 
     def _keep_wheel(self, package: Package, scratch: str) -> None:
         """A downloaded wheel is kept, so that the next staging needs no index and finds the same digest."""

@@ -68,6 +68,25 @@ def read_show(text: str) -> ServiceState:
     )
 
 
+def blanked_by(drop_ins: Sequence[tuple[str, str]]) -> str | None:
+    """Which of the drop-ins, in the order in which systemd reads them, leaves a unit without credentials."""
+    blanked = None
+    for path, text in drop_ins:
+        for line in text.splitlines():
+            name, _equals, value = line.partition("=")
+            if name.strip() == "LoadCredential":
+                blanked = None if value.strip() else path
+    return blanked
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read(65536)
+    except OSError:
+        return ""
+
+
 class SystemdService(Service):
     """A unit, of the system or (C(scope) user) of the calling user."""
 
@@ -105,10 +124,18 @@ class SystemdService(Service):
         status, output = self._run("systemctl", "is-enabled", "--", self.unit)
         lines = tail(output)
         if lines and lines[0].strip() in _STARTABLE:
-            return None
+            return self._without_credentials()
         said = f"it did not answer in {self.timeout:g} s" if status is None else (lines or ["no output"])[-1]
         return (f"systemd says of '{self.unit}': {said}; unmask it where it is masked, and run provision.yml, which "
                 "puts its unit in place")
+
+    def _without_credentials(self) -> str | None:
+        """A container's drop-in may take away what the unit hands over, which the worker then misses."""
+        paths = self._run("systemctl", "show", "--property=DropInPaths", "--value", "--", self.unit)[1].split()
+        blanked = blanked_by([(path, _read(path)) for path in paths])
+        return blanked and (
+            f"'{blanked}' takes the credentials of '{self.unit}' away, by an empty LoadCredential=; take that line "
+            "out, or give the credentials again in a drop-in that comes after it")
 
     def _ready(self) -> None:
         """The unit belongs to the release, so it may have changed with the link; and one that was given up would refuse

@@ -44,6 +44,11 @@ options:
     description: With O(worker_dir), how many of the newest verdicts that are kept there RV(history) tells of.
     type: int
     default: 0
+  service:
+    description:
+      - The service that runs the worker, as in O(solver.fleet.worker_release#module:service).
+      - When given, RV(service_problem) tells whether it could be started again.
+    type: dict
 seealso:
   - module: solver.fleet.worker_drain
   - module: solver.fleet.solve_check
@@ -103,6 +108,18 @@ releases:
       description: The C(release.json) of a release that waits to be switched to, V(none) without one.
       type: dict
       returned: always
+service_problem:
+  description:
+    - Why the service would not start again if its process ended now, V(none) if nothing speaks against it.
+    - Its unit was disabled or masked while it ran, its manager shuts down, or its start command is gone.
+  returned: when O(service) is given
+  type: str
+release_problem:
+  description:
+    - Why the current release could not be started again, V(none) if nothing speaks against it.
+    - Its interpreter is gone, or has become another version. To stage the release again mends it.
+  returned: when O(worker_dir) is given
+  type: str
 rollout:
   description:
     - The rollout's record of this worker, V(none) if there was no rollout yet.
@@ -172,7 +189,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._result import contro
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=dict(control_argument_spec(), worker_dir={"type": "path"}, history={"type": "int", "default": 0}),
+        argument_spec=dict(control_argument_spec(), worker_dir={"type": "path"}, history={"type": "int", "default": 0},
+                           service={"type": "dict"}),
         supports_check_mode=True,
     )
 

@@ -130,11 +130,20 @@ def converge(census: Json, staged: Json, plan: Json, settings: Json) -> Decision
         return Decision("refuse", f"{text}; wait for that owner, or set solver_foreign_drain: exclude to go on without")
     if plan["from_release"] == plan["release"] and _linked_to(census, staged, plan) and plan["serving"]:
         return Decision("already", f"runs {plan['to']}")
+    return _kept(census, plan, settings) or Decision(
+        "update", _why(census, plan), steal=bool((census.get("worker") or {}).get("drain")))
+
+
+def _kept(census: Json, plan: Json, settings: Json) -> Decision | None:
+    """Why a worker that is to have another release keeps the one that it has, or nothing."""
+    if census.get("service_problem"):
+        return Decision("refuse", "its host could not start it again once it is stopped, whatever the release: "
+                                  f"{one_line(census['service_problem'])}")
     before = failed_before(census, plan)
     if before and not settings.get("solver_force"):
         return Decision("failed", f"{plan['release']} failed on it before: {before}; "
                                   "mend the release, or set solver_force: true to try it again")
-    return Decision("update", _why(census, plan), steal=bool((census.get("worker") or {}).get("drain")))
+    return None
 
 
 def _linked_to(census: Json, staged: Json, plan: Json) -> bool:

@@ -146,7 +146,8 @@ _ANSWER = {
 _CENSUS = fields({
     **_ANSWER, "finding": may(choice(*_FINDINGS)), "worker": may(_STATUS), "message": may(text(MESSAGE)),
     "rollout": may(_RECORD), "lock_state": may(choice("free", "held", "expired", "unknown")),
-    "record_problem": may(text(MESSAGE)), "history": may(_HISTORY), "host_clock": may(_CLOCK),
+    **{each: may(text(MESSAGE)) for each in ("record_problem", "service_problem", "release_problem")},
+    "history": may(_HISTORY), "host_clock": may(_CLOCK),
     "releases": may(fields({each: may(_RELEASE) for each in ("current", "previous", "staged")}))})
 _LOCK_ANSWER = fields({
     **_ANSWER, "record": may(_RECORD), "ours": may(flag), "holder": may(_LOCK), "superseded": may(name())})

@@ -93,10 +93,16 @@ def _history_line(run: Mapping[str, Any]) -> str:
 def _note(census: Mapping[str, Any], worker: Mapping[str, Any]) -> str:
     drain = worker.get("drain")
     if drain:
-        return f"drained by {drain.get('owner')}: {drain.get('reason') or 'no reason given'}"
+        held = f"drained by {drain.get('owner')}: {drain.get('reason') or 'no reason given'}"
+        return "; ".join(part for part in (held, _fragile(census)) if part)
     failure = worker.get("failure") or worker.get("refusal") or {}
     wrong = one_line(failure.get("message") or ("" if worker else census.get("message") or census.get("msg")))
-    return "; ".join(part for part in (wrong, _pending(census, worker)) if part)
+    return "; ".join(part for part in (wrong, _fragile(census), _pending(census, worker)) if part)
+
+
+def _fragile(census: Mapping[str, Any]) -> str:
+    problem = one_line(census.get("service_problem") or census.get("release_problem"))
+    return f"would not survive a restart: {problem}" if problem else ""
 
 
 def _pending(census: Mapping[str, Any], worker: Mapping[str, Any]) -> str:

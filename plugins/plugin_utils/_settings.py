@@ -212,6 +212,9 @@ SETTINGS: dict[str, Setting] = {
     "solver_unit": Setting(
         "mapping", {}, "For the systemd backend: further settings of the unit, by section, such as "
         "{Service: {MemoryMax: 1G}}. A change is rolled like a version.", per_worker=True),
+    "solver_user_exists": Setting(
+        "flag", False, "For the systemd backend: solver_user is an account of your own, taken as it is. Otherwise "
+        "provision.yml makes it, and refuses one that it did not make.", per_worker=True),
     "solver_user": Setting(
         "text", "solver", "For the systemd backend: the user that the worker runs as; provision.yml makes it.",
         per_worker=True),

@@ -295,6 +295,8 @@ class Census(Answer, total=False):
     rollout: Record | None
     lock_state: str | None
     record_problem: str | None
+    service_problem: str | None
+    release_problem: str | None
     releases: Releases | None
     history: list[Head] | None
     host_clock: Clock | None

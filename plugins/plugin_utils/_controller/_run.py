@@ -106,7 +106,7 @@ class FleetAction(ActionBase):  # type: ignore[misc]
     def info_args(self, **more: Any) -> dict[str, Json]:
         """Return the options of worker_info for each worker."""
         return {name: {"control_socket": own["control_socket"], "worker_dir": own["worker_dir"],
-                       "control_timeout": self.settings["solver_control_timeout"], **more}
+                       "control_timeout": self.settings["solver_control_timeout"], "service": own["service"], **more}
                 for name, own in self.workers.items() if name in self.rollout["hosts"]}
 
 

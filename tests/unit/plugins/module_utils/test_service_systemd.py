@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError
-from ansible_collections.solver.fleet.plugins.module_utils._service_systemd import SystemdService, read_show
+from ansible_collections.solver.fleet.plugins.module_utils._service_systemd import (
+    SystemdService,
+    blanked_by,
+    read_show,
+)
 
 # Answers from the files of its folder; `restart` gives the unit the process id that stands in `next`.
 SYSTEMCTL = """#!/bin/sh
@@ -92,6 +96,26 @@ def test_a_unit_that_runs_but_is_gone_cannot_be_started(manager: Manager, out: s
     assert found
     assert why in found
     assert "run provision.yml" in found
+
+
+def test_a_drop_in_that_takes_the_credentials_away_is_named(manager: Manager) -> None:
+    drop_in = manager.folder / "zzz-lxc.conf"
+    drop_in.write_text("[Service]\nProtectSystem=no\nLoadCredential=\n")
+    manager.put(is_enabled__out="enabled\n", show=f"{manager.folder}/missing.conf {drop_in}\n")
+    found = manager.service().cannot_start()
+    assert found
+    assert found.startswith(f"'{drop_in}' takes the credentials of 'solver-worker@w1.service' away")
+
+
+@pytest.mark.parametrize(("drop_ins", "by"), [
+    ([], None), ([("a", "[Service]\nMemoryMax=1G\n")], None),
+    ([("a", "LoadCredential=\n")], "a"), ([("a", "  LoadCredential = \n"), ("b", "User=x\n")], "a"),
+    ([("a", "LoadCredential=\n"), ("b", "LoadCredential=api_key:/x\n")], None),
+    ([("a", "LoadCredential=\nLoadCredential=api_key:/x\n")], None),
+    ([("a", "LoadCredential=api_key:/x\n"), ("b", "LoadCredential=\n")], "b"),
+    ([("a", "LoadCredentialEncrypted=\n#LoadCredential=\n")], None)])
+def test_the_last_word_on_credentials_counts(drop_ins: list[tuple[str, str]], by: str | None) -> None:
+    assert blanked_by(drop_ins) == by
 
 
 def test_between_the_two_halves_of_a_restart_nothing_has_failed() -> None:

@@ -558,3 +558,50 @@ def test_a_key_that_a_killed_check_left_is_removed_by_the_next_staging(host: Hos
     assert host.run(version="1.2.0")["staged"] is True
     assert list(host.base.glob(".credentials-*")) == [lent]
     os.close(handle)
+
+
+# --- an interpreter that becomes another version under the same name ---
+
+
+def another_python(base: Path) -> Path:
+    """Have the one environment look as if it had been built for Python 3.7."""
+    [env] = (base / "envs").iterdir()
+    [lib] = env.glob("lib/python3.*")
+    lib.rename(lib.with_name("python3.7"))
+    return env
+
+
+def test_an_environment_for_another_python_is_built_anew_beside_what_still_runs(host: Host) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    staged = host.run(version="1.2.0")["release"]["id"]
+    assert host.activate(staged)["current"] == staged
+    env = another_python(host.base)
+    # Nobody goes to it, status tells, and a staging that fails leaves it as it is.
+    assert failed(host.activate(staged))[0] == "no_release"
+    info = {"control_socket": "/tmp/no-such-worker.sock", "worker_dir": str(host.base / "workers/w1")}
+    problem = run_module("worker_info", info)["release_problem"]
+    assert problem.startswith("it was built for Python 3.7, and its interpreter")
+    [pip] = host.base.glob("pip/*/bin/python")
+    pip.rename(pip.with_name("kept"))
+    pip.write_text("#!/bin/sh\nexit 1\n")
+    pip.chmod(0o755)
+    assert failed(host.run(version="1.2.0"))[0] == "pip_failed"
+    pip.with_name("kept").rename(pip)
+    assert run_module("worker_info", info)["release_problem"] == problem
+    mended = host.run(version="1.2.0")
+    assert (mended["changed"], mended["env"], mended["release"]["id"]) == (True, str(env), staged)
+    assert run_module("worker_info", info)["release_problem"] is None
+    assert (env / "lib" / "python3.7" / "site-packages" / "solver_worker").is_dir(), "what runs may still load from it"
+    assert host.activate(staged)["at_target"] is True
+    assert host.run(version="1.2.0")["changed"] is False
+
+
+def test_an_environment_whose_interpreter_is_gone_is_told(tmp_path: Path) -> None:
+    release = tmp_path / "releases" / "one"
+    (release / "env" / "bin").mkdir(parents=True)
+    (release / "env" / "bin" / "python").symlink_to("/nowhere/python3.9")
+    worker = tmp_path / "w1"
+    worker.mkdir()
+    (worker / "current").symlink_to(release)
+    found = run_module("worker_info", {"control_socket": "/tmp/no-such-worker.sock", "worker_dir": str(worker)})
+    assert found["release_problem"] == "its interpreter '/nowhere/python3.9' is gone"

@@ -174,3 +174,20 @@ def test_what_takes_no_drain_is_ended_by_force_where_a_rollback_names_it(seen):
 def test_only_what_hangs_is_ended_by_force(finding):
     gone = {**census(record=record()), "finding": finding, "worker": None}
     assert decide(gone, kind="rollback", solver_version="", solver_only=["w1"])["forced"] is False
+
+
+def test_what_its_host_could_not_start_again_is_refused_and_the_host_is_blamed():
+    gone = {**census(), "service_problem": "systemd says of 'solver-worker@w1.service': not-found; run provision.yml"}
+    made = decide(gone)
+    assert made["action"] == "refuse"
+    assert made["reason"].startswith("its host could not start it again once it is stopped, whatever the release: sys")
+    assert decide(gone, kind="rollback", solver_version="")["action"] == "refuse"
+    # Who is not stopped needs no start, and who hangs in a drain still comes back to service.
+    assert decide({**gone, **census("1.3.0", release="1.3.0-new")}, at_target=True)["action"] == "already"
+    held = {**gone, **census(state="drained", drain=drain(), record=record())}
+    assert decide(held, kind="recover")["action"] == "update"
+    assert decide(gone, solver_exclude=["w1"])["action"] == "excluded"
+
+
+def test_a_release_that_cannot_be_started_again_is_no_reason_to_keep_it():
+    assert decide({**census(), "release_problem": "its interpreter is gone"})["action"] == "update"

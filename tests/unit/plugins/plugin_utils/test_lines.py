@@ -52,3 +52,14 @@ def test_a_worker_whose_disk_is_full_says_so():
                          "refusal": {"code": "disk_full", "message": "less than 4 MiB are free"}}, "releases": {}}
     line = next(line for line in fleet_lines({"w1": census}) if line.startswith("w1"))
     assert line.endswith("less than 4 MiB are free")
+
+
+def test_status_says_which_workers_would_not_survive_a_restart():
+    serving = {"worker": {"state": "running", "instance": {"version": "1.2.0", "release": "one"}}}
+    held = {"worker": {"state": "drained", "instance": {"release": "one"}, "drain": {"owner": "r1"}}}
+    fleet = {"w1": {**serving, "service_problem": "its unit is masked"},
+             "w2": {**held, "release_problem": "its interpreter is 3.13 now"}, "w3": serving}
+    lines = fleet_lines(fleet)
+    assert lines[1].endswith("would not survive a restart: its unit is masked")
+    assert lines[2].endswith("drained by r1: no reason given; would not survive a restart: its interpreter is 3.13 now")
+    assert "survive" not in lines[3]

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tasks of the worker's role that only look, run by the real ansible-playbook on this machine; nothing is changed."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+BIN = Path(sys.executable).parent
+# An account of every Debian that no role of ours has made, with a group of the same name.
+FOREIGN = "daemon"
+
+
+def run(folder: Path, tasks: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    (folder / "play.yml").write_text(json.dumps([{
+        "hosts": "localhost", "gather_facts": False, "connection": "local", "tasks": [{
+            "name": "Run these tasks of the role",
+            "ansible.builtin.include_role": {"name": "solver.fleet.worker", "tasks_from": tasks,
+                                             "rolespec_validate": False},
+            "vars": {"worker_name": "w1", "worker_dir": str(folder / "w1"), **options}}]}]))
+    return subprocess.run(
+        [str(BIN / "ansible-playbook"), "-i", "localhost,", str(folder / "play.yml"),
+         "-e", f"ansible_python_interpreter={sys.executable}"],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+def flat(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join(done.stdout.split())
+
+
+def test_an_account_of_somebody_else_is_refused_unless_it_is_meant(tmp_path: Path) -> None:
+    refused = run(tmp_path, "check_user.yml", worker_user=FOREIGN)
+    assert refused.returncode != 0
+    assert f"the user {FOREIGN} exists on this host and was not made by provisioning" in flat(refused)
+    assert "solver_user_exists: true" in flat(refused)
+    assert run(tmp_path, "check_user.yml", worker_user=FOREIGN, worker_user_exists=True).returncode == 0
+
+
+def test_an_account_that_is_not_there_is_made_unless_it_should_be(tmp_path: Path) -> None:
+    assert run(tmp_path, "check_user.yml", worker_user="no-such-user").returncode == 0
+    refused = run(tmp_path, "check_user.yml", worker_user="no-such-user", worker_user_exists=True)
+    assert refused.returncode != 0
+    assert "this host has no user no-such-user" in flat(refused)
+
+
+def test_a_worker_is_not_given_to_another_user(tmp_path: Path) -> None:
+    (tmp_path / "w1").mkdir()
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "w1", -1, grp.getgrnam(FOREIGN).gr_gid)
+    own = grp.getgrgid((tmp_path / "w1").stat().st_gid).gr_name
+    refused = run(tmp_path, "check_user.yml", worker_user="no-such-user")
+    assert refused.returncode != 0
+    assert f"its files belong to {own}, not to no-such-user (solver_user)" in flat(refused)
+
+
+CONFIG = """\
+[unix_http_server]
+file={folder}/s.sock
+username=fleet
+password=only-for-this-test
+[supervisorctl]
+serverurl=unix://{folder}/s.sock
+username=fleet
+password=only-for-this-test
+[supervisord]
+nodaemon=true
+logfile={folder}/supervisord.log
+pidfile={folder}/supervisord.pid
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+[include]
+files={folder}/programs/*.conf
+"""
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="sf-", dir="/tmp"))
+    (folder / "programs").mkdir()
+    (folder / "s.conf").write_text(CONFIG.format(folder=folder))
+    with (folder / "out").open("wb") as out:
+        process = subprocess.Popen([BIN / "supervisord", "-n", "-c", folder / "s.conf"], stdout=out, stderr=out)
+    try:
+        deadline = time.monotonic() + 30
+        while not (folder / "s.sock").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield folder
+    finally:
+        process.terminate()
+        process.wait(30)
+        subprocess.run(["rm", "-r", folder], check=True)
+
+
+def test_a_supervisord_with_a_password_is_told_by_its_configuration_as_the_modules_are(supervisor: Path) -> None:
+    options = {
+        "worker_service": {"name": "w1", "backend": "supervisor", "config": str(supervisor / "s.conf"),
+                           "log_file": str(supervisor / "w1.log")},
+        "worker_supervisor": {"program_dir": str(supervisor / "programs"), "supervisorctl": str(BIN / "supervisorctl")}}
+    (supervisor / "w1").mkdir()
+    done = run(supervisor, "service_supervisor.yml", **options)
+    assert done.returncode == 0, done.stdout
+    assert (supervisor / "programs" / "w1.conf").exists()
+    assert "only-for-this-test" not in done.stdout
+    again = run(supervisor, "service_supervisor.yml", **options)
+    assert "changed=0" in again.stdout, again.stdout
+    gone = run(supervisor, "remove_supervisor.yml", **options)
+    assert gone.returncode == 0, gone.stdout
+    assert not (supervisor / "programs" / "w1.conf").exists()
