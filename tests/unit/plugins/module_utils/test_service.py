@@ -230,7 +230,7 @@ def test_a_config_without_a_socket_is_refused(tmp_path: Path, text: str) -> None
 
 def test_unknown_backend_and_missing_settings_are_named() -> None:
     with pytest.raises(
-        ServiceError, match=r"'runit' is no backend; set service.backend to one of command, sup"
+        ServiceError, match=r"'runit' is no backend; set service.backend .* to one of command, sup"
     ):
         open_service({"backend": "runit", "name": "w1"})
     with pytest.raises(ServiceError, match=r"needs service\.name"):
