@@ -190,7 +190,7 @@ def test_stop_is_bounded_and_says_what_to_raise(supervisor: Path) -> None:
     assert time.monotonic() - began < 2
     assert error.value.code == "stop_timeout"
     assert error.value.message == (
-        "stopping 'stubborn': still STOPPING after 0.3 s; raise service.timeout, "
+        "stopping 'stubborn': still STOPPING after 0.3 s; raise service.timeout (solver_service), "
         "or lower stopwaitsecs of the program"
     )
 

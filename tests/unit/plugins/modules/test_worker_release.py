@@ -350,7 +350,7 @@ def test_a_file_that_is_no_wheel(shared: Host, tmp_path: Path, how: str, check_m
         ({"package": "solver-worker"}, "no_version", "it names no version; set solver_version"),
         ({"package": "solver-worker>=1"}, "bad_requirement", "neither the path of a wheel nor a requirement"),
         ({"package": "--index-url=evil"}, "bad_requirement", "neither the path of a wheel nor a requirement"),
-        ({"version": "1.3.0", "wheelhouse": "/no/such"}, "no_wheelhouse", "set wheelhouse (solver_wheelhouse) to a directory of wheels"),
+        ({"version": "1.3.0", "wheelhouse": "/no/such"}, "no_wheelhouse", "set wheelhouse (solver_wheelhouse) to a"),
         ({"version": "1.3.0", "min_free_mb": 10**9}, "no_space", "or lower min_free_mb"),
         ({"version": "1.3.0", "python": "/bin/false"}, "no_python", "name it in solver_worker_python"),
     ],
