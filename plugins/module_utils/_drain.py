@@ -64,7 +64,7 @@ def option_defect(options: DrainOptions) -> str | None:
         (not 0 < options.timeout <= 86400, "timeout must be more than 0 and at most 86400 seconds"),
         (
             options.on_timeout == "force" and not options.accept_loss,
-            "on_timeout=force drops what is still open: set accept_loss=true to accept that",
+            "on_timeout=force drops what is still open: set accept_loss=true (solver_accept_loss) to accept that",
         ),
         (
             options.hung_ok and not options.accept_loss,
@@ -152,12 +152,12 @@ def missing_feature(options: DrainOptions, status: Json) -> str | None:
     """An option that this worker cannot honour, said before anything is touched."""
     features = status["api"].get("features") or []
     needs = (
-        (options.mode == "handover", "handover", "mode=handover", "set mode=complete"),
+        (options.mode == "handover", "handover", "mode=handover", "set mode=complete (solver_drain_mode)"),
         (
             options.on_timeout == "handover",
             "handover",
             "on_timeout=handover",
-            "set on_timeout=return_to_service",
+            "set on_timeout=return_to_service (solver_on_drain_timeout)",
         ),
         (options.on_expire == "verify", "verify", "on_expire=verify", "set on_expire=resume or hold"),
     )
@@ -199,7 +199,7 @@ def foreign_drain(holder: Json) -> WorkerError:
     return WorkerError(
         "foreign_drain",
         f"it is drained by '{details['owner']}'{reason} until {details['lease_expires_at']};"
-        " wait for that, or set steal=true to take the drain over",
+        " wait for that, or end it with resume.yml (solver_resume_foreign: true; of a module: steal=true)",
         details,
     )
 
@@ -478,7 +478,8 @@ class DrainFlow:
         return WorkerError(
             "drain_timeout",
             f"{remaining.get('open')} tasks were still open after {waited:.0f} s; {after}; raise timeout"
-            " (solver_drain_timeout), or let on_timeout=handover pass them to the next process",
+            " (solver_drain_timeout), or let on_timeout=handover (solver_on_drain_timeout) pass them to the next"
+            " process",
             {
                 "remaining": remaining,
                 "elapsed_s": round(waited, 3),

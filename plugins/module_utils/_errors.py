@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import traceback
 from typing import Any, Dict
 
@@ -44,6 +46,13 @@ _BY_CAUSE = {
     """,
 }
 CODES: dict[str, str] = {code: cause for cause, codes in _BY_CAUSE.items() for code in codes.split()}
+
+
+def remedy(error: OSError, otherwise: str) -> str:
+    """What mends an error of the file system: where rights are missing, nothing is wrong with what lies there."""
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return otherwise
+    return f"the user with the id {os.getuid()} may not; set solver_become: true, or log in as one that may"
 
 
 def printable(text: Any, most: int = _TEXT_CHARS) -> str:

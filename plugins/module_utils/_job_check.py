@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 import traceback
 from typing import Any
 
@@ -26,7 +27,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._provider_check impor
     enough,
     read_key,
 )
-from ansible_collections.solver.fleet.plugins.module_utils._result import host_clock, positive
+from ansible_collections.solver.fleet.plugins.module_utils._result import elapsed_since, host_clock, positive
 from ansible_collections.solver.fleet.plugins.module_utils._service import ServiceError, open_service
 from ansible_collections.solver.fleet.plugins.module_utils._wait import SLICE_S
 
@@ -132,6 +133,8 @@ class CheckJob(Job):
         if not self.params["service"]:
             return None
         service = open_service(self.params["service"])
+        passed = elapsed_since(self.params["since"], host_clock())
+        service.since = time.time() - passed if passed else None
         return ServiceView(service.state, service.log_tail)
 
     def _provider(self) -> None:

@@ -64,7 +64,8 @@ def read_key(path: str) -> str:
         cause = getattr(error, "strerror", None) or "it is not text"
         raise WorkerError(
             "bad_api_key_file",
-            f"reading api_key_file '{path}': {cause}; set api_key_file to a readable file with the key",
+            f"reading api_key_file '{path}': {cause}; set api_key_file (solver_api_key_file) to a readable "
+            "file with the key",
         ) from None
     if not key or not key.isprintable() or " " in key:
         raise WorkerError(

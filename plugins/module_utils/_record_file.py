@@ -18,7 +18,7 @@ import re
 import time
 from typing import Callable, Iterator
 
-from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, remedy
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
     FULL,
     open_lock,
@@ -65,6 +65,11 @@ class RecordFile:
             document = plain_json(read_plain(self.path))
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            # Nothing is wrong with the record; whoever asks is not the one who may.
+            raise StepError(
+                "denied", f"reading the rollout's record '{self.path}': {error.strerror}; {remedy(error, '')}",
+                {"path": self.path}) from error
         except (OSError, ValueError) as error:
             raise self._bad(str(error)) from error
         why = defect(document)
@@ -104,8 +109,9 @@ class RecordFile:
     def _unwritable(self, error: OSError) -> StepError:
         return StepError(
             "no_space" if error.errno in FULL else "unwritable",
-            f"writing the rollout's record at '{self.folder}': {error.strerror}; "
-            "set worker_dir (solver_worker_dir) to a directory that this user may write, and make room there",
+            f"writing the rollout's record at '{self.folder}': {error.strerror}; " + remedy(
+                error, "set worker_dir (solver_worker_dir) to a directory that this user may write, and make room "
+                       "there"),
             {"path": self.folder, "option": "worker_dir"},
         )
 

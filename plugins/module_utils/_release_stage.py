@@ -16,7 +16,7 @@ import time
 from datetime import datetime, timezone
 from typing import Iterator, NamedTuple
 
-from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, one_line
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, one_line, remedy
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
     as_user,
     clean_environment,
@@ -483,7 +483,7 @@ class Stage:
             raise StepError(
                 "no_space",
                 f"staging a release: {free} MB are free at '{existing_parent(self.base.path)}', "
-                f"{self.target.min_free_mb} MB are needed; make room, or lower min_free_mb",
+                f"{self.target.min_free_mb} MB are needed; make room, or lower min_free_mb (solver_base_dir)",
                 {"free_mb": free, "needed_mb": self.target.min_free_mb, "option": "min_free_mb"},
             )
 
@@ -491,7 +491,8 @@ class Stage:
         if package.path is None and not self.base.env_is_complete(package):
             raise StepError(
                 "no_package",
-                f"staging a release with version {package.version}: its environment is gone; set package to its wheel",
+                f"staging a release with version {package.version}: its environment is gone; "
+                "set package (solver_package) to its wheel",
                 {"option": "package"},
             )
 
@@ -632,8 +633,8 @@ def _writing(path: str) -> Iterator[None]:
     except OSError as error:
         raise StepError(
             "unwritable",
-            f"writing '{error.filename or path}': {error.strerror or error}; "
-            "set base_dir to a directory that this user may write, with enough room",
+            f"writing '{error.filename or path}': {error.strerror or error}; " + remedy(
+                error, "set base_dir (solver_base_dir) to a directory that this user may write, with enough room"),
             {"path": error.filename or path, "option": "base_dir"},
         ) from error
 

@@ -11,7 +11,7 @@ import time
 from typing import Any, Callable, NamedTuple, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import ApiProblem, WorkerClient
-from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, WorkerError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, WorkerError, remedy
 from ansible_collections.solver.fleet.plugins.module_utils._files import switch_link
 from ansible_collections.solver.fleet.plugins.module_utils._release import Base, Links, read_links, release_name
 from ansible_collections.solver.fleet.plugins.module_utils._result import LEASE_S
@@ -101,13 +101,13 @@ def needs_drain(move: Move, seen: Seen) -> bool:
         return True
     if move.force_restart and (seen.finding == "hung" or seen.state in _PASSING):
         return False
-    remedy = "set force_restart to restart it nevertheless"
+    mends = "set force_restart to restart it nevertheless (solver_on_drain_timeout: force does that)"
     if seen.finding not in ("answers", "hung"):
-        remedy = "correct control_socket, or the rights of this user"
+        mends = "correct control_socket (solver_control_socket), or set solver_become: true"
     raise StepError(
         seen.state,
         f"switching worker {move.worker_name}: it is {seen.state}"
-        f"{': ' + seen.message if seen.message else ''}; {remedy}",
+        f"{': ' + seen.message if seen.message else ''}; {mends}",
         {"finding": seen.finding, "state": seen.state},
         cause="drain",
     )
@@ -137,7 +137,7 @@ def check_safe(move: Move, status: Json) -> None:
     raise StepError(
         "not_safe_to_stop",
         f"switching worker {move.worker_name}: it is {status['state']} and not safe to stop; "
-        "wait for its drain, or set force_restart to accept the loss",
+        "wait for its drain, or set force_restart to accept the loss (solver_on_drain_timeout: force does that)",
         {"state": status["state"], "tasks": status.get("tasks")},
     )
 
@@ -299,8 +299,8 @@ class Switch:
         except OSError as error:
             raise StepError(
                 "unwritable",
-                f"switching worker {self.move.worker_name}: {error.strerror} at '{error.filename}'; "
-                "set worker_dir to an existing directory that this user may write",
+                f"switching worker {self.move.worker_name}: {error.strerror} at '{error.filename}'; " + remedy(
+                    error, "set worker_dir (solver_worker_dir) to an existing directory that this user may write"),
                 {"path": error.filename, "option": "worker_dir"},
             ) from error
         now = read_links(self.move.worker_dir)
@@ -348,7 +348,8 @@ class Switch:
                 raise StepError(
                     "restart_timeout",
                     f"restarting worker {self.move.worker_name}: after {self.move.restart_timeout:g} s its service is "
-                    f"{state.state} and the worker {now.state}; see its log, or raise restart_timeout",
+                    f"{state.state} and the worker {now.state}; see its log, or raise "
+                    "restart_timeout (solver_healthy_deadline)",
                     {"service": state.record(), "finding": now.finding, "option": "restart_timeout"},
                 )
             self.sleep(POLL_S)

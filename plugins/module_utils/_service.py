@@ -57,7 +57,7 @@ def open_service(settings: Settings, **injected: Any) -> Service:
     if not isinstance(backend, str) or backend not in BACKENDS:
         raise ServiceError(
             "bad_service",
-            f"reading service: '{backend}' is no backend; set service.backend to one of "
+            f"reading service: '{backend}' is no backend; set service.backend (solver_service_backend) to one of "
             f"{', '.join(sorted(BACKENDS))}",
             {"option": "service.backend"},
         )

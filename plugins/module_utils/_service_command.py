@@ -48,7 +48,7 @@ class CommandService(Service):
         except OSError as error:
             raise ServiceError(
                 f"{verb}_failed",
-                f"running service.{verb} of '{self.name}': {error.strerror}; correct service.{verb}",
+                f"running service.{verb} of '{self.name}': {error.strerror}; correct service.{verb} (solver_service)",
                 {"option": f"service.{verb}"},
                 cause="host",
             ) from error
@@ -61,7 +61,7 @@ class CommandService(Service):
             raise ServiceError(
                 f"{verb}_failed",
                 f"running service.{verb} of '{self.name}': {ended}; "
-                f"correct service.{verb} or service.timeout",
+                f"correct service.{verb} or service.timeout (solver_service)",
                 {"status": status, "output": tail(output)},
             )
 

@@ -69,7 +69,7 @@ def read_server_settings(config: str) -> tuple[str, str | None]:
         raise ServiceError(
             "bad_service",
             f"reading '{config}': no socket of supervisord found there ({error.__class__.__name__}); "
-            "set service.config to its supervisord.conf, or service.socket to its socket",
+            "set service.config (solver_service) to its supervisord.conf, or service.socket to its socket",
             {"option": "service.config"},
         ) from error
     path = path.replace("%(here)s", os.path.dirname(os.path.abspath(config)))
@@ -101,7 +101,7 @@ class SupervisorService(Service):
                 raise ServiceError(
                     "no_service",
                     f"asking supervisord for '{self.name}': it has no program of this name; "
-                    "correct service.name, or let supervisord read its configuration again",
+                    "correct service.name (solver_service), or let supervisord read its configuration again",
                     {"option": "service.name"},
                 ) from fault
             if method in ("stopProcess", "startProcess"):
@@ -115,7 +115,7 @@ class SupervisorService(Service):
             raise ServiceError(
                 "no_supervisor",
                 f"asking supervisord at '{self.socket}': {getattr(error, 'strerror', None) or error}; "
-                "start it, or correct service.config",
+                "start it, or correct service.config (solver_service)",
                 {"socket": self.socket, "option": "service.config"},
             ) from error
 
@@ -165,7 +165,8 @@ class SupervisorService(Service):
             if self.clock() >= deadline:
                 raise ServiceError(
                     "stop_timeout",
-                    f"stopping '{self.name}': still {found} after {self.timeout:g} s; raise service.timeout, "
+                    f"stopping '{self.name}': still {found} after {self.timeout:g} s; "
+                    "raise service.timeout (solver_service), "
                     "or lower stopwaitsecs of the program",
                     {"state": found, "option": "service.timeout"},
                 )

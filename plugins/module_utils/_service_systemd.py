@@ -13,6 +13,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._service_base import 
     ServiceError,
     ServiceState,
     Settings,
+    log_lines,
 )
 
 _PROPERTIES = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus,NRestarts,Job"
@@ -101,7 +102,8 @@ class SystemdService(Service):
         except OSError as error:
             raise ServiceError(
                 "no_systemd",
-                f"running {program}: {error.strerror}; set service.backend to what this host has",
+                f"running {program}: {error.strerror}; set service.backend "
+                "(solver_service_backend) to what this host has",
                 {"option": "service.backend"},
             ) from error
         return status, mask(out if status == 0 else out + "\n" + err)
@@ -115,7 +117,8 @@ class SystemdService(Service):
             )
             raise ServiceError(
                 f"{verb}_failed",
-                f"asking systemd to {verb} '{self.unit}': {cause}; correct service.name or service.timeout",
+                f"asking systemd to {verb} '{self.unit}': {cause}; correct service.name or service.timeout "
+                "(solver_service)",
                 {"status": status, "output": lines},
             )
 
@@ -182,6 +185,6 @@ class SystemdService(Service):
     def log_tail(self, lines: int = 20) -> list[str]:
         if self.settings.get("log_file"):
             return super().log_tail(lines)
-        return tail(
-            self._run("journalctl", "-u", self.unit, "-n", str(lines), "-o", "cat", "--no-pager")[1], lines
-        )
+        begin = [] if self.since is None else [f"--since=@{self.since:.6f}"]
+        wanted = ["-u", self.unit, *begin, "-n", str(lines), "-o", "cat", "--no-pager"]
+        return log_lines(self._run("journalctl", *wanted)[1], lines)

@@ -188,12 +188,14 @@ def finding_of_os_error(path: str, error: OSError) -> Finding:
         return NoSocket(f"there is no socket at '{path}': the worker is stopped, or control_socket is wrong")
     if error.errno in (errno.EACCES, errno.EPERM):
         return AccessDenied(
-            f"access to '{path}' is denied: become the worker's user, or join the group of the socket"
+            f"access to '{path}' is denied: set solver_become: true, or log in as the worker's user or a member of "
+            "the socket's group"
         )
     if error.errno == errno.ECONNREFUSED and _is_socket(path):
         return DeadSocket(f"'{path}' is a leftover socket: the process that made it is gone")
     if error.errno == errno.ECONNREFUSED:
-        return Foreign(f"'{path}' is not a socket: set control_socket to the worker's control socket")
+        return Foreign(
+            f"'{path}' is not a socket: set control_socket (solver_control_socket) to the worker's control socket")
     if isinstance(error, (ConnectionError, http.client.RemoteDisconnected)):
         return BrokenOff(f"'{path}' ended the connection without an answer")
     return Foreign(f"'{path}' cannot be used as a control socket: {error.strerror or error}")

@@ -139,7 +139,8 @@ def find_in_wheelhouse(folder: str, name: str, version: str | None) -> tuple[lis
     except OSError as error:
         raise StepError(
             "no_wheelhouse",
-            f"reading the wheelhouse '{folder}': {error.strerror}; set wheelhouse to a directory of wheels",
+            f"reading the wheelhouse '{folder}': {error.strerror}; set wheelhouse (solver_wheelhouse) to a "
+            "directory of wheels",
             {"path": folder, "option": "wheelhouse"},
         ) from error
     found = [

@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 from typing import IO, Mapping, Sequence
 
-from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError, remedy
 from ansible_collections.solver.fleet.plugins.module_utils._files import FULL, fsync_dir, make_dirs, sha256_file
 from ansible_collections.solver.fleet.plugins.module_utils._wheels import split_file_name
 
@@ -56,8 +56,8 @@ def place(bundle: str, folder: str, digests: Mapping[str, str]) -> None:
     except OSError as error:
         raise StepError(
             "no_space" if error.errno in FULL else "unwritable",
-            f"writing wheels to '{folder}': {error.strerror}; set dest to a directory that this user may write, "
-            "with enough room",
+            f"writing wheels to '{folder}': {error.strerror}; " + remedy(
+                error, "set dest (solver_base_dir) to a directory that this user may write, with enough room"),
             {"path": folder, "option": "dest"},
         ) from error
 

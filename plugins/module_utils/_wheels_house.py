@@ -389,7 +389,7 @@ def furnish(wishes: Wishes, check_mode: bool) -> Json:
             raise StepError(
                 "unwritable",
                 f"writing '{error.filename or wishes.path}': {error.strerror}; "
-                "set path to a directory that this user may write",
+                "set path (solver_wheelhouse) to a directory that this user may write",
                 {"path": wishes.path, "option": "path"},
             ) from error
         changed = bool(house.built_items)

@@ -245,7 +245,7 @@ def test_a_missed_deadline_fails_and_returns_the_worker(worker: ModelWorker) -> 
     assert caught.value.code == "drain_timeout"
     assert caught.value.message == (
         "3 tasks were still open after 100 s; it serves again; raise timeout (solver_drain_timeout),"
-        " or let on_timeout=handover pass them to the next process"
+        " or let on_timeout=handover (solver_on_drain_timeout) pass them to the next process"
     )
     assert caught.value.details["remaining"]["open"] == 3
     result = one.finish()
@@ -267,14 +267,14 @@ def test_a_missed_deadline_is_forced_only_with_open_eyes(worker: ModelWorker) ->
     result = drained(worker, timeout=10, on_timeout="force", accept_loss=True)
     assert (result["done"], result["forced"], result["remaining"]["open"]) == (True, True, 3)
     assert option_defect(DrainOptions("me", on_timeout="force")) == (
-        "on_timeout=force drops what is still open: set accept_loss=true to accept that"
+        "on_timeout=force drops what is still open: set accept_loss=true (solver_accept_loss) to accept that"
     )
 
 
 def test_a_foreign_drain_is_refused_with_its_holder(worker: ModelWorker) -> None:
     other_drain(worker)
     with pytest.raises(
-        WorkerError, match=r"it is drained by 'other' \(repair\) until .*Z; .* set steal=true"
+        WorkerError, match=r"it is drained by 'other' \(repair\) until .*Z; .* resume\.yml \(solver_resume_foreign"
     ) as caught:
         drained(worker)
     assert caught.value.code == "foreign_drain"

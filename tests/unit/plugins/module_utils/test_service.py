@@ -197,7 +197,7 @@ def test_stop_is_bounded_and_says_what_to_raise(supervisor: Path) -> None:
     assert time.monotonic() - began < 2
     assert error.value.code == "stop_timeout"
     assert error.value.message == (
-        "stopping 'stubborn': still STOPPING after 0.3 s; raise service.timeout, "
+        "stopping 'stubborn': still STOPPING after 0.3 s; raise service.timeout (solver_service), "
         "or lower stopwaitsecs of the program"
     )
 
@@ -237,7 +237,7 @@ def test_a_config_without_a_socket_is_refused(tmp_path: Path, text: str) -> None
 
 def test_unknown_backend_and_missing_settings_are_named() -> None:
     with pytest.raises(
-        ServiceError, match=r"'runit' is no backend; set service.backend to one of command, sup"
+        ServiceError, match=r"'runit' is no backend; set service.backend .* to one of command, sup"
     ):
         open_service({"backend": "runit", "name": "w1"})
     with pytest.raises(ServiceError, match=r"needs service\.name"):

@@ -356,7 +356,7 @@ def test_a_file_that_is_no_wheel(shared: Host, tmp_path: Path, how: str, check_m
         ({"package": "solver-worker"}, "no_version", "it names no version; set solver_version"),
         ({"package": "solver-worker>=1"}, "bad_requirement", "neither the path of a wheel nor a requirement"),
         ({"package": "--index-url=evil"}, "bad_requirement", "neither the path of a wheel nor a requirement"),
-        ({"version": "1.3.0", "wheelhouse": "/no/such"}, "no_wheelhouse", "set wheelhouse to a directory of wheels"),
+        ({"version": "1.3.0", "wheelhouse": "/no/such"}, "no_wheelhouse", "set wheelhouse (solver_wheelhouse) to a"),
         ({"version": "1.3.0", "min_free_mb": 10**9}, "no_space", "or lower min_free_mb"),
         ({"version": "1.3.0", "python": "/bin/false"}, "no_python", "name it in solver_worker_python"),
     ],
@@ -381,7 +381,7 @@ def test_a_base_that_cannot_be_written(host: Host) -> None:
     (host.folder / "file").write_text("")
     code, text = failed(run_module("worker_release", {**arguments, "base_dir": str(host.folder / "file" / "base")}))
     assert code == "unwritable"
-    assert "set base_dir to a directory that this user may write" in text
+    assert "set base_dir (solver_base_dir) to a directory that this user may write" in text
 
 
 # --- active, without a running worker ---
