@@ -68,7 +68,7 @@ def option_defect(options: DrainOptions) -> str | None:
         ),
         (
             options.hung_ok and not options.accept_loss,
-            "hung_ok leaves nothing but to end the process: set accept_loss=true to accept that",
+            "hung_ok leaves nothing but to end the process: set accept_loss=true (solver_accept_loss) to accept that",
         ),
     )
     return next((text for wrong, text in checks if wrong), None)

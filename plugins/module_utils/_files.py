@@ -21,7 +21,7 @@ import tempfile
 import time
 from typing import Any, BinaryIO, Callable, Iterator, Mapping, Sequence
 
-from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, printable
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, printable, remedy
 from ansible_collections.solver.fleet.plugins.module_utils._json import plain_json
 
 # Of a command's output this much is ever read, and this many lines are shown.
@@ -182,13 +182,18 @@ def read_json(path: str, most: int = MOST_BYTES) -> Json | None:
     return document if isinstance(document, dict) else None
 
 
+# By which an operator of the playbooks sets the option.
+_SETTING_OF = {"base_dir": "solver_base_dir", "dest": "solver_base_dir", "path": "solver_wheelhouse"}
+
+
 def make_dirs(path: str, option: str, mode: int = 0o755) -> None:
     try:
         os.makedirs(path, mode=mode, exist_ok=True)
     except OSError as error:
         raise StepError(
             "unwritable",
-            f"creating '{path}': {error.strerror}; set {option} to a directory that this user may write",
+            f"creating '{path}': {error.strerror}; "
+            + remedy(error, f"set {option} ({_SETTING_OF[option]}) to a directory that this user may write"),
             {"path": path, "option": option},
         ) from error
 

@@ -168,7 +168,7 @@ class SystemdService(Service):
                 raise ServiceError(
                     "stop_timeout",
                     f"stopping '{self.unit}': its process {before} is still there after {self.timeout:g} s; raise "
-                    "service.timeout, or lower TimeoutStopSec of the unit",
+                    "service.timeout (solver_service), or lower TimeoutStopSec of the unit",
                     {"pid": before, "option": "service.timeout"},
                 )
             self.sleep(_POLL_S)

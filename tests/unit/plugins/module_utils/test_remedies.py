@@ -66,7 +66,7 @@ def test_nobody_who_may_not_read_the_record_is_told_to_remove_it(
     def denied(*_args: object, **_more: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("builtins.open", denied)
+    monkeypatch.setattr(os, "open", denied)
     said = _record_file.look(str(tmp_path))["record_problem"]
     assert f"reading the rollout's record '{tmp_path}/rollout/record.json': Permission denied" in said
     assert "solver_become: true" in said

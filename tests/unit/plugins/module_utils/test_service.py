@@ -185,7 +185,8 @@ def test_a_missing_log_is_no_error(supervisor: Path) -> None:
 def test_a_pipe_in_the_place_of_the_log_is_left_alone(tmp_path: Path) -> None:
     """As a link of somebody else is: test_files_of_others.py."""
     os.mkfifo(tmp_path / "pipe")
-    assert open_service(command(log_file=str(tmp_path / "pipe"))).log_tail() == []
+    assert open_service(command(log_file=str(tmp_path / "pipe"))).log_tail() == [
+        f"{tmp_path}/pipe is not shown: it is no regular file"]
 
 
 def test_stop_is_bounded_and_says_what_to_raise(supervisor: Path) -> None:
