@@ -144,6 +144,33 @@ def test_changed_settings_wait_for_the_next_release_and_go_back_with_it(fleet: H
     assert shown(fleet, "w1", "cat /opt/solver/workers/w1/current/credentials/api_key") != "f" * 32
 
 
+def test_a_unit_that_was_disabled_while_it_ran_refuses_the_rollout_and_provisioning_puts_it_back(
+    fleet: HostFleet,
+) -> None:
+    before, version = boots(fleet), fleet.versions()["w2"]
+    shown(fleet, "w2", "systemctl disable solver-worker@w2")
+    refused = fleet.roll("1.3.0" if version == "1.2.0" else "1.2.0")
+    assert refused.returncode == 2, refused.stdout
+    assert "w2: its host could not start it again once it is stopped" in said(refused.stdout), refused.stdout
+    assert "would not survive a restart" in said(fleet.playbook("status").stdout)
+    done = fleet.playbook("provision", solver_version=version)
+    assert done.returncode == 0, done.stdout
+    assert shown(fleet, "w2", "systemctl is-enabled solver-worker@w2") in ("enabled", "linked")
+    assert "survive" not in fleet.playbook("status").stdout
+    assert boots(fleet) == before, "what serves is never restarted"
+
+
+def test_an_account_of_somebody_else_is_not_made_over(fleet: HostFleet) -> None:
+    before = shown(fleet, "w1", "getent passwd deploy; stat -c '%U %G' /opt/solver /opt/solver/workers/*")
+    refused = fleet.playbook("provision", solver_version="1.2.0", solver_user="deploy")
+    assert refused.returncode != 0
+    assert "the user deploy exists on this host and was not made by provisioning" in said(refused.stdout)
+    taken = fleet.playbook("provision", solver_version="1.2.0", solver_user="deploy", solver_user_exists=True)
+    assert taken.returncode != 0
+    assert "its files belong to solver, not to deploy (solver_user)" in said(taken.stdout)
+    assert shown(fleet, "w1", "getent passwd deploy; stat -c '%U %G' /opt/solver /opt/solver/workers/*") == before
+
+
 @pytest.mark.long  # What molecule's reverted_release does not have is the traffic.
 def test_a_bad_release_is_reverted_under_traffic(fleet: HostFleet) -> None:
     fleet.start_traffic(rate=8)

@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.solver.fleet.plugins.module_utils._service import service_state
 
 ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests/unit/plugins/modules"))
+from process_kit import await_that  # noqa: E402
+from release_kit import make_wheel  # noqa: E402
+
 BIN = Path(sys.executable).parent
 # An account of every Debian that no role of ours has made, with a group of the same name.
 FOREIGN = "daemon"
@@ -119,3 +124,28 @@ def test_a_supervisord_with_a_password_is_told_by_its_configuration_as_the_modul
     gone = run(supervisor, "remove_supervisor.yml", **options)
     assert gone.returncode == 0, gone.stdout
     assert not (supervisor / "programs" / "w1.conf").exists()
+
+
+@pytest.mark.slow
+def test_a_first_release_that_never_came_up_is_replaced_by_the_next_one(supervisor: Path) -> None:
+    """It has served nobody and has no journal: there is nothing to drain, and nothing that could be rolled back to."""
+    worker_dir = supervisor / "base" / "workers" / "w1"
+    for version in ("1.2.0", "1.2.1"):
+        make_wheel(supervisor / "wheels", version)  # without the module that the service runs
+    options = {
+        "worker_dir": str(worker_dir), "worker_base_dir": str(supervisor / "base"),
+        "worker_control_socket": str(supervisor / "c" / "w1.sock"), "worker_wheelhouse": str(supervisor / "wheels"),
+        "worker_python": sys.executable, "worker_start_timeout": 20,
+        "worker_config": {"worker": {"name": "w1", "state_dir": str(worker_dir / "state")}},
+        "worker_service": {"name": "w1", "backend": "supervisor", "config": str(supervisor / "s.conf"),
+                           "log_file": str(supervisor / "w1.log")},
+        "worker_supervisor": {"program_dir": str(supervisor / "programs"), "supervisorctl": str(BIN / "supervisorctl")}}
+    starts = [0]
+    for version in ("1.2.0", "1.2.1"):
+        done = run(supervisor, "main.yml", worker_version=version, **options)
+        assert done.returncode != 0, done.stdout
+        assert "its process ended" in flat(done), done.stdout
+        assert (worker_dir / "current").readlink().name.startswith(f"{version}-"), done.stdout
+        await_that(lambda: service_state(options["worker_service"]).state == "failed")
+        starts.append((supervisor / "w1.log").read_text().count("No module named"))
+    assert starts[0] < starts[1] < starts[2], "what was given up is started again"
