@@ -103,7 +103,9 @@ class CommandService(Service):
 
     def cannot_start(self) -> str | None:
         program = self.commands["start"][0]
-        return None if shutil.which(program) else f"there is no program '{program}' to run; correct service.start (solver_service)"
+        if shutil.which(program):
+            return None
+        return f"there is no program '{program}' to run; correct service.start (solver_service)"
 
     def state(self) -> ServiceState:
         status, output = self._run("status")

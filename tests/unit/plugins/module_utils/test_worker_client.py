@@ -205,6 +205,14 @@ def test_a_problem_keeps_its_code_and_status(serve: Any, tools: Any) -> None:
     assert (caught.value.status, caught.value.code, caught.value.problem["owner"]) == (409, "drained_by_another", "x")
 
 
+@pytest.mark.parametrize(("code", "cause"), [("journal_unwritable", "host"), ("internal", "release")])
+def test_a_disk_is_not_the_release_s_fault(serve: Any, tools: Any, code: str, cause: str) -> None:
+    server = serve(tools.answer({"code": code, "detail": "no room"}, 503, "application/problem+json"))
+    with pytest.raises(ApiProblem) as caught:
+        WorkerClient(server.path).put_drain({"owner": "me"})
+    assert (caught.value.code, caught.value.cause) == (code, cause)
+
+
 def test_a_refusal_is_read_although_the_request_was_not(serve: Any, tools: Any) -> None:
     """A full worker may answer and close before it has read: the send breaks, the answer is there."""
     body = b'{"code": "too_busy", "detail": "later"}'

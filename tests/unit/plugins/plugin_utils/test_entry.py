@@ -102,6 +102,8 @@ def test_a_wrong_answer_is_named_and_not_used():
     (("worker", "seq"), 1.5, "seq is no integer"),
     (("worker", "idle"), 0, "idle is a number where a truth value belongs"),
     (("worker", "since"), "yesterday", "since is no date"),
+    (("worker", "refusal"), "full", "refusal is text where an object belongs"),
+    (("worker", "refusal"), {"code": "disk_full"}, "refusal.message is missing"),
     (("worker", "totals", "accepted"), 10**400, "totals.accepted is no number from 0 to 1e+15"),
     (("worker", "totals", "accepted"), -1, "totals.accepted is no number"),
     (("worker", "solve_times", "p99_s"), float("nan"), "solve_times.p99_s is no number"),

@@ -53,18 +53,21 @@ def told(answer: bytes) -> tuple[int, dict[str, Any]]:
 # -- the body
 
 
-@pytest.mark.parametrize("charset", ["punycode", "utf-7", "utf-16", "idna", "latin-1", "unicode_escape", "x" * 300])
-async def test_only_utf8_is_read_and_the_control_socket_answers_meanwhile(world: World, charset: str) -> None:
+CHARSETS = ["punycode", "utf-7", "utf-16", "idna", "latin-1", "unicode_escape", "x" * 300]
+
+
+async def test_only_utf8_is_read_and_the_control_socket_answers_meanwhile(world: World) -> None:
     worker = await world.worker().start()
     body = json.dumps(task(1, body="ü-" + "a" * 200_000), ensure_ascii=False).encode()
-    asked = asyncio.create_task(raw(worker.port, post(body, f"application/json; charset={charset}"), 60))
-    began = time.monotonic()
-    while not asked.done():
-        await worker.status()
-        await asyncio.sleep(0)
-    assert time.monotonic() - began < 5
-    status, document = told(await asked)
-    assert (status, document["code"]) == (415, "not_json")
+    for charset in CHARSETS:
+        asked = asyncio.create_task(raw(worker.port, post(body, f"application/json; charset={charset}"), 60))
+        began = time.monotonic()
+        while not asked.done():
+            await worker.status()
+            await asyncio.sleep(0)
+        assert time.monotonic() - began < 5
+        status, document = told(await asked)
+        assert (status, document["code"]) == (415, "not_json")
     for good in ("utf-8", "UTF-8", '"utf-8"', "utf8"):
         status, document = told(await raw(worker.port, post(body, f"application/json; charset={good}")))
         assert status in (200, 202), document
@@ -117,7 +120,7 @@ def test_what_is_no_flat_object_is_refused_by_field(text: str, field: str) -> No
     "text", ["{", '{"a"', '{"a":"b"', '{"a":"b",}', '{"a":"b"} x', '{"a" "b"}', "{,}", '{"a":"\n"}']
 )
 def test_what_is_no_json_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises((fields.NotJsonError, json.JSONDecodeError)):
         fields.parse(text)
 
 
@@ -196,6 +199,7 @@ async def test_no_raw_request_reaches_a_log_or_an_answer(guarded: Worker) -> Non
         f"GET /healthz HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\x01\r\n\r\n".encode(),
         f"GET /{TOKEN} HTTP/9.9\r\n\r\n".encode(),
         f"{TOKEN} {SECRET}\r\n\r\n".encode(),
+        f"GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: {SECRET}\xff\r\n\r\n".encode("latin-1"),
         f"GET /healthz HTTP/1.1\r\n{TOKEN}\r\n\r\n".encode(),
         f"GET /v1/tasks/{TOKEN} HTTP/1.1\r\nX: {'x' * 20_000}\r\n\r\n".encode(),
         f"POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n{bearer}"
@@ -221,13 +225,11 @@ async def test_no_raw_request_reaches_a_log_or_an_answer(guarded: Worker) -> Non
     assert "Traceback" not in guarded.log
 
 
-@pytest.mark.parametrize(
-    "given", [b"Bearer \xff", b"\xff\xfe", b"Bearer " + TOKEN.encode() + b"\xff", b"Basic eDp5", b""]
-)
-async def test_any_authorization_but_the_token_is_401(guarded: Worker, given: bytes) -> None:
-    request = b"GET /v1/tasks/w1-0 HTTP/1.1\r\nHost: x\r\nAuthorization: " + given + b"\r\n\r\n"
-    status, document = told(await raw(guarded.port, request))
-    assert (status, document["code"]) == (401, "unauthorized")
+async def test_any_authorization_but_the_token_is_401(guarded: Worker) -> None:
+    for given in (b"Bearer \xff", b"\xff\xfe", b"Bearer " + TOKEN.encode() + b"\xff", b"Basic eDp5", b""):
+        request = b"GET /v1/tasks/w1-0 HTTP/1.1\r\nHost: x\r\nAuthorization: " + given + b"\r\n\r\n"
+        status, document = told(await raw(guarded.port, request))
+        assert (status, document["code"]) == (401, "unauthorized")
 
 
 class Kept(logging.Handler):

@@ -118,6 +118,21 @@ async def test_a_disk_that_is_full_at_the_start_is_waited_for(world: World, smal
     assert (await worker.post("k", task(1), wait=10))[1]["state"] == "succeeded"
 
 
+async def test_a_disk_that_is_full_when_a_killed_worker_comes_back_is_no_damage(world: World, small: Path) -> None:
+    world.sandbox("--solve", "default=0.5:0.5")
+    worker = await world.worker().start()
+    ids = [(await worker.post(f"a{number}", task(number)))[1]["id"] for number in range(5)]
+    await worker.kill()
+    (small / "journal.sqlite3-shm").unlink()  # as after a reboot
+    filler = await fill(small)
+    await worker.start(until="failed")
+    assert (await worker.status())["failure"]["code"] == "journal_unwritable"
+    filler.unlink()
+    await worker.reach("running")
+    for task_id in ids:
+        assert (await worker.final(task_id))["state"] in ("succeeded", "uncertain")
+
+
 async def test_little_room_is_kept_for_what_was_taken(world: World, small: Path) -> None:
     """Before a write fails, nothing new is taken, so that the answers to what was taken can still be written."""
     world.sandbox("--solve", "default=1:2")

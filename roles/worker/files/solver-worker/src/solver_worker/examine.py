@@ -49,7 +49,7 @@ def examine(path: Path, clock: Callable[[], float] = time.monotonic) -> None:
     except (sqlite3.Error, OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
         if getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
             return
-        found = str(exc) if isinstance(exc, sqlite3.Error) else f"what it says of itself cannot be read ({exc!r})"
+        raise schema.refused(path, exc, "journal_damaged") from exc
     if found:
         raise JournalRefusedError("journal_damaged", f"opening the journal {path}: {found}; {schema.WAY_BACK}")
 

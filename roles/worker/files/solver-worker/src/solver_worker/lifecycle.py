@@ -8,7 +8,6 @@ import sqlite3
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from . import ability, logs, pace, probe, schema
@@ -18,7 +17,6 @@ from .clock import Clock, kernel_boot_id
 from .config import Config
 from .drain import Decision, Drain, Moment
 from .engine import Engine
-from .errors import JournalRefusedError, NotWrittenError
 from .journal import RES_CALLS, Journal
 from .notify import Notifier
 from .probe import Prober
@@ -36,27 +34,6 @@ SAVE_DRAIN_EVERY_S = 30.0
 class Failure:
     code: str
     message: str
-
-
-# Primary codes of SQLite for what may be over in a moment: room, rights, another process.
-_PASSING = (
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_PERM,
-)
-
-
-def _refused(path: Path, exc: Exception) -> JournalRefusedError:
-    cause: BaseException = exc.__cause__ if isinstance(exc, NotWrittenError) and exc.__cause__ else exc
-    passing = int(getattr(cause, "sqlite_errorcode", 0) or 0) & 0xFF in _PASSING or isinstance(exc, OSError)
-    if passing:
-        remedy = "make worker.state_dir writable"
-        return JournalRefusedError("journal_unwritable", f"opening the journal {path}: {exc}; {remedy}")
-    return JournalRefusedError("journal_unusable", f"opening the journal {path}: {exc}; {schema.WAY_BACK}")
 
 
 def state_of(phase: str, drain: Drain | None, boot: float, wire: int, open_tasks: int) -> str:
@@ -109,12 +86,12 @@ class Worker:
         try:
             journal = Journal(path)
         except (sqlite3.Error, OSError) as exc:
-            raise _refused(path, exc) from exc
+            raise schema.refused(path, exc) from exc
         try:
             self._remember(journal)
         except (sqlite3.Error, OSError, ValueError, TypeError, KeyError) as exc:
             journal.close()
-            raise _refused(path, exc) from exc
+            raise schema.refused(path, exc) from exc
         self.journal = journal
         self.provider.on_call = lambda: journal.count_later(RES_CALLS)
         self.engine = Engine(

@@ -109,6 +109,8 @@ class Connection(RequestHandler):
         message: str | None = None,  # noqa: ARG002
     ) -> web.Response:
         """The library would log and send back what it could not read, a token or a password as it may be."""
+        if isinstance(exc, UnicodeError):
+            status = 400  # bytes in the head that are no text
         if status < 500:
             logs.warning("refused what is no request", status=status)
             problem = ProblemError(status, "bad_request", "this is no request in HTTP/1.1 that is understood here")

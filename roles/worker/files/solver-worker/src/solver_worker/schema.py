@@ -13,11 +13,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import JournalRefusedError
+from .errors import JournalRefusedError, NotWrittenError
 
 APPLICATION_ID = 0x534F4C56
 # docs/data-api.md says how.
 WAY_BACK = "stop the worker, move journal.sqlite3* away together and restore a backup, or start with an empty one"
+
+
+# Primary codes of SQLite for what may be over in a moment: room, rights, another process.
+_PASSING = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PERM,
+)
+
+
+def refused(path: Path, exc: Exception, otherwise: str = "journal_unusable") -> JournalRefusedError:
+    """Tells what may pass by itself from what a person has to mend."""
+    cause = exc.__cause__ if isinstance(exc, NotWrittenError) else exc
+    if isinstance(exc, OSError) or int(getattr(cause, "sqlite_errorcode", 0) or 0) & 0xFF in _PASSING:
+        remedy = "make worker.state_dir writable, with room"
+        return JournalRefusedError("journal_unwritable", f"opening the journal {path}: {exc}; {remedy}")
+    what = str(exc) if isinstance(exc, sqlite3.Error) else f"what it says of itself cannot be read ({exc!r})"
+    return JournalRefusedError(otherwise, f"opening the journal {path}: {what}; {WAY_BACK}")
 
 
 @dataclass(frozen=True)
@@ -82,7 +104,7 @@ def inspect(path: Path) -> Stamp:
     try:
         stamp = _read_stamp(path)
     except sqlite3.DatabaseError as exc:
-        raise JournalRefusedError("journal_unusable", f"opening the journal {path}: {exc}; {WAY_BACK}") from exc
+        raise refused(path, exc) from exc
     if stamp.min_reader > newest():
         raise JournalRefusedError(
             "journal_too_new",
