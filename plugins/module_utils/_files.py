@@ -20,7 +20,7 @@ import tempfile
 import time
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
-from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, remedy
 
 # Of a command's output this much is ever read, and this many lines are shown.
 OUTPUT_BYTES = 65536
@@ -118,7 +118,8 @@ def make_dirs(path: str, option: str, mode: int = 0o755) -> None:
     except OSError as error:
         raise StepError(
             "unwritable",
-            f"creating '{path}': {error.strerror}; set {option} to a directory that this user may write",
+            f"creating '{path}': {error.strerror}; "
+            + remedy(error, f"set {option} (solver_{option}) to a directory that this user may write"),
             {"path": path, "option": option},
         ) from error
 
