@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,11 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import unknown_names
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "roles/worker/files/solver-worker/src"))
+from solver_worker import cli  # noqa: E402
+
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-PROGRAMS = ("ansible-playbook", "ansible", "make")
+PROGRAMS = ("ansible-playbook", "ansible", "make", "solver-worker")
 # Options of the programs that come with a value.
 VALUED = {"-i", "-e", "-m", "-a", "-l", "--limit", "--forks", "--tags", "--start-at-task"}
 
@@ -45,8 +50,8 @@ def program_of(line: str) -> str:
 def words_of(line: str) -> list[str]:
     """What the program would get."""
     script = "".join(f'{program}() {{ printf "%s\\0" "$@"; }}; ' for program in PROGRAMS)
-    done = subprocess.run(["bash", "-c", script + re.sub(r"(^|\s)\.venv/bin/", r"\1", line)], capture_output=True,
-                          text=True, check=False, timeout=20, cwd=ROOT)
+    bare = re.sub(r"(^|\s)(\.venv|~/solver-tools|\.local-fleet/tools)/bin/", r"\1", line).rstrip("& ")
+    done = subprocess.run(["bash", "-c", script + bare], capture_output=True, text=True, check=False, timeout=20, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, ""), line
     return done.stdout.split("\0")[:-1]
 
@@ -83,6 +88,7 @@ def test_they_are_found() -> None:
     assert found["ansible-playbook"] >= 40, found
     assert found["ansible"] >= 2, found
     assert found["make"] >= 10, found
+    assert found["solver-worker"] >= 8, found
 
 
 @pytest.mark.parametrize("line", of("ansible-playbook"))
@@ -116,6 +122,15 @@ def test_a_target_exists(line: str) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = {word for word in words_of(line) if "=" not in word and not word.startswith("-")}
     assert named <= targets, line
+
+
+@pytest.mark.parametrize("line", of("solver-worker"))
+def test_a_command_of_the_worker_is_one(line: str) -> None:
+    words = [word for word in words_of(line.replace("$SOCKET", "/s").replace("…", "x")) if word]
+    with contextlib.suppress(SystemExit):  # --help
+        cli._parser(words[0]).parse_args(words)
+        return
+    pytest.fail(line)
 
 
 def test_a_blank_in_a_value_is_what_this_would_find() -> None:
