@@ -51,7 +51,8 @@ def words_of(line: str) -> list[str]:
     """What the program would get."""
     script = "".join(f'{program}() {{ printf "%s\\0" "$@"; }}; ' for program in PROGRAMS)
     bare = re.sub(r"(^|\s)(\.venv|~/solver-tools|\.local-fleet/tools)/bin/", r"\1", line).rstrip("& ")
-    done = subprocess.run(["bash", "-c", script + bare], capture_output=True, text=True, check=False, timeout=20, cwd=ROOT)
+    done = subprocess.run(["bash", "-c", script + bare], cwd=ROOT, capture_output=True, text=True, check=False,
+                          timeout=20)
     assert (done.returncode, done.stderr) == (0, ""), line
     return done.stdout.split("\0")[:-1]
 
