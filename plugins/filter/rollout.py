@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _lines, _plan, _toml
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Census
 
 # What a census says of the record; the worker's own answer beside it may be whatever it is.
@@ -43,6 +44,16 @@ def fleet_lines(fleet: Mapping[str, Any]) -> list[str]:
     return _lines.fleet_lines({name: let_in(census) for name, census in fleet.items()})
 
 
+def last_of_machines(removed: Iterable[str], workers: Mapping[str, Any]) -> list[str]:
+    """Of the removed workers name one for each machine on which the inventory has no other one."""
+    gone, own = set(removed), plain(workers)
+    stay = {worker["machine"] for name, worker in own.items() if name not in gone}
+    firsts: dict[tuple[str, str], str] = {}
+    for name in in_order(gone & set(own)):
+        firsts.setdefault((own[name]["machine"], own[name]["base_dir"]), name)
+    return [name for (machine, _base), name in firsts.items() if machine not in stay]
+
+
 def to_toml(sections: Mapping[str, Any]) -> str:
     """Write sections of plain values as TOML."""
     return _toml.dumps(plain(sections))
@@ -53,5 +64,6 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "address_kept": address_kept, "fleet_lines": fleet_lines, "lock_free": lock_free, "to_toml": to_toml,
+            "address_kept": address_kept, "fleet_lines": fleet_lines, "last_of_machines": last_of_machines,
+            "lock_free": lock_free, "to_toml": to_toml,
         }

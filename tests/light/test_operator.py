@@ -64,6 +64,20 @@ def test_what_was_removed_and_provisioned_again_serves(light_fleet: LightFleet) 
     assert "w1 is in place, but does not serve: it is drained by 'alice' (new disk)" in flat(kept.stdout)
 
 
+@pytest.mark.long  # the next fleet builds its environments anew
+def test_removing_everything_leaves_nothing_and_says_what_it_left_before(light_fleet: LightFleet) -> None:
+    fleet = light_fleet.up(2, drain_s=0.1)
+    base = fleet.dir / "base"
+    one = fleet.playbook("remove", solver_only=["w2"])
+    assert one.returncode == 0, one.stdout
+    assert f"w2: left are {base} (for other workers, now or later)." in flat(one.stdout)
+    assert "solver_remove_everything: true takes all that away" in flat(one.stdout)
+    done = fleet.playbook("remove", solver_only=["w1", "w2"], solver_remove_everything=True)
+    assert done.returncode == 0, done.stdout
+    assert not [path.name for path in base.iterdir() if path.name in ("workers", "releases", "envs", "pip")]
+    assert f"{base}: not empty, what is in there is not ours" in flat(done.stdout)
+
+
 def test_a_plan_refuses_what_the_run_would_refuse(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(2)
     for version, said in (("v1.3.0", "1.3.0"), ("9.9.9", "9.9.9")):

@@ -84,13 +84,20 @@ class FleetAction(ActionBase):  # type: ignore[misc]
                 looks.add(name, look_on(self, self.task_vars, name, f"solver.fleet.{module}", own))
             while looks.busy:
                 for name, said in looks.collect(SAY_EVERY_S).items():
-                    answers[name] = dict(read(said, time.time())) or {"unreachable": True, "msg": "it said nothing"}
+                    answers[name] = self._addressed(name, dict(read(said, time.time())))
                     at[name] = time.monotonic()
                 if time.monotonic() - said_at >= SAY_EVERY_S and looks.busy:
                     said_at = time.monotonic()
                     self._display.display(waiting_line(looks.asked(), len(args), self.look_s))
         now = time.monotonic()
         return {name: {**answers[name], "age_s": round(now - at[name], 1)} for name in args}
+
+    def _addressed(self, name: str, said: Json) -> Json:
+        """Say of a host that cannot be asked where it was looked for."""
+        if said and not said.get("unreachable"):
+            return said
+        machine, why = self.workers[name]["machine"], said.get("msg") or "it said nothing"
+        return {**said, "unreachable": True, "msg": why if machine == "local" else f"{machine}: {why}"}
 
     def everywhere(self, module: str, args: Mapping[str, Mapping[str, Any]], read: Read) -> dict[str, Json]:
         """Run a module on many workers at once. One that is silent is asked once more before it is called lost."""

@@ -62,6 +62,15 @@ def test_a_host_that_says_nothing_keeps_nobody_waiting_for_long(hosts: dict[str,
     assert "waiting for 1 of 3 workers, each for at most 0 s: w2" in display.lines
 
 
+def test_a_lost_host_is_named_with_its_address() -> None:
+    action = made(fleet_ask.ActionModule, {})
+    action.workers = {"w1": {"machine": "10.0.0.7"}, "w2": {"machine": "local"}}
+    lost = {"unreachable": True, "msg": "no answer within 80 s"}
+    assert action._addressed("w1", lost)["msg"] == "10.0.0.7: no answer within 80 s"
+    assert action._addressed("w2", {}) == {"unreachable": True, "msg": "it said nothing"}
+    assert action._addressed("w1", {"finding": "dead"}) == {"finding": "dead"}
+
+
 def test_only_those_that_are_named_are_asked(hosts: dict[str, Any]) -> None:
     hosts.update(w2=dead)
     assert list(ask(workers=["w2"])[0]["answers"]) == ["w2"]

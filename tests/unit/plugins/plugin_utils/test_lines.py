@@ -6,6 +6,7 @@ from __future__ import annotations
 import entry_kit as kit
 import pytest
 from ansible_collections.solver.fleet.plugins.filter import rollout
+from ansible_collections.solver.fleet.plugins.filter.rollout import last_of_machines
 from ansible_collections.solver.fleet.plugins.plugin_utils._lines import fleet_lines
 
 
@@ -63,3 +64,12 @@ def test_status_says_which_workers_would_not_survive_a_restart():
     assert lines[1].endswith("would not survive a restart: its unit is masked")
     assert lines[2].endswith("drained by r1: no reason given; would not survive a restart: its interpreter is 3.13 now")
     assert "survive" not in lines[3]
+
+
+def test_a_machine_is_cleared_once_and_only_after_its_last_worker():
+    own = {"w1": {"machine": "a", "base_dir": "/opt"}, "w2": {"machine": "a", "base_dir": "/opt"},
+           "w3": {"machine": "b", "base_dir": "/opt"}, "w10": {"machine": "b", "base_dir": "/srv"}}
+    assert last_of_machines(["w1"], own) == []
+    assert last_of_machines(["w2", "w1"], own) == ["w1"]
+    assert last_of_machines(["w3"], own) == [], "its other worker may need what is there"
+    assert last_of_machines(["w10", "w3", "w9"], own) == ["w3", "w10"]
