@@ -128,7 +128,7 @@ class ActionModule(RunAction):
     def emit(self, event: str, **facts: Any) -> None:
         self.ledger.emit(event, part=self.part, worker=self.me, **facts)
 
-    def verified(self, result: dict[str, Any]) -> None:
+    def verify_ended(self, result: dict[str, Any]) -> None:
         with self.ledger.edit(self.part) as state:
             state["probes"].append({name: result[name] for name in VERIFIED if name in result})
 
@@ -146,7 +146,7 @@ class ActionModule(RunAction):
             state["healthy_at"] = time.monotonic()
         self.emit("serves")
 
-    def leaves_again(self, status: Mapping[str, Any]) -> None:
+    def await_place_to_leave(self, status: Mapping[str, Any]) -> None:
         """One that does not serve is out already: its revert waits for nobody."""
         self._saw(status)
         waits = _gate.serves_now(_view.seen({"census": {"worker": status}}, 0.0))

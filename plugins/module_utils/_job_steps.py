@@ -18,7 +18,7 @@ from ansible_collections.solver.fleet.plugins.module_utils import (
 )
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, WorkerError
 from ansible_collections.solver.fleet.plugins.module_utils._job import Job, attempt
-from ansible_collections.solver.fleet.plugins.module_utils._program import carried
+from ansible_collections.solver.fleet.plugins.module_utils._carried import carried
 from ansible_collections.solver.fleet.plugins.module_utils._wait import SLICE_S, Clock, Span
 
 # However little is left of a call, a step must be able to see that it is done.

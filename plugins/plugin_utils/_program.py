@@ -4,7 +4,7 @@
 """Programs: what a worker is taken through, as lists of steps. Pure functions of plain data.
 
 A step names a module and its options. What it takes from the steps before it (whether the drain was forced, which
-process the switch started) is added where it runs, by module_utils/_program.py.
+process the switch started) is added where it runs, by module_utils/_carried.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome
 Json = Mapping[str, Any]
 
 # So long one call may wait at most before it tells how far it is.
-SLICE_S = 10.0
+CALL_SLICE_S = 10.0
 # A line that dies in the middle of a call holds ssh for many minutes, so each call has an end: its own waiting, and
 # this for the connection and the module's start.
 CONNECT_S = 60.0
@@ -74,12 +74,12 @@ def given(**options: Any) -> dict[str, Any]:
 
 def tries_for(seconds: float) -> int:
     """Return how many calls a wait of so long may take."""
-    return math.ceil(seconds / SLICE_S) + 1
+    return math.ceil(seconds / CALL_SLICE_S) + 1
 
 
 def limit_of(steps: Sequence[Step], control_timeout: float) -> float:
     """Return when one call that may go through all these steps has taken too long."""
-    return CONNECT_S + 4 * control_timeout + SLICE_S + sum(step.extra_s for step in steps)
+    return CONNECT_S + 4 * control_timeout + CALL_SLICE_S + sum(step.extra_s for step in steps)
 
 
 def forward(worker: Worker) -> list[Step]:
@@ -94,7 +94,7 @@ def settle(worker: Worker) -> list[Step]:
     return soak + ([] if worker.plan["going_back"] else [record])
 
 
-def back(worker: Worker) -> list[Step]:
+def revert(worker: Worker) -> list[Step]:
     """Return the program that reverts a worker on which the new release failed.
 
     The probe is not repeated: it may be the very thing that is broken, and the old release has served before.
@@ -107,7 +107,7 @@ def back(worker: Worker) -> list[Step]:
         checks=["worker"], deadline=settings["solver_healthy_deadline"], service=worker.own["service"])}
     return [
         # SIGTERM is a bounded hand-over of its own; a hung or dying process is restarted all the same.
-        Step("revert_drain", "worker_drain", drain, goes_on=True, extra_s=30.0, tries=3),
+        Step("revert_drain", "worker_drain", drain, goes_on=True, extra_s=30.0),
         Step("revert", "worker_release", {**_release(worker), **_way_back(worker)}, extra_s=SWITCH_S),
         # A process that was killed just now, and that its service starts again, is waited for.
         Step("revert_verify", "solve_check", verify, tries=tries_for(settings["solver_healthy_deadline"]),
@@ -116,7 +116,7 @@ def back(worker: Worker) -> list[Step]:
     ]
 
 
-def give_back(worker: Worker) -> list[Step]:
+def resume_again(worker: Worker) -> list[Step]:
     """Return the program for a worker that is drained and was not switched: back into service as it is."""
     return [_resume(worker, "give_back")]
 

@@ -3,6 +3,12 @@
 # This module util is private to the collection.
 """One worker's turn: run its program, find out whose fault a failure is, and bring it to an end.
 
+The gate (action rollout_gate) has let it in. The program's steps go to the worker's host in one call of worker_steps:
+drain, switch, verify, resume. Then the worker serves, leaves the window, and a second call soaks it and writes its
+outcome into its record. A call comes back after 10 s of waiting or when a step has failed; what is left is sent again.
+A failed step leads to one of three: nothing (lost, fenced, another's), resume (nothing was switched), or revert, which
+is a program of its own. A failed probe has a reference solve first, which says whose fault it is.
+
 It runs on the controller and reaches the worker through C(World), so that its tests need neither. It never raises for
 what happens on a worker: what became of it is what it returns.
 """
@@ -13,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
-from ansible_collections.solver.fleet.plugins.module_utils._program import trimmed
+from ansible_collections.solver.fleet.plugins.module_utils._carried import trimmed
 from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _program, _step
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import Step, Worker
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome
@@ -42,8 +48,8 @@ class World(Protocol):
     def emit(self, event: str, **facts: Any) -> None:
         """Tell people."""
 
-    def verified(self, result: Result) -> None:
-        """Remember how the worker's verification went, for those in flight beside it."""
+    def verify_ended(self, result: Result) -> None:
+        """Remember how the worker's verification went, well or not, for those in flight beside it."""
 
     def verifications(self) -> list[Result]:
         """Return those of all workers that were in flight beside this one, in the order of time."""
@@ -54,8 +60,8 @@ class World(Protocol):
     def serves_again(self, status: Mapping[str, Any]) -> None:
         """Leave the window: the worker serves, and is watched."""
 
-    def leaves_again(self, status: Mapping[str, Any]) -> None:
-        """Wait for a place in the window once more: the soak failed."""
+    def await_place_to_leave(self, status: Mapping[str, Any]) -> None:
+        """Wait until the worker may leave service once more: its soak failed. This may take as long as a turn."""
 
 
 class Turn:
@@ -128,7 +134,7 @@ class Turn:
         said = self.world.call("worker_steps", {
             "steps": [{"name": step.name, "module": step.module, "args": step.args, "goes_on": step.goes_on}
                       for step in rest],
-            "before": trimmed(self.steps), "slice": _program.SLICE_S}, _program.limit_of(rest, control_timeout))
+            "before": trimmed(self.steps), "slice": _program.CALL_SLICE_S}, _program.limit_of(rest, control_timeout))
         results: dict[str, Result] = said.get("done_steps") or {}
         # An answer that says nothing of the step it was asked for would be asked for again for ever.
         silent = not results.get(rest[0].name)
@@ -158,7 +164,7 @@ class Turn:
             name: result[name] for name in ("elapsed_s", "remaining", "open_at_drain") if result.get(name) is not None},
             **({"reason": one_line(result.get("msg"))} if not _step.step_ok(result) else {}))
         if step.name == "verify" and over:
-            self.world.verified(result)
+            self.world.verify_ended(result)
 
     def _is_over(self, step: Step, tried: int) -> bool:
         """Whether a step that is not done will not be: it failed, its host is lost, or it has had its time."""
@@ -204,16 +210,16 @@ class Turn:
         if action == "nothing":
             return
         if served:
-            self.world.leaves_again(self.status() or {})
+            self.world.await_place_to_leave(self.status() or {})
         if action == "resume":
-            self._take(_program.give_back(self.worker))
+            self._take(_program.resume_again(self.worker))
             return
-        self._take(_program.back(self.worker))
+        self._take(_program.revert(self.worker))
         if _step.code_of(self.steps["revert"]) == "lease_lost":
             # A process that keeps dying may be gone when it is drained, and be back, without a drain, when it is
             # switched.
             self.steps.update({name: {} for name in ("revert_drain", *_step.REVERT_STEPS)})
-            self._take(_program.back(self.worker))
+            self._take(_program.revert(self.worker))
 
     def _record(self, outcome: Outcome) -> None:
         """Write down what became of the worker, where its host can be reached and this run has any business there."""

@@ -467,7 +467,7 @@ def test_who_serves_leaves_the_window_and_who_must_go_back_waits_for_a_place(tmp
         world.serves_again(FakeTurn.said)
         phases.append(ledger.read("roll")["phase"])
         assert gate(ledger, "w2")["open"]
-        world.leaves_again(FakeTurn.said)
+        world.await_place_to_leave(FakeTurn.said)
         phases.append(ledger.read("roll")["phase"])
 
     turn(ledger, "w1", work=staticmethod(work))
@@ -495,7 +495,7 @@ def test_one_that_serves_does_not_leave_again_below_the_floor(tmp_path, gate, tu
 
     def work(world: Any) -> None:
         world.serves_again(FakeTurn.said)
-        world.leaves_again(FakeTurn.said)
+        world.await_place_to_leave(FakeTurn.said)
 
     turn(ledger, "w1", work=staticmethod(work))
     assert len(ticks) == 2
@@ -508,7 +508,7 @@ def test_one_that_does_not_serve_is_out_already_and_waits_for_nobody(tmp_path, g
     def work(world: Any) -> None:
         world.serves_again(FakeTurn.said)
         gate(ledger, "w2")
-        world.leaves_again({**FakeTurn.said, "state": "failed"})
+        world.await_place_to_leave({**FakeTurn.said, "state": "failed"})
 
     turn(ledger, "w1", work=staticmethod(work))
     assert ledger.read("roll")["phase"] == {"w1": "left", "w2": "turn"}
@@ -520,10 +520,10 @@ def test_the_verifications_of_those_in_flight_beside_it_are_seen_and_no_earlier_
     early = {"done": True, "worker": status(), "elapsed_s": 1.0}
 
     def first(world: Any) -> None:
-        world.verified(early)
+        world.verify_ended(early)
 
     def second(world: Any) -> None:
-        world.verified({"failed": True, "failure": {"code": "probe_failed"}, "msg": "no"})
+        world.verify_ended({"failed": True, "failure": {"code": "probe_failed"}, "msg": "no"})
         seen.append(world.verifications())
 
     turn(ledger, "w1", work=staticmethod(first))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.solver.fleet.plugins.module_utils._program import carried, trimmed
+from ansible_collections.solver.fleet.plugins.module_utils._carried import carried, trimmed
 from hypothesis import given
 from hypothesis import strategies as st
 

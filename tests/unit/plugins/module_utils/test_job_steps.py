@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from ansible_collections.solver.fleet.plugins.module_utils import _job_steps
+from ansible_collections.solver.fleet.plugins.module_utils._carried import trimmed
 from ansible_collections.solver.fleet.plugins.module_utils._job_steps import StepsJob
-from ansible_collections.solver.fleet.plugins.module_utils._program import trimmed
 from ansible_collections.solver.fleet.plugins.module_utils._record import Claim, empty, held, now
 from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile
 

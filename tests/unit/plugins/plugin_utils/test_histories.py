@@ -28,7 +28,7 @@ from ansible_collections.solver.fleet.plugins.action import (
     worker_turn,
 )
 from ansible_collections.solver.fleet.plugins.module_utils import _job_lock, _record
-from ansible_collections.solver.fleet.plugins.module_utils._program import carried
+from ansible_collections.solver.fleet.plugins.module_utils._carried import carried
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _gate, _plan, _step
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PLAN_OF
 from hypothesis import Phase, event, given, settings

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.solver.fleet.plugins.module_utils._carried import carried
 from ansible_collections.solver.fleet.plugins.module_utils._job_steps import KINDS, validated
-from ansible_collections.solver.fleet.plugins.module_utils._program import carried
 from ansible_collections.solver.fleet.plugins.module_utils._wait import SLICE_S
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _gate, _program
 from rollout_kit import census, fleet, plan, record, staged
@@ -23,7 +23,7 @@ def names(program: list[_program.Step]) -> list[str]:
 
 def everything(one: _program.Worker) -> list[_program.Step]:
     bad = _program.record_outcome(one, {"outcome": "reverted", "cause": "release", "reason": "no"})
-    return [*_program.forward(one), *_program.settle(one), *_program.back(one), *_program.give_back(one), bad]
+    return [*_program.forward(one), *_program.settle(one), *_program.revert(one), *_program.resume_again(one), bad]
 
 
 def going_back() -> _program.Worker:
@@ -136,23 +136,23 @@ def test_a_request_is_of_this_run_and_of_this_worker():
 @pytest.mark.parametrize(("seconds", "calls"), [(0.0, 1), (0.1, 2), (10.0, 2), (300.0, 31)])
 def test_a_wait_has_calls_for_all_of_its_time(seconds, calls):
     assert _program.tries_for(seconds) == calls
-    assert _program.SLICE_S * (calls - 1) >= seconds
+    assert _program.CALL_SLICE_S * (calls - 1) >= seconds
 
 
 def test_a_call_outlasts_all_that_it_may_wait_for():
     one = worker()
     forward = _program.forward(one)
-    assert _program.SLICE_S <= SLICE_S, "else the host refuses it"
+    assert _program.CALL_SLICE_S <= SLICE_S, "else the host refuses it"
     assert _program.limit_of(forward, 5.0) == 60.0 + 20.0 + 10.0 + 180.0
     assert _program.limit_of(forward[2:], 5.0) == 90.0
-    assert _program.limit_of(_program.back(one), 5.0) == 60.0 + 20.0 + 10.0 + 30.0 + 180.0
+    assert _program.limit_of(_program.revert(one), 5.0) == 60.0 + 20.0 + 10.0 + 30.0 + 180.0
 
 
 def test_a_step_waits_at_least_as_long_as_its_own_time():
     for step in everything(worker(solver_min_healthy_time=60.0)):
         if KINDS[step.module].waits(step.args | {"state": step.args.get("state")}) and not step.goes_on:
             own = step.args.get("soak") or step.args.get("deadline") or step.args.get("timeout")
-            assert step.tries * _program.SLICE_S >= own, step.name
+            assert step.tries * _program.CALL_SLICE_S >= own, step.name
 
 
 def test_the_reason_of_a_drain_is_the_operators_or_says_what_goes_on():

@@ -111,7 +111,7 @@ class World:
     def emit(self, event: str, **facts: Any) -> None:
         self.events.append((event, facts))
 
-    def verified(self, result: dict[str, Any]) -> None:
+    def verify_ended(self, result: dict[str, Any]) -> None:
         self.probes.append(result)
 
     def verifications(self) -> list[dict[str, Any]]:
@@ -123,5 +123,5 @@ class World:
     def serves_again(self, status: Any) -> None:
         self.moves.append(f"serves {status['instance']['version']}")
 
-    def leaves_again(self, status: Any) -> None:
+    def await_place_to_leave(self, status: Any) -> None:
         self.moves.append(f"leaves {status.get('state')}")
