@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from . import logs
@@ -124,6 +125,9 @@ class Connection(RequestHandler):
 
     def log_exception(self, *_args: Any, **more: Any) -> None:
         exc = more.get("exc_info")
+        if isinstance(exc, (HttpProcessingError, web.RequestPayloadError, web.PayloadAccessError)):
+            logs.warning("refused what is no request", cause=type(exc).__name__)
+            return
         logs.error("a connection broke", cause=logs.cause_of(exc) if isinstance(exc, BaseException) else None)
 
 
