@@ -33,6 +33,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._check import CheckEr
 from ansible_collections.solver.fleet.plugins.module_utils._errors import failure_of
 from ansible_collections.solver.fleet.plugins.module_utils._wait import Clock
 from solver_worker import config, engine, pace, provider
+from solver_worker.journal import digest_of
 from solver_worker.lifecycle import Worker
 from solver_worker.probe import Request
 
@@ -225,7 +226,8 @@ class Bench:
         key = task_id = f"w1-{number}"
         fields = {"method": method, "googlekey": format(number, "x").replace("x", "0")}
         at = self.worker.clock.now()
-        self.journal.accept(task_id=task_id, key=key, digest="d", method=method, payload=json.dumps(fields), at=at)
+        self.journal.accept(task_id=task_id, key=key, digest=digest_of(fields), method=method,
+                            payload=json.dumps(fields), at=at)
         self.engine.add(task_id, method, at)
         self.accepted[task_id] = at
 

@@ -163,3 +163,22 @@ def test_what_the_playbooks_set_is_known_to_be_theirs():
         r"set_fact:\n(?: +\w+:.*\n)*? +(solver_\w+):", text))
     passed_on = {"solver_hook", "solver_operation", "solver_request"}  # variables of includes and imports
     assert set_here | passed_on == set(INTERNAL), "and nothing else may be misspelt without a word"
+
+
+LOOKS = ("fleet_ask", "fleet_resume")
+
+
+def test_whoever_looks_at_hosts_does_it_with_a_bound():
+    """A plain task on a host that dropped off the network waits as long as ssh does, and all the others with it."""
+    assert [f"{path.stem}: {task['name']}" for path, task in everywhere() if "solver.fleet.worker_info" in task] == []
+    looks = [task for _path, task in everywhere() if any(f"solver.fleet.{name}" in task for name in LOOKS)]
+    assert len(looks) >= 7
+    assert {task.get("timeout") for task in looks} == {0}, "each has times of its own"
+    acts = ("solver.fleet.rollout_lock", "solver.fleet.wheels")
+    assert [task["name"] for _path, task in everywhere() if set(acts) & set(task) and not task.get("timeout")] == []
+    included = [task for _path, task in everywhere() if task.get("ansible.builtin.include_role", {}).get(
+        "name") == "solver.fleet.router"]
+    assert [task["name"] for task in included if not task["ansible.builtin.include_role"].get("apply", {}).get(
+        "timeout")] == []
+    steps = yaml.load((ROOT / "roles/worker/tasks/main.yml").read_text(encoding="utf-8"), Loader)
+    assert [step["name"] for step in steps if "timeout" not in step["ansible.builtin.include_tasks"]["apply"]] == []
