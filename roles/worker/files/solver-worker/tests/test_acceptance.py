@@ -407,7 +407,7 @@ async def test_a_wall_clock_stepped_over_a_restart_ages_nothing(world: World, st
     world.sandbox("--solve", "default=0.2:0.2")
     worker = await world.worker(tasks={"time_limit_s": 60.0}).start()
     solved = await worker.final((await worker.post("k1", task(1)))[1]["id"])
-    await world.faults({"on": "res", "fault": "ERROR_ZERO_BALANCE"})
+    await world.faults({"on": "res", "fault": "ERROR_ZERO_BALANCE", "times": None})
     _status, waiting = await worker.post("k2", task(2))
     await wait_open(worker, 1, "polling")
 
