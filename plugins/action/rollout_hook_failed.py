@@ -18,7 +18,7 @@ class ActionModule(RunAction):
         result = self.begin(tmp, task_vars, part=PARTS, hook={"type": "str", "required": True}, worker=text,
                             task=text, reason=text, going_back={"type": "bool", "default": False})
         # What a task of a hook failed with may be a host's text.
-        failure = {name: one_line(self.args[name]) for name in ("hook", "worker", "task", "reason")}
+        failure: dict[str, Any] = {name: one_line(self.args[name]) for name in ("hook", "worker", "task", "reason")}
         # What brings workers back is not stopped by a hook.
         failure["stops"] = self.args["hook"].startswith("before_") and not self.args["going_back"]
         with self.ledger.edit(self.args["part"]) as state:
