@@ -124,7 +124,8 @@ class Bench:
             "stages": [{"workers": order, "window": 1, "tolerated": 0, "after": "nothing"}],
             "workers": {name: {
                 "action": "update", "from": OLD, "from_release": OLD, "to": NEW, "release": NEW, "back_to": OLD,
-                "back_version": OLD, "serving": True, "steal": False, "on_expire": None, "on_drain_timeout": "handover",
+                "back_version": OLD, "serving": True, "steal": False, "on_expire": None,
+                "on_drain_timeout": "handover", "forced": False,
                 "probe": True, "owner": "rollout-1"} for name in order}})
         ledger.keep("roll", {**_admit.begin(0.0), "phase": {"suspect": "turn"}})
 
