@@ -31,7 +31,8 @@ def lock_free(census: Mapping[str, Any]) -> bool:
     """Say whether no live rollout holds the worker, by all that this machine can know."""
     seen = let_in({"finding": "stopped", **{name: census[name] for name in _OF_RECORD if name in census}})
     holder = _plan.holder_of(seen)
-    return "wrong" not in seen and (holder is None or bool(_process.dead_runs([holder], _process.here())))
+    unread = "wrong" in seen or seen.get("record_problem")
+    return not unread and (holder is None or bool(_process.dead_runs([holder], _process.here())))
 
 
 def address_kept(census: Mapping[str, Any], worker: Mapping[str, Any], routers: Mapping[str, Any]) -> bool:

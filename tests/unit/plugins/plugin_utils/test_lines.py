@@ -40,6 +40,11 @@ def test_the_playbooks_that_show_and_provision_let_answers_in_as_all_others_do(w
     assert rollout.lock_free(answer) is False, "a lock that cannot be read is not free"
 
 
+def test_a_record_that_cannot_be_read_is_not_free():
+    assert rollout.lock_free(kit.census()) is True
+    assert rollout.lock_free({**kit.census(), "record_problem": "it is no JSON"}) is False
+
+
 def test_what_is_too_deep_to_read_is_wrong():
     answer = value = {}
     for _level in range(5000):
