@@ -52,6 +52,7 @@ def test_two_operators_at_once(light_fleet: LightFleet) -> None:
     until("the first turn", lambda: events.find("admitted", worker="w1"), first)
     second = fleet.roll("1.2.0")
     assert second.returncode != 0
+    assert "Stage the release" not in second.stdout, "the lock is looked at before anything is staged"
     assert "the night shift" in flat(second.stdout)
     assert "solver_lock_wait" in second.stdout
     waiting = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_lock_wait=120, **waits.settings)

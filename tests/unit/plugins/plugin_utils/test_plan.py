@@ -385,3 +385,12 @@ def test_a_plan_refuses_a_fleet_that_the_run_could_not_lock():
 def test_a_plan_says_how_to_stop_it():
     assert any("After Ctrl-C run the same command again" in line for line in _plan.plan_lines(plan(fleet(2))))
     assert not any("Ctrl-C" in line for line in _plan.plan_lines(plan({"w1": updated()})))
+
+
+@pytest.mark.parametrize(("machines", "window", "order"), [
+    ("aabb", 2, ["w1", "w3", "w2", "w4"]), ("aaab", 2, ["w1", "w4", "w2", "w3"]), ("aabb", 1, ["w1", "w2", "w3", "w4"]),
+    ("aaaa", 2, ["w1", "w2", "w3", "w4"]), ("aabbcc", 3, ["w1", "w3", "w5", "w2", "w4", "w6"])])
+def test_those_that_leave_service_together_are_on_different_machines(machines, window, order):
+    """As far as there are others; otherwise the order stands."""
+    own = {f"w{number}": machine for number, machine in enumerate(machines, 1)}
+    assert _plan.spread(list(own), own, window) == order
