@@ -22,6 +22,8 @@ sys.path.insert(0, str(ROOT / "tests/unit/plugins/modules"))
 from process_kit import await_that  # noqa: E402
 from release_kit import make_wheel  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 # An account of every Debian that no role of ours has made, with a group of the same name.
 FOREIGN = "daemon"

@@ -444,6 +444,7 @@ def test_a_directory_where_the_link_should_be(pair: tuple[Host, str, str, str]) 
     assert {path.name for path in worker.iterdir()} == {"current", "staged"}
 
 
+@pytest.mark.slow
 def test_a_release_whose_interpreter_went_is_built_again(host: Host) -> None:
     make_wheel(host.wheelhouse, "1.2.0")
     first = host.run(version="1.2.0")
@@ -571,6 +572,7 @@ def another_python(base: Path) -> Path:
     return env
 
 
+@pytest.mark.slow
 def test_an_environment_for_another_python_is_built_anew_beside_what_still_runs(host: Host) -> None:
     make_wheel(host.wheelhouse, "1.2.0")
     staged = host.run(version="1.2.0")["release"]["id"]
