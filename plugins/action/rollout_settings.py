@@ -30,8 +30,6 @@ STILL = (None, "provision", "remove", "resume")
 WHOLE = ("provision", "remove")
 
 
-
-
 class ActionModule(ActionBase):  # type: ignore[misc]
     """One call for the whole fleet, so that each mistake is said once."""
 

@@ -17,7 +17,7 @@ description:
     nothing else is said, and the verdict as the last thing on the screen.
   - >-
     Of this collection's own tasks only those that fail are shown; with C(-v) all of them. Everything else, such as the
-    tasks of hooks and of other plays, is shown as M(ansible.builtin.default#callback) shows it.
+    tasks of hooks and of other plays, is shown as P(ansible.builtin.default#callback) shows it.
   - >-
     Reads the events of the run, so it needs no more calls to any worker.
 extends_documentation_fragment:

@@ -360,8 +360,8 @@ class DrainFlow:
                 self.result["forced"] = True
                 return True
             started = self.span.in_call()
-            self._see(self.client.status(min(self.span.slice_left(), 5.0), ("recovering", "running", "draining",
-                                                                           "drained", "failed")))
+            others = ("recovering", "running", "draining", "drained", "failed")
+            self._see(self.client.status(min(self.span.slice_left(), 5.0), others))
             self.span.pause(SHORTEST_ROUND_S - (self.span.in_call() - started))
         return False
 

@@ -328,7 +328,7 @@ def _way_back(worker: PlannedWorker, left: bool) -> PlannedWorker:
     One that was LEFT behind is drained already, and may not yet run what it was to be taken to.
     """
     back: PlannedWorker = {**worker, "to": worker["back_version"], "release": worker["back_to"], "back_to": None,
-            "back_version": None, "probe": False}
+                           "back_version": None, "probe": False}
     if left:
         return back
     return {**back, "from": worker["to"], "from_release": worker["release"], "serving": True, "steal": False,

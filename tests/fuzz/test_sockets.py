@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -271,8 +271,11 @@ def given(module: str, path: str, rng: random.Random) -> Json:
 class Manager:
     """A service manager that has nothing to say."""
 
-    def restart(self) -> None:
-        pass
+    def restart(self, force: bool = False, keep: Sequence[int] = ()) -> None:
+        """Do as asked."""
+
+    def cannot_start(self) -> str | None:
+        return None
 
     def state(self) -> ServiceState:
         return ServiceState("running", 8, "")

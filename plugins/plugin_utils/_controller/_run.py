@@ -145,7 +145,7 @@ class RunAction(FleetAction):
         state = self.ledger.read(part)
         began: dict[str, Outcome] = {
             name: {"outcome": "unknown", "cause": "unknown", "reason": "the update was interrupted"}
-                 for name, phase in state.get("phase", {}).items() if phase != "left"}
+            for name, phase in state.get("phase", {}).items() if phase != "left"}
         return began | {name: self.ledger.read(outcome_document(part, name)) for name in state.get("brief", {})}
 
 

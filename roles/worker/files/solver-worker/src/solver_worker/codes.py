@@ -26,7 +26,6 @@ class Answer:
     kind: Kind
     value: str = ""
 
-
     @property
     def silent(self) -> bool:
         """Nobody answered who could: no connection, no answer in time, or a proxy's word for that."""
