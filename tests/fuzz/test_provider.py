@@ -150,7 +150,8 @@ def no_http(rng: random.Random) -> Script:
         [b"OK|123"], [b"\r\n\r\n"], [b"SSH-2.0-x\r\n", HOLD], [rng.randbytes(300)], [b"HTTP/9.9 200 OK\r\n\r\nOK|1"],
         [b"HTTP/1.1 \xff\xff\r\n\r\n"], [b"HTTP/1.1 20000000000000000000 OK\r\n\r\n"], [b"HTTP/1.1 -1 OK\r\n\r\n"],
         [b"HTTP/1.1 099 OK\r\nContent-Length: 4\r\n\r\nOK|1"],
-        [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nOK|1", HOLD], [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
+        [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nOK|1", HOLD],
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
         [b"HTTP/1.1 200\r\n\r\nOK|1"], [b"HTTP/1.1 200 OK\nContent-Length: 4\n\nOK|1"],
         [b"HTTP/1.1 200 OK\r\n folded\r\n\r\nOK|1"]))
 
