@@ -53,6 +53,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger i
 
 # How often the events are looked at; it is one look at a file's length.
 TICK_S = 0.3
+DEBUG = ("debug", "ansible.builtin.debug")
 OURS = tuple(str(Path(__file__).resolve().parents[2] / folder) + os.sep for folder in ("playbooks", "roles"))
 
 
@@ -158,10 +159,15 @@ class CallbackModule(Default):  # type: ignore[misc]
             super().v2_playbook_on_include(included_file)
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        if self._quiet(result._task):
-            self._handle_warnings(result._result)
-        else:
+        if not self._quiet(result._task):
             super().v2_runner_on_ok(result)
+            return
+        self._handle_warnings(result._result)
+        self._catch_up()
+        # What status, provision and others show is all that there is to see; of a rollout the events say more.
+        if result._task.action in DEBUG and not self.screen.rollout:
+            for line in _screen.shown(result._result):
+                self._say(line)
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         if not self._quiet(result._task):

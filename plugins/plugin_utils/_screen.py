@@ -57,6 +57,14 @@ def clean(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
+def shown(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a task that shows something: a text, or several."""
+    values = [value for name, value in result.items()
+              if name not in ("changed", "failed") and not name.startswith("_ansible")]
+    lines = [line for value in values for line in (value if isinstance(value, (list, tuple)) else [value])]
+    return [clean(part) for line in lines for part in str(line).splitlines()]
+
+
 def heartbeat(screen: Screen, now: float) -> str:
     """Return what is going on, in one line; nothing where nothing is."""
     at_work = [_at_work(name, turn, now) for name, turn in screen.turns.items()]

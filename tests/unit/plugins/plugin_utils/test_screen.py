@@ -102,6 +102,12 @@ def test_no_text_of_a_worker_moves_the_cursor(screen: Screen) -> None:
     assert line.isprintable()
 
 
+def test_what_a_task_shows_is_lines() -> None:
+    result = {"changed": False, "_ansible_verbose_always": True, "solver_lines": ["w1 runs", "w2 \x1b[2Jruns\nand on"]}
+    assert _screen.shown(result) == ["w1 runs", "w2 ?[2Jruns", "and on"]
+    assert _screen.shown({"msg": "nobody is there", "failed": False}) == ["nobody is there"]
+
+
 def test_an_event_that_nobody_knows_is_none_of_ours(screen: Screen) -> None:
     assert take(screen, {"event": "from a later release", "clock": 1.0}) == []
 
