@@ -126,7 +126,8 @@ def test_a_failure_is_remembered_by_the_next_run_though_the_controller_dies_at_o
 # Where the revert of w1 is when the controller dies; its old release needs its time to come up.
 BACK: dict[str, Callable[[LightFleet], bool]] = {
     "to be drained once more": lambda _fleet: True,
-    "its old release, held": lambda fleet: runs(fleet, "w1", "1.2.0") and bool(look(fleet, "w1").get("drain")),
+    # Coming up, or held already: the moment between that and its resume is too short to be seen each time.
+    "its old release, held": lambda fleet: runs(fleet, "w1", "1.2.0") and not look(fleet, "w1").get("accepting", True),
     "in service again": lambda fleet: runs(fleet, "w1", "1.2.0") and bool(look(fleet, "w1").get("accepting")),
 }
 NEXT: dict[str, Callable[[LightFleet], Any]] = {
