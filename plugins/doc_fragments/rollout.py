@@ -11,11 +11,7 @@ class ModuleDocFragment:
     """Options and attributes; each action adds C(idempotent)."""
 
     DOCUMENTATION = r"""
-options:
-  ledger:
-    description: The ledger of the run, a folder on the controller.
-    type: path
-    required: true
+options: {}
 notes:
   - Internal to the playbooks of this collection. Its options and results may change in any release.
 attributes:
@@ -32,6 +28,23 @@ attributes:
   action:
     description: Runs on the controller.
     support: full
+"""
+
+    LEDGER = r"""
+options:
+  ledger:
+    description: The ledger of the run, a folder on the controller.
+    type: path
+    required: true
+"""
+
+    # Of those that need no ledger.
+    SETTLED = r"""
+options:
+  rollout:
+    description: What M(solver.fleet.rollout_settings) returned.
+    type: dict
+    required: true
 """
 
     PART = r"""

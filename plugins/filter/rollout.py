@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _lines, _plan, _toml
+from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _lines, _locks, _plan, _toml
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
@@ -32,7 +32,8 @@ def lock_free(census: Mapping[str, Any]) -> bool:
     seen = let_in({"finding": "stopped", **{name: census[name] for name in _OF_RECORD if name in census}})
     holder = _plan.holder_of(seen)
     unread = "wrong" in seen or seen.get("record_problem")
-    return not unread and (holder is None or bool(_process.dead_runs([holder], _process.here())))
+    return not unread and (
+        holder is None or bool(_locks.proven_dead({"it": holder}, _process.here(), _process.provably_dead)))
 
 
 def address_kept(census: Mapping[str, Any], worker: Mapping[str, Any], routers: Mapping[str, Any]) -> bool:

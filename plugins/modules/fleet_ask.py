@@ -17,28 +17,14 @@ description:
   - >-
     Asks all workers at once, each once and for a bounded time, and says how long ago each one answered. A host that
     cannot be asked is C(unreachable) in its answer; the task never fails for it.
-  - >-
-    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
+  - solver.fleet.rollout
+  - solver.fleet.rollout.settled
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
   idempotent:
     support: full
-  platform:
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller.
-    support: full
 options:
-  rollout:
-    description: What M(solver.fleet.rollout_settings) returned.
-    type: dict
-    required: true
   workers:
     description: Ask these alone; by default all of the run.
     type: list

@@ -17,28 +17,13 @@ description:
   - >-
     Ends drains that a rollout or a removal has left, and with C(solver_resume_foreign) those of anybody else. Leaves
     alone what a running rollout holds, and what nobody has verified since it was drained.
-  - >-
-    Internal to the playbooks of this collection: its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
+  - solver.fleet.rollout
+  - solver.fleet.rollout.settled
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
   idempotent:
     support: full
-  platform:
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller.
-    support: full
-options:
-  rollout:
-    description: What M(solver.fleet.rollout_settings) returned.
-    type: dict
-    required: true
 """
 
 EXAMPLES = r"""

@@ -22,6 +22,7 @@ description:
 extends_documentation_fragment:
   - solver.fleet.attributes
   - solver.fleet.rollout
+  - solver.fleet.rollout.ledger
 attributes:
   idempotent:
     support: partial

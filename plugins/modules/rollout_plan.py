@@ -20,6 +20,7 @@ description:
 extends_documentation_fragment:
   - solver.fleet.attributes
   - solver.fleet.rollout
+  - solver.fleet.rollout.ledger
 attributes:
   idempotent:
     support: full

@@ -19,22 +19,11 @@ description:
     and refuses with all mistakes at once.
   - >-
     Begins the ledger of the run, from which all other actions of a rollout read them.
-  - >-
-    Internal to the playbooks of this collection. Its options and results may change in any release.
 extends_documentation_fragment:
   - solver.fleet.attributes
+  - solver.fleet.rollout
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
   idempotent:
-    support: full
-  platform:
-    support: full
-    platforms: posix
-  action:
-    description: Runs on the controller.
     support: full
 options:
   fleet:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -88,12 +88,6 @@ def provably_dead(controller: Mapping[str, Any], own: Mapping[str, Any], alive: 
 
 def _is_id(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def dead_runs(holders: Iterable[Mapping[str, Any]], own: Mapping[str, Any], alive: Alive = may_live) -> list[str]:
-    """Return the runs among the HOLDERS of locks whose controller is proven dead."""
-    return sorted({str(holder["run_id"]) for holder in holders
-                   if provably_dead(holder.get("controller") or {}, own, alive)})
 
 
 def _text(path: str) -> str | None:

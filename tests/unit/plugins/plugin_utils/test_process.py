@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.solver.fleet.plugins.plugin_utils import _fault
+from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _locks
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,7 +58,8 @@ def test_real_processes():
     assert _process.provably_dead(other, _process.here(os.getpid()))
     process.wait()
     assert _process.provably_dead(other, _process.here(os.getpid()))
-    assert _process.dead_runs([{"run_id": "x", "controller": other}], _process.here(os.getpid())) == ["x"]
+    held = {"w1": {"run_id": "x", "controller": other}}
+    assert _locks.proven_dead(held, _process.here(os.getpid()), _process.provably_dead) == ["x"]
 
 
 def test_a_process_that_cannot_be_seen_may_live(monkeypatch):
