@@ -16,7 +16,8 @@ Event = Mapping[str, Any]
 
 # What a worker is doing, by its step.
 _DOING = {"drain": "drains", "switch": "restarts", "verify": "solves its probe", "resume": "goes back into service",
-          "soak": "serves, watched", "record": "has its outcome written down", "revert_drain": "drains to go back", "revert": "goes back",
+          "soak": "serves, watched", "record": "has its outcome written down",
+          "revert_drain": "drains to go back", "revert": "goes back",
           "revert_verify": "is looked at after going back", "revert_resume": "goes back into service",
           "give_back": "goes back into service"}
 
