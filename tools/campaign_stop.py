@@ -15,14 +15,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class Stop:
-    """Lives in the process that hands the tests out."""
+    """Lives in the process that hands the tests out; where xdist does that, it reads no word of the session's."""
 
     def __init__(self, session: pytest.Session, seconds: float) -> None:
-        self.session, self.seconds = session, seconds
+        self.runner = session.config.pluginmanager.getplugin("dsession") or session
+        self.seconds = seconds
 
     def pytest_runtest_logfinish(self) -> None:
         if time.monotonic() - _BEGAN > self.seconds:
-            self.session.shouldstop = f"the {self.seconds:.0f} s of this share are used up"
+            self.runner.shouldstop = f"the {self.seconds:.0f} s of this share are used up"
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -7,6 +7,8 @@ import http.client
 import json
 import math
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -206,3 +208,19 @@ def test_a_thousand_workers_answer_from_one_small_process(light_fleet: LightFlee
     light_fleet.up(1000)
     light_fleet.assert_all_serve()
     assert light_fleet.memory_mb() < 100
+
+
+def test_it_ends_without_a_word_while_clients_come(light_fleet: LightFleet) -> None:
+    light_fleet.up(2)
+    process = light_fleet._process
+    assert process is not None
+    assert process.stdin is not None
+    process.send_signal(signal.SIGSTOP)  # so that it meets them and its end in one moment
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+    for client in clients:
+        client.connect(light_fleet.socket("w1"))
+    process.stdin.close()
+    process.send_signal(signal.SIGCONT)
+    light_fleet.down()  # says what it logged
+    for client in clients:
+        client.close()

@@ -81,13 +81,27 @@ async def main(wanted: dict[str, Any]) -> None:
     process = Process(wanted)
     for worker in process.workers.values():
         await worker.start()
-    _admin = await asyncio.start_unix_server(process.admin, wanted["admin"])
+    admin = await asyncio.start_unix_server(process.admin, wanted["admin"])
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, over.set)
     # What is there now stays; the collector need not look at it again and again.
     gc.freeze()
     print("ready", flush=True)
     await over.wait()
+    admin.close()
+    for worker in process.workers.values():
+        worker.die()
+    await _no_task_left()
+
+
+async def _no_task_left() -> None:
+    """A client that was accepted a moment ago becomes a task that can be cancelled only a few rounds later."""
+    for _round in range(10):
+        await asyncio.sleep(0)
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
 
 
 def more_files() -> None:
