@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _view
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import write_json, write_refusal
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan import lock_refusals, quicker
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import lock_refusals, quicker
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import given
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document

@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan import dead_of, live_locks
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of, live_locks
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 
 

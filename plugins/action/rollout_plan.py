@@ -15,7 +15,9 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action i
     write_refusal,
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan import dead_of, make_plan, plan_lines
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan import make_plan
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import plan_lines
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, settings_shown

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _lines, _locks, _plan, _toml
+from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _lines, _locks, _plan_locks, _roster, _toml
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
@@ -30,7 +30,7 @@ def let_in(census: Any) -> Census:
 def lock_free(census: Mapping[str, Any]) -> bool:
     """Say whether no live rollout holds the worker, by all that this machine can know."""
     seen = let_in({"finding": "stopped", **{name: census[name] for name in _OF_RECORD if name in census}})
-    holder = _plan.holder_of(seen)
+    holder = _plan_locks.holder_of(seen)
     unread = "wrong" in seen or seen.get("record_problem")
     return not unread and (
         holder is None or bool(_locks.proven_dead({"it": holder}, _process.here(), _process.provably_dead)))
@@ -38,7 +38,7 @@ def lock_free(census: Mapping[str, Any]) -> bool:
 
 def address_kept(census: Mapping[str, Any], worker: Mapping[str, Any], routers: Mapping[str, Any]) -> bool:
     """Say whether the routers go on finding a worker that serves, at the address that the inventory has for it."""
-    return not _plan.leaves(let_in(census), worker["data_address"], worker["machine"], routers)
+    return not _roster.leaves(let_in(census), worker["data_address"], worker["machine"], routers)
 
 
 def fleet_lines(fleet: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.module_utils._record import in_words
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan import by_name, holder_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import holder_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._roster import by_name
 
 
 def progress_line(plan: Mapping[str, Any], name: str, result: Mapping[str, Any]) -> str:

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
-from ansible_collections.solver.fleet.plugins.module_utils._drain import P99_MARGIN
-from ansible_collections.solver.fleet.plugins.module_utils._record import WAIT_OR_STEAL, in_words
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     Decision,
     converge,
     known_rollouts,
     lacking,
-    mixed_warning,
     on_drain_timeout,
     recover,
     return_target,
@@ -27,31 +23,20 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     serving,
     stuck,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils._locks import (
-    Dead,
-    continuable,
-    dead_on,
-    members,
-    proven_dead,
-)
+from ansible_collections.solver.fleet.plugins.plugin_utils._locks import continuable
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, natural
-from ansible_collections.solver.fleet.plugins.plugin_utils._settings import LOOPBACK
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import warnings_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import live_locks, lock_plan, majority_refusals
+from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet, moving_refusals, roster_refusals
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import stage_sizes
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
-from ansible_collections.solver.fleet.plugins.plugin_utils._types import LockPlan, Plan, PlannedWorker, Stage
-
-Fleet = Mapping[str, Mapping[str, Any]]
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan, PlannedWorker, Stage
 
 # A rollout with one of these verdicts is over; everything else goes on under its id when its target is asked for again.
 OVER = frozenset({"rolled_back", "rollback_failed", "superseded"})
 # Without the worker's own measurements these stand in the estimate.
 RESTART_S = 5.0
 PROBE_S = 10.0
-STOPPING = ("to stop it: pause.yml or abort.yml, in another terminal. After Ctrl-C run the same command again to "
-            "go on, or recover.yml to put back into service whom it left drained")
-NOT_FOLLOWED = ("the routers do not follow a serving worker to another address (solver_data_host, solver_data_port); "
-                "remove it and provision it again, or roll with -e solver_router_hosts=none and run provision.yml "
-                "afterwards, which leaves it without tasks from the routers in between")
 
 
 def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any]) -> Plan:
@@ -94,7 +79,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "refused": (refusals(workers) + majority_refusals(workers, lock) + roster_refusals(fleet, settings, kind)
                     + moving_refusals(fleet, run["machines"], run["routers"]) + locked),
         "locked": locked,
-        "warnings": _warnings(workers, settings, run),
+        "warnings": warnings_of(workers, settings, run),
     }
 
 
@@ -277,11 +262,6 @@ def _decide(
     return recover(census, plan) if plan["kind"] == "recover" else converge(census, staged, plan, settings)
 
 
-def by_name(fleet: Fleet) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the workers with what is known of them, in the order in which people read names."""
-    return [(name, fleet[name]) for name in in_order(fleet)]
-
-
 def refusals(workers: Mapping[str, PlannedWorker]) -> list[str]:
     """Say each reason once, with the workers it is true of: a bad release is bad on all of them."""
     by_reason: dict[str, list[str]] = {}
@@ -289,139 +269,6 @@ def refusals(workers: Mapping[str, PlannedWorker]) -> list[str]:
         if worker["action"] == "refuse":
             by_reason.setdefault(worker["reason"], []).append(name)
     return [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
-
-
-def roster_of(fleet: Fleet) -> list[str]:
-    """Return every worker that the workers' records know of."""
-    return in_order(members({name: ((facts.get("census") or {}).get("rollout") or {}).get("roster") or []
-                             for name, facts in fleet.items() if (facts.get("census") or {}).get("worker")}))
-
-
-def roster_refusals(fleet: Fleet, settings: Mapping[str, Any], kind: str) -> list[str]:
-    """Say which known workers the inventory lacks; window and budget must be those of the whole fleet."""
-    if settings["solver_allow_partial"] or kind == "recover":
-        return []
-    expected = settings.get("solver_fleet_size") or 0
-    out = []
-    if expected and expected != len(fleet):
-        out.append(f"the run has {len(fleet)} workers, but solver_fleet_size is {expected}; "
-                   "give it the whole inventory, or correct solver_fleet_size")
-    missing = in_order(set(roster_of(fleet)) - set(fleet) - set(settings.get("solver_forget") or []))
-    if missing:
-        out.append(f"the inventory lacks {', '.join(missing)}, which earlier rollouts knew; give it the whole fleet, "
-                   "name workers that are gone for good in solver_forget, or set solver_allow_partial: true")
-    return out
-
-
-def address_of(release: Mapping[str, Any] | None) -> str:
-    """Return where a release answers for its data API; releases of early versions do not say."""
-    return str((release or {}).get("data_address") or "")
-
-
-def leaves(
-    census: Mapping[str, Any], then: str, machine: str, routers: Mapping[str, Mapping[str, Any]],
-) -> str:
-    """Return the address at which a router may send to a worker, if the worker would leave it for THEN.
-
-    One that does not serve may have any; a router on another machine never got to a loopback.
-    """
-    if census.get("finding") != "answering" or census["worker"]["state"] == "failed":
-        return ""
-    now = address_of((census.get("releases") or {}).get("current"))
-    reached = now.rpartition(":")[0] not in LOOPBACK or machine in {router["machine"] for router in routers.values()}
-    return now if then and now != then and routers and reached else ""
-
-
-def moving_refusals(
-    fleet: Fleet, machines: Mapping[str, str], routers: Mapping[str, Mapping[str, Any]],
-) -> list[str]:
-    """Say which workers would leave the address at which a router knows them."""
-    moving = []
-    for name, facts in by_name(fleet):
-        then = address_of((facts.get("staged") or {}).get("release"))
-        now = leaves(facts.get("census") or {}, then, machines[name], routers)
-        if now:
-            moving.append(f"{name} from {now} to {then}")
-    return [f"{', '.join(moving)}: {NOT_FOLLOWED}"] if moving else []
-
-
-def live_locks(fleet: Fleet, settings: Mapping[str, Any], dead: Iterable[str]) -> list[str]:
-    """Say which rollout holds the fleet, unless it is proven dead or may be taken over."""
-    if settings["solver_lock_steal"]:
-        return []
-    by_run: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
-    holders = holders_of(fleet)
-    for name in in_order(holders):
-        if holders[name]["run_id"] not in dead:
-            by_run.setdefault(str(holders[name]["run_id"]), (holders[name], []))[1].append(name)
-    return [f"{in_words(holder, what=', '.join(names))}; {WAIT_OR_STEAL}" for holder, names in by_run.values()]
-
-
-def dead_of(fleet: Fleet, own: Mapping[str, Any], dead: Dead) -> list[str]:
-    """Return the runs that hold workers of the fleet and are proven dead, by all that this machine can know."""
-    return proven_dead(holders_of(fleet), own, dead)
-
-
-def holders_of(fleet: Fleet) -> dict[str, Mapping[str, Any]]:
-    """Return the live lock on each worker that is held."""
-    found = {name: holder_of(facts.get("census") or {}) for name, facts in fleet.items()}
-    return {name: holder for name, holder in found.items() if holder}
-
-
-def holder_of(census: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the live lock on a worker; one whose time has run out is none."""
-    if census.get("lock_state") != "held":
-        return None
-    return (census.get("rollout") or {}).get("lock")
-
-
-def lock_plan(
-    fleet: Fleet, workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any], run: Mapping[str, Any],
-) -> LockPlan:
-    """Return whom to lock, the first by name before all others, so that two rollouts meet there."""
-    names = [name for name, worker in workers.items() if worker["action"] != "unreachable"]
-    roster = set(roster_of(fleet)) | set(fleet)
-    base = set(fleet) if settings["solver_allow_partial"] else roster - set(settings.get("solver_forget") or [])
-    return {
-        "workers": names,
-        "leader": names[0] if names else None,
-        "needed": len(base) // 2 + 1,
-        "dead_runs": {name: dead_on(name, holders_of(fleet), run["dead_runs"]) for name in names},
-        "roster": sorted((set(fleet) | roster) - set(settings.get("solver_forget") or [])),
-    }
-
-
-def lock_refusals(plan: Plan, locks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say why the rollout does not hold the fleet: LOCKS maps each worker to what rollout_lock said, or nothing."""
-    refused: dict[str, list[str]] = {}
-    held = 0
-    for name in plan["lock"]["workers"]:
-        answer = locks.get(name) or {}
-        if answer.get("ours") and not answer.get("failure"):
-            held += 1
-        elif answer and not answer.get("unreachable") and not answer.get("wrong"):
-            refused.setdefault(one_line(answer.get("msg")) or "its lock could not be taken", []).append(name)
-    out = [f"{', '.join(names)}: {reason}" for reason, names in refused.items()]
-    return out or _too_few(held, plan["lock"])
-
-
-def majority_refusals(workers: Mapping[str, Mapping[str, Any]], lock: Mapping[str, Any]) -> list[str]:
-    """Say already in the plan that too few workers can be asked to lock the fleet, and why they cannot."""
-    lost = {name: worker["reason"] for name, worker in workers.items() if worker["action"] == "unreachable"}
-    why = [f"{name} cannot be reached: {reason}" for name, reason in islice(lost.items(), 3)]
-    return [f"{text} ({'; '.join(why)})" if why else text for text in _too_few(len(lock["workers"]), lock)]
-
-
-def _too_few(held: int, lock: Mapping[str, Any]) -> list[str]:
-    if held >= lock["needed"]:
-        return []
-    return [f"only {held} of the fleet's workers could be locked, {lock['needed']} are needed so that "
-            "no other rollout can begin; bring the workers back, or set solver_allow_partial: true"]
-
-
-def quicker(locks: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Say whether another run came first: one that is over by and by, so that waiting and planning again helps."""
-    return any(str((answer.get("failure") or {}).get("code")) in ("held", "changed") for answer in locks.values())
 
 
 def _stage_s(
@@ -447,67 +294,3 @@ def _worker_s(worker: PlannedWorker, settings: Mapping[str, Any]) -> float:
         drain = 1.0
     probe = float(worker["p50_s"] or PROBE_S) if worker["probe"] else 0.0
     return float(settings["solver_drain_grace"]) + drain + RESTART_S + probe
-
-
-def _warnings(
-    workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any], run: Mapping[str, Any],
-) -> list[str]:
-    out = _forks_warning(sum(1 for worker in workers.values() if worker["action"] == "update"), settings,
-                         int(run["forks"]))
-    out += mixed_warning(worker["from"] for worker in workers.values())
-    silent = [name for name, worker in workers.items() if worker["action"] == "unreachable"]
-    if silent:
-        out.append(f"{', '.join(silent)} cannot be reached: counted as failed, and not known to be out of service")
-    return out + _deadline_warning(workers, settings)
-
-
-def _forks_warning(todo: int, settings: Mapping[str, Any], forks: int) -> list[str]:
-    """A worker in its turn, one in its soak and the next one at the gate are each a process of the controller."""
-    soaking = int(settings["soaking"]) if settings["solver_min_healthy_time"] else 0
-    wanted = min(todo, int(settings["window"]) + soaking + 1)
-    if forks < wanted:
-        return [f"forks is {forks}, so the window of {settings['window']} is not always full; use --forks {wanted}"]
-    if min(forks, todo) > 4 * wanted and forks > 16:
-        return [f"forks is {forks}; those that only wait cost the controller time, --forks {wanted} suffices"]
-    return []
-
-
-def _deadline_warning(workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any]) -> list[str]:
-    """A drain that is shorter than the longest solve plus a buffer ends in a hand-over or a failure."""
-    slow = [float(worker["p99_s"]) for worker in workers.values() if worker["p99_s"]]
-    needed = max(slow, default=0.0) * P99_MARGIN
-    if settings["solver_drain_mode"] == "handover" or needed <= settings["solver_drain_timeout"]:
-        return []
-    return [f"99 % of the solves take up to {max(slow):.0f} s; solver_drain_timeout "
-            f"{settings['solver_drain_timeout']:g} leaves no margin, {needed:.0f} would"]
-
-
-def plan_lines(plan: Plan) -> list[str]:
-    """Return the plan as lines for people."""
-    what = {"update": "update", "rollback": "roll back", "recover": "recover"}[plan["kind"]]
-    lines = [
-        f"{plan['fleet']} workers, {len(plan['order'])} to {what} to {plan['target']}, "
-        f"{plan['window']} at a time, at least {plan['floor']} keep serving; "
-        f"up to {plan['tolerated']} may fail ({plan['budget_percent']:g} %)"]
-    if plan["continued"]:
-        lines.append(f"continues rollout {plan['rollout_id']}")
-    for number, stage in enumerate(plan["stages"], 1):
-        place = f"stage {number}: " if len(plan["stages"]) > 1 else ""
-        lines.append(place + ", ".join(_move(name, plan["workers"][name]) for name in stage["workers"]))
-    if plan["order"]:
-        lines.append(f"about {minutes(plan['estimate_s'])}, by the workers' own solve times; {plan['probes']} probe "
-                     f"solve{'s' if plan['probes'] != 1 else ''} to pay for, more if one fails")
-    lines += [f"{name}: {worker['action']} ({worker['reason']})" for name, worker in plan["workers"].items()
-              if worker["action"] != "update"]
-    lines += [f"warning: {text}" for text in plan["warnings"]]
-    return lines + ([STOPPING] if plan["order"] else [])
-
-
-def _move(name: str, worker: PlannedWorker) -> str:
-    why = f" ({worker['reason']})" if worker["reason"] else ""
-    return f"{name} {worker['from'] or '?'} -> {worker['to']}{why}"
-
-
-def minutes(seconds: float) -> str:
-    """Return a duration in the words of a plan."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

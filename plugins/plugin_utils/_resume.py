@@ -13,7 +13,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._errors import one_li
 from ansible_collections.solver.fleet.plugins.module_utils._record import in_words
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import foreign_drain, rollout_of, serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan import holder_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import holder_of
 
 Json = Mapping[str, Any]
 

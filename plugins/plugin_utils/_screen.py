@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._lines import progress_line
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan import minutes
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import minutes
 
 Event = Mapping[str, Any]
 

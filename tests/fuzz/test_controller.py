@@ -24,6 +24,8 @@ from ansible_collections.solver.fleet.plugins.plugin_utils import (
     _lines,
     _locks,
     _plan,
+    _plan_lines,
+    _plan_locks,
     _step,
     _verdict,
 )
@@ -138,7 +140,7 @@ def planned(kind: str, fleet: dict[str, Answers]) -> tuple[dict[str, Any], dict[
     """Let the answers in, and plan."""
     facts = {name: {"census": _entry.census(own.get("census"), NOW), "staged": _entry.staged(own.get("staged"), NOW)}
              for name, own in fleet.items()}
-    holders = {name: holder for name, own in facts.items() if (holder := _plan.holder_of(own["census"]))}
+    holders = {name: holder for name, own in facts.items() if (holder := _plan_locks.holder_of(own["census"]))}
     run = {**RUN, "now": NOW, "kind": kind, "dead_runs": _locks.proven_dead(holders, OWN, DEAD),
            "machines": dict.fromkeys(fleet, "m1"), "routers": {"r1": {"machine": "m1"}}}
     return facts, _plan.make_plan(facts, chosen(kind), run)
@@ -147,14 +149,14 @@ def planned(kind: str, fleet: dict[str, Answers]) -> tuple[dict[str, Any], dict[
 def rolled_out(kind: str, fleet: dict[str, Answers]) -> tuple[dict[str, Any], list[str]]:
     """Go through a whole rollout; return its verdict, and all that is shown to people."""
     facts, plan = planned(kind, fleet)
-    shown = [*_plan.plan_lines(plan), *plan["refused"]]
+    shown = [*_plan_lines.plan_lines(plan), *plan["refused"]]
     for own in facts.values():
         for each in KINDS:
             shown.append(str(_converge.return_target(own["census"], each).get("version")))
             shown.append(_converge.settings_behind(own["staged"]))
     live = {name: _entry.lock_answer(own.get("live"), NOW) for name, own in fleet.items()}
-    shown += _plan.lock_refusals(plan, live)
-    _plan.quicker(live)
+    shown += _plan_locks.lock_refusals(plan, live)
+    _plan_locks.quicker(live)
     steps, outcomes = {}, {}
     for name, own in fleet.items():
         steps[name] = _entry.step_results(own.get("steps"), NOW)["done_steps"]

@@ -7,7 +7,7 @@ import entry_kit as kit
 import pytest
 from ansible_collections.solver.fleet.plugins.filter.rollout import address_kept
 from ansible_collections.solver.fleet.plugins.module_utils._release import data_address
-from ansible_collections.solver.fleet.plugins.plugin_utils import _plan, _toml
+from ansible_collections.solver.fleet.plugins.plugin_utils import _plan, _plan_lines, _plan_locks, _toml
 from hypothesis import given
 from hypothesis import strategies as st
 from rollout_kit import census, fleet, lock, plan, record, staged, updated
@@ -159,7 +159,7 @@ def test_a_rerun_with_the_same_target_continues_and_keeps_where_each_came_from()
     assert made["workers"]["w1"]["action"] == "already"
     assert made["workers"]["w1"]["back_to"] == "1.2.0-old"
     assert made["workers"]["w2"]["back_to"] == "1.2.0-old"
-    assert "continues rollout r0" in _plan.plan_lines(made)
+    assert "continues rollout r0" in _plan_lines.plan_lines(made)
 
 
 @pytest.mark.parametrize("old", [record(target="1.4.0"), record(verdict="rolled_back"), record(kind="rollback")])
@@ -218,10 +218,11 @@ def test_the_lock_needs_more_than_half_and_the_first_by_name_leads():
     assert made["lock"]["leader"] == "w2"
     assert made["lock"]["needed"] == 3
     ours = {"ours": True}
-    assert _plan.lock_refusals(made, {"w2": ours, "w3": ours, "w4": ours}) == []
-    assert "only 2 of the fleet" in _plan.lock_refusals(made, {"w2": ours, "w3": ours, "w4": {"unreachable": True}})[0]
+    assert _plan_locks.lock_refusals(made, {"w2": ours, "w3": ours, "w4": ours}) == []
+    lost = {"w2": ours, "w3": ours, "w4": {"unreachable": True}}
+    assert "only 2 of the fleet" in _plan_locks.lock_refusals(made, lost)[0]
     bad = {"failed": True, "msg": "held by ada", "ours": False}
-    assert _plan.lock_refusals(made, {"w2": bad}) == ["w2: held by ada"]
+    assert _plan_locks.lock_refusals(made, {"w2": bad}) == ["w2: held by ada"]
 
 
 def test_the_estimate_follows_the_workers_own_solve_times():
@@ -317,9 +318,9 @@ def test_a_quarantined_worker_that_is_named_is_rolled_back_to_what_served():
 
 def test_only_another_run_is_worth_waiting_for():
     held, changed, full = ({"failure": {"code": code}} for code in ("held", "changed", "no_space"))
-    assert _plan.quicker({"w1": {"ours": True}, "w2": held})
-    assert _plan.quicker({"w1": changed})
-    assert not _plan.quicker({"w1": {"ours": True}, "w2": full, "w3": {"unreachable": True}})
+    assert _plan_locks.quicker({"w1": {"ours": True}, "w2": held})
+    assert _plan_locks.quicker({"w1": changed})
+    assert not _plan_locks.quicker({"w1": {"ours": True}, "w2": full, "w3": {"unreachable": True}})
     taken = census(record={**record("r0"), "lock": lock()}, lock_state="held")
     made = plan(fleet(2, w1={"census": taken, "staged": staged()}))
     assert made["refused"] == made["locked"] != []
@@ -383,8 +384,8 @@ def test_a_plan_refuses_a_fleet_that_the_run_could_not_lock():
 
 
 def test_a_plan_says_how_to_stop_it():
-    assert any("After Ctrl-C run the same command again" in line for line in _plan.plan_lines(plan(fleet(2))))
-    assert not any("Ctrl-C" in line for line in _plan.plan_lines(plan({"w1": updated()})))
+    assert any("After Ctrl-C run the same command again" in line for line in _plan_lines.plan_lines(plan(fleet(2))))
+    assert not any("Ctrl-C" in line for line in _plan_lines.plan_lines(plan({"w1": updated()})))
 
 
 @pytest.mark.parametrize(("machines", "window", "order"), [

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""The plan in words, and what it warns of. Pure functions of plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.module_utils._drain import P99_MARGIN
+from ansible_collections.solver.fleet.plugins.plugin_utils._converge import mixed_warning
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan, PlannedWorker
+
+STOPPING = ("to stop it: pause.yml or abort.yml, in another terminal. After Ctrl-C run the same command again to "
+            "go on, or recover.yml to put back into service whom it left drained")
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """Return the plan as lines for people."""
+    what = {"update": "update", "rollback": "roll back", "recover": "recover"}[plan["kind"]]
+    lines = [
+        f"{plan['fleet']} workers, {len(plan['order'])} to {what} to {plan['target']}, "
+        f"{plan['window']} at a time, at least {plan['floor']} keep serving; "
+        f"up to {plan['tolerated']} may fail ({plan['budget_percent']:g} %)"]
+    if plan["continued"]:
+        lines.append(f"continues rollout {plan['rollout_id']}")
+    for number, stage in enumerate(plan["stages"], 1):
+        place = f"stage {number}: " if len(plan["stages"]) > 1 else ""
+        lines.append(place + ", ".join(_move(name, plan["workers"][name]) for name in stage["workers"]))
+    if plan["order"]:
+        lines.append(f"about {minutes(plan['estimate_s'])}, by the workers' own solve times; {plan['probes']} probe "
+                     f"solve{'s' if plan['probes'] != 1 else ''} to pay for, more if one fails")
+    lines += [f"{name}: {worker['action']} ({worker['reason']})" for name, worker in plan["workers"].items()
+              if worker["action"] != "update"]
+    lines += [f"warning: {text}" for text in plan["warnings"]]
+    return lines + ([STOPPING] if plan["order"] else [])
+
+
+def _move(name: str, worker: PlannedWorker) -> str:
+    why = f" ({worker['reason']})" if worker["reason"] else ""
+    return f"{name} {worker['from'] or '?'} -> {worker['to']}{why}"
+
+
+def minutes(seconds: float) -> str:
+    """Return a duration in the words of a plan."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def warnings_of(
+    workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any], run: Mapping[str, Any],
+) -> list[str]:
+    out = _forks_warning(sum(1 for worker in workers.values() if worker["action"] == "update"), settings,
+                         int(run["forks"]))
+    out += mixed_warning(worker["from"] for worker in workers.values())
+    silent = [name for name, worker in workers.items() if worker["action"] == "unreachable"]
+    if silent:
+        out.append(f"{', '.join(silent)} cannot be reached: counted as failed, and not known to be out of service")
+    return out + _deadline_warning(workers, settings)
+
+
+def _forks_warning(todo: int, settings: Mapping[str, Any], forks: int) -> list[str]:
+    """A worker in its turn, one in its soak and the next one at the gate are each a process of the controller."""
+    soaking = int(settings["soaking"]) if settings["solver_min_healthy_time"] else 0
+    wanted = min(todo, int(settings["window"]) + soaking + 1)
+    if forks < wanted:
+        return [f"forks is {forks}, so the window of {settings['window']} is not always full; use --forks {wanted}"]
+    if min(forks, todo) > 4 * wanted and forks > 16:
+        return [f"forks is {forks}; those that only wait cost the controller time, --forks {wanted} suffices"]
+    return []
+
+
+def _deadline_warning(workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any]) -> list[str]:
+    """A drain that is shorter than the longest solve plus a buffer ends in a hand-over or a failure."""
+    slow = [float(worker["p99_s"]) for worker in workers.values() if worker["p99_s"]]
+    needed = max(slow, default=0.0) * P99_MARGIN
+    if settings["solver_drain_mode"] == "handover" or needed <= settings["solver_drain_timeout"]:
+        return []
+    return [f"99 % of the solves take up to {max(slow):.0f} s; solver_drain_timeout "
+            f"{settings['solver_drain_timeout']:g} leaves no margin, {needed:.0f} would"]
