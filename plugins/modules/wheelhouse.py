@@ -190,7 +190,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._errors import Json
 from ansible_collections.solver.fleet.plugins.module_utils._files import hide_credentials
 from ansible_collections.solver.fleet.plugins.module_utils._job import attempt, leave
 from ansible_collections.solver.fleet.plugins.module_utils._wheels import IndexOptions
-from ansible_collections.solver.fleet.plugins.module_utils._wheels_house import Wishes, furnish
+from ansible_collections.solver.fleet.plugins.module_utils._wheelhouse_build import Wishes, furnish
 
 
 def wishes_of(given: Json) -> Wishes:

@@ -174,7 +174,7 @@ def test_whoever_looks_at_hosts_does_it_with_a_bound():
     looks = [task for _path, task in everywhere() if any(f"solver.fleet.{name}" in task for name in LOOKS)]
     assert len(looks) >= 7
     assert {task.get("timeout") for task in looks} == {0}, "each has times of its own"
-    acts = ("solver.fleet.rollout_lock", "solver.fleet.wheels")
+    acts = ("solver.fleet.rollout_lock", "solver.fleet.wheelhouse_copy")
     assert [task["name"] for _path, task in everywhere() if set(acts) & set(task) and not task.get("timeout")] == []
     included = [task for _path, task in everywhere() if task.get("ansible.builtin.include_role", {}).get(
         "name") == "solver.fleet.router"]

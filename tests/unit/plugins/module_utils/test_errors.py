@@ -42,7 +42,7 @@ COMPUTED = {
     ("_service_systemd.py", VERB): ["start_failed", "stop_failed", "restart_failed"],
     ("_detached.py", "said['code']"): [],  # an error that is passed on from another process
     ("_record_file.py", FULL): ["no_space", "unwritable"],
-    ("_wheels_bring.py", FULL): ["no_space", "unwritable"],
+    ("_wheelhouse_copy.py", FULL): ["no_space", "unwritable"],
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.solver.fleet.plugins.module_utils._files import StepError
-from ansible_collections.solver.fleet.plugins.module_utils._wheels_bring import place
+from ansible_collections.solver.fleet.plugins.module_utils._wheelhouse_copy import place
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "modules"))
 from release_kit import run_module, tree
@@ -39,7 +39,8 @@ def bring(source: Path, dest: Path, *words: str, release: str | None = NEW, pipe
     args = {"src": str(source), "dest": str(dest), **({"release": release} if release else {})}
     done = subprocess.run(
         [str(Path(sys.executable).parent / "ansible"), "-i", "w1,", "w1", "-c", "ansible.builtin.local",
-         "-m", "solver.fleet.wheels", "-a", json.dumps(args), "-e", f"ansible_python_interpreter={sys.executable}",
+         "-m", "solver.fleet.wheelhouse_copy", "-a", json.dumps(args),
+         "-e", f"ansible_python_interpreter={sys.executable}",
          "--tree", str(out), *words],
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_PIPELINING": str(pipelining)},
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
@@ -104,7 +105,7 @@ def packed(folder: Path, **content: str) -> Path:
 def placed(bundle: Path, dest: Path, check_mode: bool = False, **content: str) -> dict[str, Any]:
     wheels = [{"file": f"{name}-1.0-py3-none-any.whl", "sha256": hashlib.sha256(text.encode()).hexdigest()}
               for name, text in content.items()]
-    return run_module("wheels", {"src": "/src", "dest": str(dest), "wheels": wheels, "bundle": str(bundle)},
+    return run_module("wheelhouse_copy", {"src": "/src", "dest": str(dest), "wheels": wheels, "bundle": str(bundle)},
                       check_mode)
 
 
@@ -153,6 +154,6 @@ def test_a_bundle_that_vanished_does_not_blame_the_wheelhouse(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["../a-1.0-py3-none-any.whl", "/tmp/a-1.0-py3-none-any.whl", "a.txt"])
 def test_no_name_leads_elsewhere(tmp_path: Path, name: str) -> None:
-    done = run_module("wheels", {"src": "/src", "dest": str(tmp_path / "wheelhouse"), "bundle": "/nowhere",
-                                 "wheels": [{"file": name, "sha256": "0" * 64}]})
+    done = run_module("wheelhouse_copy", {"src": "/src", "dest": str(tmp_path / "wheelhouse"), "bundle": "/nowhere",
+                                          "wheels": [{"file": name, "sha256": "0" * 64}]})
     assert (done["failed"], done["failure"]["code"]) == (True, "unreadable")

@@ -14,9 +14,9 @@ from ansible import constants
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.module_utils._files import sha256_file
-from ansible_collections.solver.fleet.plugins.module_utils._wheels_bring import travelling
+from ansible_collections.solver.fleet.plugins.module_utils._wheelhouse_copy import travelling
 
-MODULE = "solver.fleet.wheels"
+MODULE = "solver.fleet.wheelhouse_copy"
 # The host's own options are for it to read: a path there is nothing that the controller may expand.
 OPTIONS = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True},
            "release": {"type": "str"}}

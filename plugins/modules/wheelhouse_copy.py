@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: wheels
+module: wheelhouse_copy
 short_description: Bring wheels from the controller to a host
 version_added: "1.0.0"
 author:
@@ -71,7 +71,7 @@ seealso:
 
 EXAMPLES = r"""
 - name: Bring the wheels of one release and all that it needs
-  solver.fleet.wheels:
+  solver.fleet.wheelhouse_copy:
     src: /var/lib/solver/wheelhouse
     dest: /opt/solver/wheelhouse
     release: solver_worker-1.3.0-py3-none-any.whl
@@ -116,7 +116,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json
 from ansible_collections.solver.fleet.plugins.module_utils._job import attempt, leave
-from ansible_collections.solver.fleet.plugins.module_utils._wheels_bring import missing_in, place
+from ansible_collections.solver.fleet.plugins.module_utils._wheelhouse_copy import missing_in, place
 
 
 def bring(dest: str, digests: dict[str, str], bundle: str | None) -> Json:
