@@ -15,7 +15,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import closed_g
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import given
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PLAN_OF, RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan
-from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import not_done, verdict, verdict_lines
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import not_done, stats_of, verdict, verdict_lines
 
 
 class ActionModule(RunAction):
@@ -39,7 +39,7 @@ class ActionModule(RunAction):
         if not checks:
             self._give_back(document, final)
         self.ledger.emit("ended")
-        return result | {"verdict": document, "msg": verdict_lines(document),
+        return result | {"verdict": document, "msg": verdict_lines(document), "stats": stats_of(document),
                          "not_done": not_done(document, self.plan)}
 
     def _judge(self, final: dict[str, Any], checks: bool) -> dict[str, Any]:

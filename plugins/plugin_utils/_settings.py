@@ -269,11 +269,13 @@ LOCAL_FLEET: dict[str, Setting] = {
     "solver_local_fleet_purge": Setting("flag", False, "With absent: remove cached builds and reports as well."),
 }
 
-# Set by the playbooks themselves.
+# Set by the playbooks themselves; those with "last" also by an earlier job of a workflow, from set_stats.
 INTERNAL = frozenset({
     "solver_asked", "solver_claimed", "solver_gate", "solver_hook", "solver_hook_failed", "solver_judged",
-    "solver_looked", "solver_operation", "solver_package_wheel", "solver_planned", "solver_removal", "solver_request",
-    "solver_resumed", "solver_rollout", "solver_staged", "solver_turn", "solver_verdict", "solver_wheels",
+    "solver_last_counts", "solver_last_duration_s", "solver_last_reason", "solver_last_rollout_id",
+    "solver_last_verdict", "solver_looked", "solver_operation", "solver_package_wheel", "solver_planned",
+    "solver_removal", "solver_request", "solver_resumed", "solver_rollout", "solver_staged", "solver_turn",
+    "solver_verdict", "solver_wheels",
 })
 
 

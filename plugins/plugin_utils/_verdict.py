@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
@@ -206,6 +208,22 @@ def lost_tasks(doc: Mapping[str, Any]) -> dict[str, int]:
             if name in before and name in after:
                 out[name] += after[name] - before[name]
     return out
+
+
+def stats_of(doc: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a workflow of AWX goes on by: its next jobs get these as extra variables, so none is a setting."""
+    counts = Counter(str(worker["outcome"]) for worker in doc["workers"])
+    return {"solver_last_verdict": doc["verdict"], "solver_last_rollout_id": doc["rollout_id"],
+            "solver_last_counts": dict(sorted(counts.items())), "solver_last_duration_s": _lasted(doc),
+            "solver_last_reason": "; ".join(doc["reasons"])[:500]}
+
+
+def _lasted(doc: Mapping[str, Any]) -> int:
+    """Return how long the rollout took; a check has no end."""
+    if not doc.get("started_at") or not doc.get("ended_at"):
+        return 0
+    began, ended = (datetime.fromisoformat(doc[name].replace("Z", "+00:00")) for name in ("started_at", "ended_at"))
+    return round((ended - began).total_seconds())
 
 
 def verdict_lines(doc: Mapping[str, Any]) -> list[str]:

@@ -122,10 +122,10 @@ def test_a_limited_run_is_refused(make_fleet):
     assert "leaves no worker of the fleet" in " ".join(done.stdout.split())
     shown = {"ANSIBLE_SHOW_CUSTOM_STATS": "1"}
     done = fleet.roll("1.3.0", "--limit", "w2", env=shown)
-    assert "solver_verdict: refused" in done.stdout.replace('"', ""), done.stdout
+    assert "solver_last_verdict: refused" in done.stdout.replace('"', ""), done.stdout
     done = fleet.roll("1.3.0", "--limit", "w2", env=shown, solver_allow_partial=True)
     assert done.returncode == 0, done.stdout
-    assert "solver_verdict: completed" in done.stdout.replace('"', ""), done.stdout
+    assert "solver_last_verdict: completed" in done.stdout.replace('"', ""), done.stdout
     assert fleet.versions() == {"w1": "1.2.0", "w2": "1.3.0"}
 
 

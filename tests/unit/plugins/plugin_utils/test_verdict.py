@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.solver.fleet.plugins.plugin_utils import _gate, _lines, _step, _verdict
+from ansible_collections.solver.fleet.plugins.plugin_utils import _gate, _lines, _settings, _step, _verdict
 from hypothesis import given
 from hypothesis import strategies as st
 from rollout_kit import FAILED, GOOD, PLANNED, REVERTED, census, fleet, lock, plan, record, staged, updated
@@ -238,3 +238,13 @@ def test_a_row_says_how_old_it_is():
     assert [line.split()[4] for line in lines[:4]] == ["age", "80", "0", "-"]
     assert "80 s" in lines[1]
     assert lines[3].endswith("no answer within 80 s")
+
+
+def test_what_a_workflow_gets_is_small_and_no_setting():
+    made = {**plan(), "started_at": "2026-11-29T01:00:00Z", "ended_at": "2026-11-29T01:02:05Z"}
+    outcomes = {name: {"outcome": "updated"} for name in ("w1", "w2", "w3")} | {"w4": {"outcome": "reverted"}}
+    stats = _verdict.stats_of(judge(made, outcomes))
+    assert stats["solver_last_counts"] == {"reverted": 1, "updated": 3}
+    assert (stats["solver_last_verdict"], stats["solver_last_duration_s"]) == ("incomplete", 125)
+    assert not {*stats} & {*_settings.SETTINGS}
+    assert {*stats} <= _settings.INTERNAL  # so the next job of a workflow, which is given them, is not refused
