@@ -458,6 +458,7 @@ class Seen(TypedDict, total=False):
 
     at: float
     looked: float
+    surprised: float
     silent: int
     unreachable: bool
     msg: str

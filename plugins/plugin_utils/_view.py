@@ -16,12 +16,15 @@ View = Mapping[str, Seen]
 # An answer is asked for again when it is so old, or so old where the worker keeps others waiting.
 FRESH_S = 10.0
 SOON_S = 2.0
+# A look costs the controller the start of a process. So a large fleet is asked at a steady pace, one look a second,
+# until one of it is a surprise: then everybody whose answer is from before it is asked at once.
+CALM_S = 1.0
 # A request stands in every record, and two of them prove it. So two looks that are not older than this have seen it;
 # the next ones are taken when they are half as old.
 NEWS_S = 6.0
 PROOFS = 2
 # The gate decides by answers that are at most so old. Where a look at everybody takes longer than a third of it,
-# because the fleet is large for its controller, the bound is three such looks.
+# because the fleet is large or its controller small, the bound is three such looks.
 OLDEST_S = 30.0
 NEVER = -1e9
 # A line may be slow: who is silent once is not lost yet.
@@ -35,7 +38,9 @@ def seen(answer: Mapping[str, Any], at: float, before: Seen | None = None) -> Se
     """
     if answer.get("unreachable"):
         silent = int((before or {}).get("silent") or 0) + 1
-        return {"at": at, "unreachable": True, "silent": silent, "msg": one_line(answer.get("msg"))}
+        gone: Seen = {"at": at, "unreachable": True, "silent": silent, "msg": one_line(answer.get("msg"))}
+        gone.update(_surprise(gone, before or {}, at))
+        return gone
     looked = "record" in answer
     failure, known = answer.get("failure") or {}, (answer if looked else before) or {}
     request = (known.get("record") or {}).get("request")
@@ -46,7 +51,26 @@ def seen(answer: Mapping[str, Any], at: float, before: Seen | None = None) -> Se
     if request:
         out["record"] = {"request": {"what": one_line(request.get("what")), "by": one_line(request.get("by")),
                                      "reason": one_line(request.get("reason"))}}
+    out.update(_surprise(out, before or {}, at))
     return out
+
+
+def _surprise(now: Seen, before: Seen, at: float) -> Seen:
+    """Return when a worker stopped taking tasks without a drain, or was lost; who drains does so for somebody."""
+    worker = _worker_of(now)
+    drains = worker is not None and worker["drain"]
+    stopped = "census" in now and not drains and not _takes(worker) and _takes(_worker_of(before))
+    if stopped or now.get("silent") == LOST_AFTER:
+        return {"surprised": at}
+    return {"surprised": before["surprised"]} if "surprised" in before else {}
+
+
+def _worker_of(seen: Seen) -> Said | None:
+    return seen["census"]["worker"] if "census" in seen else None
+
+
+def _takes(worker: Said | None) -> bool:
+    return worker is not None and worker["state"] == "running" and worker.get("accepting", True)
 
 
 def said(status: Mapping[str, Any] | None) -> Said | None:
@@ -65,8 +89,10 @@ def lost(view: View) -> set[str]:
 def to_ask(view: View, names: Iterable[str], now: float, soon: Collection[str] = ()) -> list[str]:
     """Return whom to ask again, the oldest answer first; sooner those who keep the gate waiting."""
     ages = {name: age_of(view, name, now) for name in names}
+    last = max((own.get("surprised", NEVER) for own in view.values()), default=NEVER)
+    fresh = max(FRESH_S, min(CALM_S * len(ages), now - last))
     old = [name for name, age in ages.items()
-           if age > (SOON_S if name in soon or _silent_once(view, name) else FRESH_S)]
+           if age > (SOON_S if name in soon or _silent_once(view, name) else fresh)]
     looks = _looks(view, names, now)
     if not old and _news_age(looks) > NEWS_S / 2:
         return sorted(looks, key=lambda name: -looks[name])[:PROOFS]
@@ -95,7 +121,7 @@ def _silent_once(view: View, name: str) -> bool:
 
 def is_stale(view: View, names: Collection[str], now: float, look_s: float, parallel: int) -> bool:
     """Whether the view is too old to decide by, may lack a request, or a worker has been silent just once."""
-    bound = max(OLDEST_S, 3.0 * len(names) * look_s / max(1, parallel))
+    bound = max(OLDEST_S, 3.0 * len(names) * max(CALM_S, look_s / max(1, parallel)))
     if _news_age(_looks(view, names, now)) > max(NEWS_S, 3.0 * look_s):
         return True
     return any(age_of(view, name, now) > bound or _silent_once(view, name) for name in names)

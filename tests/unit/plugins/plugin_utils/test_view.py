@@ -77,6 +77,35 @@ def test_who_answered_long_ago_is_asked_again_the_oldest_first():
     assert _view.to_ask(silent, ["a", "b", "c"], NOW) == ["b"], "sooner, who was silent once"
 
 
+def test_a_large_fleet_is_asked_at_a_steady_pace_until_one_of_it_is_a_surprise():
+    """Else the looks alone would keep a controller busy: 1,000 workers every 10 s."""
+    ages = {f"w{number}": float(number) for number in range(1, 100)}
+    view, names = known(**ages), list(ages)
+    assert _view.to_ask(view, names, NOW) == [], "news is there, and nobody is older than a second for each worker"
+    assert _view.to_ask(known(**ages | {"w5": 101.0}), names, NOW) == ["w5"]
+    dead = {"census": {"finding": "dead", "worker": None}, "record": {}}
+    view["w5"] = _view.seen(dead, NOW - 20.0, _view.seen({"census": census(), "record": {}}, NOW - 80.0))
+    asked = _view.to_ask(view, names, NOW)
+    assert asked[:2] == ["w99", "w98"]
+    assert set(asked) == {name for name, age in ages.items() if age > 20}
+    view["w5"] = _view.seen(dead, NOW, view["w5"])
+    assert view["w5"]["surprised"] == NOW - 20.0, "it is no surprise again"
+
+
+@pytest.mark.parametrize(("answer", "before", "surprise"), [
+    ({"census": {"finding": "dead", "worker": None}}, {"census": census()}, True),
+    ({"census": {"worker": {**census()["worker"], "accepting": False}}}, {"census": census()}, True),
+    ({"census": census(state="drained", drain={"owner": "x"})}, {"census": census()}, False),
+    ({"census": census()}, {"census": census()}, False),
+    ({"census": {"finding": "dead", "worker": None}}, {"census": {"finding": "dead", "worker": None}}, False),
+    ({"unreachable": True}, {"unreachable": True}, True),
+    ({"unreachable": True}, {"census": census()}, False),
+])
+def test_a_surprise_is_who_takes_no_task_any_more_and_does_not_drain(answer, before, surprise):
+    seen = _view.seen(answer, 9.0, _view.seen(before, 8.0))
+    assert seen.get("surprised") == (9.0 if surprise else None)
+
+
 @pytest.mark.parametrize(("ages", "look_s", "parallel", "stale"), [
     ({"a": 29.0, "b": 1.0, "c": 1.0}, 1.0, 2, False),
     ({"a": 31.0, "b": 1.0, "c": 1.0}, 1.0, 2, True),
