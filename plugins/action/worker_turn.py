@@ -39,7 +39,7 @@ class ActionModule(RunAction):
         self.plan: Plan = self.ledger.read(PLAN_OF[self.part])
         self.planned = self.plan["workers"][self.me]
         self.stage = _admit.stage_of(self.plan, self.me)
-        self.status: Mapping[str, Any] | None = {}
+        self.answer: Mapping[str, Any] = {}
         state = self.ledger.read(self.part)
         if self.part == "roll" and _gate.closed_gate({}, state["hooks"]):
             return result | self._never_began()
@@ -76,13 +76,13 @@ class ActionModule(RunAction):
             return {"outcome": "unknown", "cause": "unknown", "step": "turn", "from": self.planned["from"],
                     "to": self.planned["to"], "reason": f"our own code failed, please report it: {error!r}"}
         finally:
-            self.status = turn.status()
+            self.answer = turn.last_answer()
 
     def _leave(self, outcome: Outcome) -> bool:
         """Give the place in the window to the next, and merge what the worker said last into the view."""
         now = time.monotonic()
         self.ledger.keep(outcome_document(self.part, self.me), outcome)
-        self._saw(self.status)
+        self._saw(self.answer)
         with self.ledger.edit(self.part) as state:
             state["phase"][self.me] = "left"
             state["brief"][self.me] = {name: outcome.get(name) for name in BRIEF}
@@ -95,14 +95,12 @@ class ActionModule(RunAction):
             name: outcome.get(name) for name in (*BRIEF, "from", "to", "timings", "open_at_drain")})
         return ends
 
-    def _saw(self, status: Mapping[str, Any] | None) -> None:
-        answer = {"unreachable": True} if status is None else {"census": {"worker": status}}
+    def _saw(self, answer: Mapping[str, Any]) -> None:
+        """Keep it; of a worker that said nothing all is from before its turn, so it is to be asked again."""
         with self.ledger.edit("view") as view:
-            if status == {}:
-                # It said nothing of itself. What is known of it is from before its turn: it is to be asked again.
-                view.pop(self.me, None)
-            else:
-                view[self.me] = _view.seen(answer, time.monotonic(), view.get(self.me))
+            before = view.pop(self.me, None)
+            if answer:
+                view[self.me] = _view.seen(answer, time.monotonic(), before)
 
     # -- what the turn needs of the controller -----------------------------------------------------
 
@@ -139,17 +137,17 @@ class ActionModule(RunAction):
         flight = _admit.in_flight(self.ledger.read(self.part))
         return _gate.reference_workers(self.ledger.read("plan"), self.workers, flight, self.me)
 
-    def serves_again(self, status: Mapping[str, Any]) -> None:
-        self._saw(status)
+    def serves_again(self, answer: Mapping[str, Any]) -> None:
+        self._saw(answer)
         with self.ledger.edit(self.part) as state:
             state["phase"][self.me] = "soak"
             state["healthy_at"] = time.monotonic()
         self.emit("serves")
 
-    def await_place_to_leave(self, status: Mapping[str, Any]) -> None:
+    def await_place_to_leave(self, answer: Mapping[str, Any]) -> None:
         """One that does not serve is out already: its revert waits for nobody."""
-        self._saw(status)
-        waits = _gate.serves_now(_view.seen({"census": {"worker": status}}, 0.0))
+        self._saw(answer)
+        waits = _gate.serves_now(_view.seen(answer, 0.0))
         with self.ledger.edit(self.part) as state:
             state["phase"][self.me] = "again" if waits else "turn"
         since = time.monotonic()

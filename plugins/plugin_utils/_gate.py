@@ -317,7 +317,7 @@ def back_plan(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) ->
     # Those that are out and stay out take their part of the window.
     width = max(1, plan["window"] - sum(1 for own in outcomes.values() if may_be_out(own)))
     stages: list[Stage] = [{"workers": names, "window": width, "tolerated": plan["tolerated"], "after": "nothing"}]
-    return {**plan, "order": names, "stages": stages if names else [], "going_back": True,
+    return {**plan, "order": names, "stages": stages if names else [], "way_back": True,
             "undoes": undoes(plan, outcomes, gate_cause, on_abort),
             "workers": {name: _way_back(plan["workers"][name], name in left) for name in names}}
 

@@ -61,7 +61,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "rollout_id": rollout_id,
         "run_id": run["run_id"],
         "continued": continued,
-        "going_back": False,
+        "way_back": False,
         "target": target_of(settings, kind, workers),
         "asked": asked_for(settings),
         "fleet": size,

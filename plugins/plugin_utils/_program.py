@@ -63,7 +63,7 @@ class Worker:
     @property
     def soak_s(self) -> float:
         """A worker that goes back has served with that release before."""
-        soaks = self.plan["kind"] == "update" and not self.plan["going_back"]
+        soaks = self.plan["kind"] == "update" and not self.plan["way_back"]
         return float(self.settings["solver_min_healthy_time"]) if soaks else 0.0
 
 
@@ -91,7 +91,7 @@ def settle(worker: Worker) -> list[Step]:
     """Return what follows while the worker serves: its soak, and the record of how it went."""
     record = record_outcome(worker, {"outcome": "updated", "cause": None, "reason": ""})
     soak = [_soak(worker)] if worker.soak_s > 0 else []
-    return soak + ([] if worker.plan["going_back"] else [record])
+    return soak + ([] if worker.plan["way_back"] else [record])
 
 
 def revert(worker: Worker) -> list[Step]:

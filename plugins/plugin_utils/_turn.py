@@ -57,10 +57,10 @@ class World(Protocol):
     def reference_workers(self) -> list[dict[str, str]]:
         """Return which workers can be asked for a reference solve."""
 
-    def serves_again(self, status: Mapping[str, Any]) -> None:
+    def serves_again(self, answer: Mapping[str, Any]) -> None:
         """Leave the window: the worker serves, and is watched."""
 
-    def await_place_to_leave(self, status: Mapping[str, Any]) -> None:
+    def await_place_to_leave(self, answer: Mapping[str, Any]) -> None:
         """Wait until the worker may leave service once more: its soak failed. This may take as long as a turn."""
 
 
@@ -82,17 +82,17 @@ class Turn:
                 self._ask_elsewhere()
             self._follow_up(served)
         outcome = _step.outcome(self.planned, self._known(), self.revertible)
-        if outcome["outcome"] != "updated" and not self.worker.plan["going_back"]:
+        if outcome["outcome"] != "updated" and not self.worker.plan["way_back"]:
             self._record(outcome)
         return outcome
 
-    def status(self) -> Mapping[str, Any] | None:
-        """Return the last that the worker said of itself; nothing of one that could not be reached."""
+    def last_answer(self) -> dict[str, Any]:
+        """Return, in the shape of a look, the last that the worker said of itself or that it could not be reached."""
         for name in (*reversed(_step.REVERT_STEPS), "give_back", "revert_drain", *reversed(_step.STEPS)):
             result = self.steps[name]
             if result:
-                status: Mapping[str, Any] | None = result.get("worker")
-                return None if result.get("unreachable") else status or {}
+                said = {"census": {"worker": result["worker"]}} if result.get("worker") else {}
+                return {"unreachable": True} if result.get("unreachable") else said
         return {}
 
     def _known(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Turn:
         self._take(forward)
         if not _step.step_ok(self.steps["resume"]):
             return False
-        self.world.serves_again(self.status() or {})
+        self.world.serves_again(self.last_answer())
         self._take(settle)
         return True
 
@@ -210,7 +210,7 @@ class Turn:
         if action == "nothing":
             return
         if served:
-            self.world.await_place_to_leave(self.status() or {})
+            self.world.await_place_to_leave(self.last_answer())
         if action == "resume":
             self._take(_program.resume_again(self.worker))
             return

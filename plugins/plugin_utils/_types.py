@@ -406,7 +406,7 @@ class Plan(TypedDict, total=False):
     rollout_id: str
     run_id: str
     continued: bool
-    going_back: bool
+    way_back: bool
     undoes: bool
     target: str
     asked: str

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from action_kit import Hosts, ledger_of, made
@@ -373,7 +373,7 @@ class FakeTurn:
     """Stands for a turn: what it does to its world, and how it ends."""
 
     outcome: Any = UPDATED
-    said: Any = status("1.3.0", "1.3.0-new")
+    answer: ClassVar[Any] = {"census": {"worker": status("1.3.0", "1.3.0-new")}}
     work: Callable[[Any], None] = staticmethod(lambda _world: None)
 
     def __init__(self, _worker: Any, world: Any) -> None:
@@ -383,8 +383,8 @@ class FakeTurn:
         type(self).work(self.world)
         return said(self.outcome)
 
-    def status(self) -> Any:
-        return self.said
+    def last_answer(self) -> Any:
+        return self.answer
 
 
 @pytest.fixture
@@ -425,8 +425,8 @@ def test_one_that_failed_resets_no_deadline_and_the_last_of_a_stage_ends_it(tmp_
 
 def test_a_lost_worker_is_silent_once_in_the_view_and_one_that_said_nothing_of_itself_is_unknown(tmp_path, turn):
     ledger = rolling(tmp_path)
-    turn(ledger, "w1", said=None)
-    turn(ledger, "w2", said={})
+    turn(ledger, "w1", answer={"unreachable": True})
+    turn(ledger, "w2", answer={})
     view = ledger.read("view")
     assert (view["w1"]["unreachable"], view["w1"]["silent"]) == (True, 1)
     assert "w2" not in view, "the gate must not decide by what it said before its turn"
@@ -464,10 +464,10 @@ def test_who_serves_leaves_the_window_and_who_must_go_back_waits_for_a_place(tmp
     monkeypatch.setattr(worker_turn.time, "sleep", sleep)
 
     def work(world: Any) -> None:
-        world.serves_again(FakeTurn.said)
+        world.serves_again(FakeTurn.answer)
         phases.append(ledger.read("roll")["phase"])
         assert gate(ledger, "w2")["open"]
-        world.await_place_to_leave(FakeTurn.said)
+        world.await_place_to_leave(FakeTurn.answer)
         phases.append(ledger.read("roll")["phase"])
 
     turn(ledger, "w1", work=staticmethod(work))
@@ -494,8 +494,8 @@ def test_one_that_serves_does_not_leave_again_below_the_floor(tmp_path, gate, tu
     monkeypatch.setattr(worker_turn.time, "sleep", sleep)
 
     def work(world: Any) -> None:
-        world.serves_again(FakeTurn.said)
-        world.await_place_to_leave(FakeTurn.said)
+        world.serves_again(FakeTurn.answer)
+        world.await_place_to_leave(FakeTurn.answer)
 
     turn(ledger, "w1", work=staticmethod(work))
     assert len(ticks) == 2
@@ -506,9 +506,9 @@ def test_one_that_does_not_serve_is_out_already_and_waits_for_nobody(tmp_path, g
     gate(ledger, "w1")
 
     def work(world: Any) -> None:
-        world.serves_again(FakeTurn.said)
+        world.serves_again(FakeTurn.answer)
         gate(ledger, "w2")
-        world.await_place_to_leave({**FakeTurn.said, "state": "failed"})
+        world.await_place_to_leave({"census": {"worker": status("1.3.0", "1.3.0-new", state="failed")}})
 
     turn(ledger, "w1", work=staticmethod(work))
     assert ledger.read("roll")["phase"] == {"w1": "left", "w2": "turn"}
@@ -592,7 +592,7 @@ def test_an_abort_for_the_releases_sake_returns_what_was_updated(tmp_path):
     said = run(rollout_back, ledger)
     assert said["workers"] == ["w1"]
     assert said["msg"].startswith("rolling back w1: 1 of 4 workers failed (w2)")
-    assert ledger.read("plan-back")["going_back"] is True
+    assert ledger.read("plan-back")["way_back"] is True
     assert ledger.read("back")["phase"] == {}
     assert record_of(ledger, "back")[0]["cause"] == "budget"
 

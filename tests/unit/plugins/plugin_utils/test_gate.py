@@ -220,7 +220,7 @@ def test_all_updated_workers_go_back_last_first_and_by_window():
     assert _gate.roll_back(made, outcomes, "budget", "rollback") == ["w3", "w2", "w1"]
     back = _gate.back_plan(made, outcomes, "budget", "rollback")
     assert [(stage["workers"], stage["window"]) for stage in back["stages"]] == [(["w3", "w2", "w1"], 2)]
-    assert back["going_back"]
+    assert back["way_back"]
     assert _gate.back_plan(made, outcomes, "", "rollback")["stages"] == []
 
 

@@ -31,7 +31,7 @@ def test_all_are_one_stage_by_name_with_the_window():
     assert made["floor"] == 9
     assert made["workers"]["w1"]["from"] == "1.2.0"
     assert made["workers"]["w1"]["to"] == "1.3.0"
-    assert not made["going_back"]
+    assert not made["way_back"]
 
 
 def test_waves_are_stages_of_the_windows_size():

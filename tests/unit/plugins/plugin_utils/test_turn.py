@@ -247,7 +247,7 @@ def test_one_that_is_lost_on_the_way_is_left_to_its_lease(step, soak):
     assert recorded(world) == []
     assert made["step"]
     assert _gate.may_be_out(made)
-    assert turn.status() is None
+    assert turn.last_answer() == {"unreachable": True}
 
 
 @pytest.mark.parametrize("step", REVERT)
@@ -354,9 +354,9 @@ def test_a_record_that_cannot_be_written_changes_nothing_else():
 def test_the_last_that_the_worker_said_of_itself_is_known():
     world = World(verify=failed("hung"))
     turn = _turn.Turn(worker(), world)
-    assert turn.status() == {}, "it was not asked"
+    assert turn.last_answer() == {}, "it was not asked"
     turn.run()
-    assert turn.status() == status("1.2.0")
+    assert turn.last_answer() == {"census": {"worker": status("1.2.0")}}
 
 
 ANSWER = st.sampled_from(["good", "late", "failed", "gone", "mute", "fenced", "lease_lost", "untouched"])

@@ -120,8 +120,8 @@ class World:
     def reference_workers(self) -> list[dict[str, str]]:
         return self.references
 
-    def serves_again(self, status: Any) -> None:
-        self.moves.append(f"serves {status['instance']['version']}")
+    def serves_again(self, answer: Any) -> None:
+        self.moves.append(f"serves {answer['census']['worker']['instance']['version']}")
 
-    def await_place_to_leave(self, status: Any) -> None:
-        self.moves.append(f"leaves {status.get('state')}")
+    def await_place_to_leave(self, answer: Any) -> None:
+        self.moves.append(f"leaves {answer.get('census', {}).get('worker', {}).get('state')}")
