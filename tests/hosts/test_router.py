@@ -175,6 +175,56 @@ def test_known_keys_stay_with_their_workers_through_reloads(fleet: HostFleet) ->
     assert rounds > 3, rounds
 
 
+def tables(fleet: HostFleet) -> dict[str, int]:
+    """How many entries HAProxy has in each of its tables."""
+    lines = [line.split(", ") for line in fleet.haproxy("show table").splitlines() if line.startswith("# table: ")]
+    return {words[0].removeprefix("# table: "): int(words[-1].removeprefix("used:")) for words in lines}
+
+
+def strangers(fleet: HostFleet, requests: int) -> set[int]:
+    """Send as many requests without a token, each with a key of its own; what they were answered."""
+    assert fleet.router is not None
+    address = fleet.router.address
+
+    def some(number: int) -> set[int]:
+        line = http.client.HTTPConnection(address, 8090, timeout=60)
+        told = set()
+        for each in range(requests // 8):
+            line.request("POST", "/v1/tasks", b"{}", {"Idempotency-Key": f"stranger-{number}-{each}"})
+            answer = line.getresponse()
+            answer.read()
+            told.add(answer.status)
+        line.close()
+        return told
+
+    with ThreadPoolExecutor(8) as pool:
+        return set().union(*pool.map(some, range(8)))
+
+
+def test_strangers_push_no_key_of_a_client_out_of_the_router_s_memory(fleet: HostFleet) -> None:
+    """A client is known by the first answer that its token was good for; who is not has a table of his own."""
+    done = fleet.playbook("provision", "--limit", "r1", solver_version="1.2.0", solver_router_keys=1000)
+    assert done.returncode == 0, done.stdout
+    fleet.on_router("systemctl restart solver-router")
+    wait_for(lambda: set(view(fleet).values()) == {"UP"}, "all behind the router")
+    assert tables(fleet) == {"solver_keys": 0, "solver_new_keys": 0, "solver_clients": 0}
+    taken = {key: post(fleet, key) for key in (f"known-{number}" for number in range(9))}
+    assert {status for status, _document, _owner in taken.values()} == {202}, taken
+    assert {name: tables(fleet)[name] for name in ("solver_keys", "solver_clients")} == {
+        "solver_keys": 9, "solver_clients": 1}, "also the key of the very first request"
+    assert strangers(fleet, 1504) == {401}
+    counted = tables(fleet)
+    assert (counted["solver_keys"], counted["solver_clients"]) == (9, 1), counted
+    # Through a reload too: the next process is told who is known.
+    for when in ("now", "after a reload"):
+        for key, (_status, document, owner) in taken.items():
+            status, again, named = post(fleet, key)
+            assert (status, again["id"], named) == (200, document["id"], owner), (when, key)
+        fleet.on_router("systemctl reload solver-router")
+    done = fleet.playbook("provision", "--limit", "r1", solver_version="1.2.0")
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.long
 def test_a_configuration_that_cannot_be_loaded_is_said_and_undone(fleet: HostFleet) -> None:
     """HAProxy calls it valid; only when it listens does it find that this host has no such address."""

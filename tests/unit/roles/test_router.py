@@ -82,9 +82,19 @@ def test_what_has_started_is_kept(tmp_path: Path) -> None:
 def test_a_fleet_of_500_fits_into_the_lines_of_a_configuration() -> None:
     workers = {f"worker-{number:03}": f"10.0.{number // 250}.{number % 250}:8081" for number in range(500)}
     template = jinja2.Template((ROLE / "templates" / "haproxy.cfg.j2").read_text(), trim_blocks=True)
-    text = template.render(router_workers=workers, router_ids=dict.fromkeys(workers, 268435455), router_bind=["::1:1"])
+    text = template.render(router_workers=workers, router_ids=dict.fromkeys(workers, 268435455), router_bind=["::1:1"],
+                           router_max_connections="2000")
     assert text.count("server worker-") == 1500
     for line in text.splitlines():
         # A text in quotes is one word.
         words = len(line.split("'")[0].split()) + sum(map(len, map(str.split, line.split("'")[2::2])))
         assert (words <= WORDS, len(line) < CHARACTERS) == (True, True), line
+
+
+@pytest.mark.parametrize(("connections", "size"), [("10", 10000), ("2000", 10000), ("500000", 1000000)])
+def test_more_new_keys_fit_than_can_be_in_hand(connections: str, size: int) -> None:
+    """A key in hand is never pushed out; of all others this is the bound, and a reload carries that many over."""
+    text = jinja2.Template((ROLE / "templates" / "haproxy.cfg.j2").read_text(), trim_blocks=True).render(
+        router_workers={"w1": "10.0.0.1:8081"}, router_ids={"w1": 2}, router_bind=["::1:1"],
+        router_max_connections=connections)
+    assert f"backend solver_new_keys\n    stick-table type binary len 32 size {size} " in text
