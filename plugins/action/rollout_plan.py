@@ -18,7 +18,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process 
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import dead_of, make_plan, plan_lines
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan
-from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, settings_shown
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, settings_shown, who_shown
 
 
 class ActionModule(RunAction):
@@ -35,6 +35,7 @@ class ActionModule(RunAction):
             "machines": {host: own["machine"] for host, own in self.workers.items()},
             "routers": self.rollout["routers"]})
         plan["started_at"], plan["settings"] = self.rollout["started_at"], settings_shown(self.settings)
+        plan["who"] = who_shown(self.rollout["who"])
         if plan["locked"]:
             plan["refused"] = plan["locked"]  # nothing was staged, so the rest would complain of that
         elif plan["refused"] and self.rollout["staging"]:
