@@ -63,8 +63,11 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
          "solver_reason", "solver_rollout_id", "solver_max_unavailable", "solver_window", "solver_stages",
          "solver_order", "solver_max_soaking", "solver_max_fail_percentage", "solver_on_abort",
          "solver_progress_deadline", "solver_force", "solver_resume_foreign", "solver_remove_everything",
-         "solver_foreign_drain", "solver_hooks", "solver_verdict_file",
-         "solver_events_dir")),
+         "solver_foreign_drain", "solver_hooks")),
+    "What is seen of it": (
+        "Files on the controller, and what status.yml shows.",
+        ("solver_verdict_file", "solver_report_file", "solver_events_dir", "solver_status_format",
+         "solver_status_watch")),
     "The lock": (
         "So that one rollout at a time touches the fleet.",
         ("solver_lock_wait", "solver_lock_ttl", "solver_lock_steal")),
@@ -152,7 +155,9 @@ def page() -> str:
     title, intro = LOCAL_THEME
     lines += [f"## {title}", "", intro, "", *table(LOCAL_FLEET), ""]
     shown = ", ".join(f"`{name}`" for name in shown_settings())
-    return "\n".join([*lines, "## Shown in the verdict", "", f"Part of the [verdict](verdict.md): {shown}.", ""])
+    rest = ("Of the fleet's other settings those that differ from their default, without mappings, URLs and the files "
+            "that a run writes on the controller.")
+    return "\n".join([*lines, "## Shown in the verdict", "", f"Part of the [verdict](verdict.md): {shown}. {rest}", ""])
 
 
 def main() -> int:

@@ -179,7 +179,11 @@ class ActionModule(RunAction):
                 took = now - self.asked_at.pop(name, now)
                 self.mean_s += 0.2 * (took - self.mean_s)
                 if name in self.workers:
-                    view[name] = _view.seen(_entry.lock_answer(answer, time.time()), now, view.get(name))
+                    before = view.get(name)
+                    view[name] = _view.seen(_entry.lock_answer(answer, time.time()), now, before)
+                    serves = _gate.serves_now(view[name])
+                    if serves != bool(before and _gate.serves_now(before)):
+                        self.ledger.emit("seen", worker=name, serves=serves)
                 else:
                     view.setdefault(":routers", {})[name] = {**_entry.router(answer, time.time()), "at": now}
         self.seen_version = (-1,)

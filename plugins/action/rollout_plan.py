@@ -20,7 +20,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import pl
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan
-from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, settings_shown
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, settings_shown, who_shown
 
 
 class ActionModule(RunAction):
@@ -37,6 +37,7 @@ class ActionModule(RunAction):
             "machines": {host: own["machine"] for host, own in self.workers.items()},
             "routers": self.rollout["routers"]})
         plan["started_at"], plan["settings"] = self.rollout["started_at"], settings_shown(self.settings)
+        plan["who"] = who_shown(self.rollout["who"])
         if plan["locked"]:
             plan["refused"] = plan["locked"]  # nothing was staged, so the rest would complain of that
         elif plan["refused"] and self.rollout["staging"]:

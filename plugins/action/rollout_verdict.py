@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, UTC
 from typing import Any
 
@@ -11,11 +12,19 @@ from ansible.errors import AnsibleActionFail
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import write_json, write_refusal
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._report_file import write_report
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import closed_gate, hook_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import given
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PLAN_OF, RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan
-from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import not_done, stats_of, verdict, verdict_lines
+from ansible_collections.solver.fleet.plugins.plugin_utils._story import tell
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import (
+    NO_STORY,
+    not_done,
+    stats_of,
+    verdict,
+    verdict_lines,
+)
 
 
 class ActionModule(RunAction):
@@ -32,6 +41,8 @@ class ActionModule(RunAction):
         self.ledger.emit("judging")
         final = {} if checks else self.everywhere("worker_info", self.info_args(), _entry.census)
         document = self._judge(final, checks)
+        if self.settings["solver_report_file"] and not checks:
+            document["warnings"] += write_report(self.settings["solver_report_file"], document)
         if self.settings["solver_verdict_file"]:
             self._write(document, checks)
         self.ledger.emit("verdict", verdict=document["verdict"], reasons=document["reasons"],
@@ -43,6 +54,7 @@ class ActionModule(RunAction):
                          "not_done": not_done(document, self.plan)}
 
     def _judge(self, final: dict[str, Any], checks: bool) -> dict[str, Any]:
+        story = self._story(final)
         state, back = self.ledger.read("roll"), self.ledger.read(PLAN_OF["back"])
         plan: Plan = {**self.plan, "ended_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
         plan["warnings"] = plan["warnings"] + [hook_line(failure) for failure in self.hook_failures()]
@@ -51,7 +63,15 @@ class ActionModule(RunAction):
             name: {"outcome": "failed", "cause": "unknown", "reason": shut} for name in back.get("order", [])}
         gate = closed_gate(state["closed"], state["hooks"]) if state else {}
         return verdict(plan, self.outcomes("roll"), final, gate=gate, backs=backs | self.outcomes("back"),
-                       undone=bool(back.get("undoes", True)), check_mode=checks)
+                       undone=bool(back.get("undoes", True)), check_mode=checks, story=story)
+
+    def _story(self, final: dict[str, Any]) -> Mapping[str, Any]:
+        """What happened when is for people: a mistake of ours in it must not cost them their verdict."""
+        try:
+            return tell(self.plan, self.ledger.told(), final)
+        except Exception as error:  # noqa: BLE001
+            self.plan["warnings"] = [*self.plan["warnings"], f"our own code failed at what happened when: {error!r}"]
+            return NO_STORY
 
     def _write(self, document: dict[str, Any], checks: bool) -> None:
         """A file that cannot be written is no reason to keep the lock; the hosts keep the verdict as well."""

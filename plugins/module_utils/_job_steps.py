@@ -96,7 +96,10 @@ class StepsJob(Job):
         for step in self.params["steps"]:
             self._read(step, {})
         for step in self.params["steps"]:
+            began = self.clock.now()
             result = self.results[step["name"]] = attempt(partial(self._step, step, span))
+            # In this call alone; elapsed_s may go on from the call before.
+            result["took_s"] = round(max(0.0, self.clock.now() - began), 3)
             if not step["goes_on"] and (result.get("failed") or result.get("done", True) is not True):
                 return
 

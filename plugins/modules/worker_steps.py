@@ -115,6 +115,7 @@ done_steps:
   description:
     - The result of each step that ran, by its name, as its module would have returned it.
     - A step that failed has RV(ignore:failed), RV(ignore:msg) and RV(ignore:failure) in it.
+    - RV(ignore:took_s) is how long each step took in this call, in seconds.
   returned: always
   type: dict
 failure:

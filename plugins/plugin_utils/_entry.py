@@ -159,7 +159,7 @@ _STEP = fields({
     "pending": may(text(MESSAGE)), "remaining": may(_REMAINING), "release": may(_RELEASE),
     "totals_before": may(_TOTALS), "probe": may(_PROBE), "record": may(_RECORD), "holder": may(_LOCK),
     "balance": may(text(40)), "pid": may(_COUNT), "pid_before": may(_COUNT), "open_at_drain": may(_COUNT),
-    "attempts": may(_COUNT), "elapsed_s": may(_SECONDS), "solve_s": may(_SECONDS),
+    "attempts": may(_COUNT), "elapsed_s": may(_SECONDS), "solve_s": may(_SECONDS), "took_s": may(_SECONDS),
     **{each: may(flag) for each in (
         "done", "began", "forced", "fallback", "gave_back", "switched", "restarted", "at_target", "ours")},
     **{each: may(name(200, least=0)) for each in (

@@ -131,9 +131,17 @@ SETTINGS: dict[str, Setting] = {
         "mapping", {}, f"Task files of your own, by the point where they run: {', '.join(HOOKS)}. Each an absolute "
         "path on the controller."),
     "solver_verdict_file": Setting("path", "", "Where the controller writes the verdict, a JSON document."),
+    "solver_report_file": Setting(
+        "path", "", "Where the controller writes the report of a rollout, one HTML file that needs nothing else. "
+        "report.yml makes one from a verdict."),
     "solver_events_dir": Setting(
         "path", "", "Directory on the controller in which the run's events are kept, one JSON document a line, in the "
         "file ROLLOUT_ID-RUN_ID.jsonl. Empty: they are gone after the verdict."),
+    "solver_status_format": _choice(
+        "table", "What status.yml and history.yml show: a table, or one JSON document.", "table", "json"),
+    "solver_status_watch": Setting(
+        "seconds", 0.0, "status.yml looks again after so long, until the rollout has ended; its exit code is then that "
+        "of the rollout. 0: one look.", minimum=0, maximum=3600),
     "solver_router_hosts": Setting(
         "text", "solver_routers", "Inventory group of the routers, if there are any. Another one is named with -e: "
         "which hosts a play is for must be known before any host's variables are."),

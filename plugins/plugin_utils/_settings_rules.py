@@ -225,6 +225,8 @@ def _rollout_rules(out: Resolved) -> None:
                              "would go through the whole fleet whatever fails; use less"])
     if settings["solver_lock_steal"] and not settings["solver_reason"]:
         _extend(out.errors, ["solver_lock_steal needs a solver_reason, which is kept with the lock"])
+    if settings["solver_report_file"] and settings["solver_report_file"] == settings["solver_verdict_file"]:
+        _extend(out.errors, ["solver_report_file and solver_verdict_file are the same file; name two"])
 
 
 def _hooks(out: Resolved) -> None:

@@ -147,21 +147,25 @@ class Turn:
     def _keep(self, rest: Sequence[Step], said: Mapping[str, Result]) -> int:
         """Keep the results; return how many steps of the program are behind us."""
         behind = 0
+        # One after the other on the host, and told together: each ended before those behind it began.
+        ago = sum(_took(said[step.name]) for step in rest if step.name in said)
         for step in rest:
             if step.name not in said:
                 break
             result = self.steps[step.name] = dict(said[step.name])
-            self._tell(step, result)
+            ago -= _took(result)
+            self._tell(step, result, ago)
             done = _step.step_ok(result) or (step.goes_on and not result.get("unreachable"))
             if not done:
                 break
             behind += 1
         return behind
 
-    def _tell(self, step: Step, result: Result) -> None:
+    def _tell(self, step: Step, result: Result, ago: float) -> None:
         over = _over(result)
         self.world.emit("step_ended" if over else "progress", step=step.name, ok=_step.step_ok(result), **{
-            name: result[name] for name in ("elapsed_s", "remaining", "open_at_drain") if result.get(name) is not None},
+            name: result[name] for name in ("elapsed_s", "took_s", "remaining", "open_at_drain")
+            if result.get(name) is not None}, **({"ago_s": round(ago, 3)} if ago > 0 else {}),
             **({"reason": one_line(result.get("msg"))} if not _step.step_ok(result) else {}))
         if step.name == "verify" and over:
             self.world.verify_ended(result)
@@ -232,3 +236,8 @@ class Turn:
 def _over(result: Mapping[str, Any]) -> bool:
     """Whether a call said how its step ended, and not only how far it is."""
     return bool(result.get("failed") or result.get("unreachable") or result.get("done", True))
+
+
+def _took(result: Mapping[str, Any]) -> float:
+    """Return how long a step took in its last call; 0 where it does not say."""
+    return float(result.get("took_s") or 0.0)

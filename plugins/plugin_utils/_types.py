@@ -326,8 +326,8 @@ class Staged(Answer, total=False):
 StepResult = TypedDict("StepResult", {
     # of every step
     "failed": bool, "unreachable": bool, "skipped": bool, "changed": bool, "msg": str, "failure": Failure | None,
-    "wrong": str, "done": bool, "elapsed_s": float | None, "worker": Status | None, "host_clock": Clock | None,
-    "finding": str | None, "pending": str | None,
+    "wrong": str, "done": bool, "elapsed_s": float | None, "took_s": float | None, "worker": Status | None,
+    "host_clock": Clock | None, "finding": str | None, "pending": str | None,
     # of a drain
     "began": bool | None, "forced": bool | None, "fallback": bool | None, "gave_back": bool | None,
     "open_at_drain": int | None, "remaining": Tasks | None, "drain": Drain | None,
@@ -428,6 +428,7 @@ class Plan(TypedDict, total=False):
     started_at: str
     ended_at: str
     settings: dict[str, Any]
+    who: dict[str, Any]
 
 
 # --- what the gate goes by ---

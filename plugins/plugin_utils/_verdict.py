@@ -20,13 +20,20 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     spent_by,
     word_of,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils._settings import shown_settings
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS, shown_settings
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Census, Closed, Outcome, Plan, PlannedWorker
 
 Final = Mapping[str, Census]
 
+# The name changes when a field changes its meaning, the version when fields come: readers of 1.0 read 1.1.
 VERDICT_SCHEMA = "solver.verdict/1"
+SCHEMA_VERSION = "1.1"
+# Of which controller and which run; the document has them by themselves, or they are of no use elsewhere.
+NOT_TOLD = frozenset({"solver_rollout_id", "solver_verdict_file", "solver_report_file", "solver_events_dir",
+                      "solver_probe_expect", "solver_status_format", "solver_status_watch"})
+# What was told of a run where nothing was begun.
+NO_STORY: Mapping[str, Any] = {"steps": {}, "samples": [], "waits": []}
 # What the gate closed for, and the verdict that it leads to.
 _WORD_OF_CAUSE = {"paused": "paused", "inconclusive": "inconclusive"}
 
@@ -34,14 +41,15 @@ _WORD_OF_CAUSE = {"paused": "paused", "inconclusive": "inconclusive"}
 def verdict(
     plan: Plan, outcomes: Outcomes, final: Final, *, gate: Closed | None = None,
     backs: Outcomes | None = None, undone: bool = True, check_mode: bool = False,
+    story: Mapping[str, Any] = NO_STORY,
 ) -> dict[str, Any]:
     """Return the verdict document: one shape, whatever happened.
 
     FINAL is the census after everything, GATE the last decision of the gate, BACKS what became of each worker that
-    was rolled back after an abort, UNDONE whether that was to undo the rollout.
+    was rolled back after an abort, UNDONE whether that was to undo the rollout, STORY what happened when.
     """
     seen = {} if check_mode else judged(plan, outcomes, final, backs or {})
-    workers = [_worker(plan, seen, final, name) for name in plan["workers"]]
+    workers = [{**_worker(plan, seen, final, name), "steps": story["steps"].get(name, [])} for name in plan["workers"]]
     closed = closed_by(plan, seen, gate or {})
     if final and not check_mode:
         plan = {**plan, "warnings": [text for text in plan["warnings"] if not text.startswith(MIXED)]
@@ -52,7 +60,9 @@ def verdict(
         word = _closed_word(closed, (backs or {}) if undone else {})
     else:
         word = "completed" if all(_done(worker, plan) for worker in workers) else "incomplete"
-    return document(word, plan, workers, [closed["reason"]] if closed and not check_mode else [])
+    made = document(word, plan, workers, [closed["reason"]] if closed and not check_mode else [])
+    return {**made, "spent": [] if check_mode else spent_by(plan, seen), "samples": story["samples"],
+            "waits": story["waits"]}
 
 
 def _running(census: Census) -> Any:
@@ -132,27 +142,48 @@ def document(
     """Return a verdict document with the given word."""
     return {
         "schema": VERDICT_SCHEMA,
+        "schema_version": SCHEMA_VERSION,
         "verdict": word,
         "kind": plan.get("kind", "update"),
         "rollout_id": plan.get("rollout_id"),
         "run_id": plan.get("run_id"),
+        "who": plan.get("who"),
         "target": plan.get("target"),
         "started_at": plan.get("started_at"),
         "ended_at": plan.get("ended_at"),
         "reasons": list(reasons),
         "warnings": list(plan.get("warnings", [])),
         "window": plan.get("window"),
+        "floor": plan.get("floor"),
         "budget_percent": plan.get("budget_percent"),
+        "tolerated": plan.get("tolerated"),
+        "spent": [],
         "estimate_s": plan.get("estimate_s"),
         "waves": [stage["workers"] for stage in plan.get("stages", [])],
         "settings": plan.get("settings", {}),
         "workers": list(workers),
+        "samples": [],
+        "waits": [],
     }
 
 
 def settings_shown(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that belong into the document."""
-    return {name: settings.get(name) for name in shown_settings()}
+    """Return the settings that belong into the document: those that are shown, and others where they were changed."""
+    shown = shown_settings()
+    return {name: settings.get(name) for name in SETTINGS
+            if name in shown or (name in settings and _tells(name, settings))}
+
+
+def _tells(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting of the whole fleet was changed, and can hold no password: a URL may, and so may a mapping."""
+    row, value = SETTINGS[name], settings[name]
+    public = not (row.secret or row.per_worker or row.kind == "mapping" or name in NOT_TOLD)
+    return public and value != row.default and "://" not in str(value)
+
+
+def who_shown(who: Mapping[str, Any]) -> dict[str, Any]:
+    """Return who runs a rollout, and where, as the document says it."""
+    return {"user": who["user"], "job": who["job"], "host": who["controller"].get("host")}
 
 
 def _worker(plan: Plan, outcomes: Outcomes, final: Final, name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / ".collections"))
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import (  # noqa: E402
     _converge,
+    _kept,
     _plan,
     _settings,
     _settings_read,
@@ -116,6 +117,23 @@ def test_each_verdict_word_fits_the_schema():
     assert [defects(document) for document in documents] == [[]] * len(documents)
     words = {document["verdict"] for document in documents}
     assert words == set(SCHEMA["properties"]["verdict"]["enum"])
+
+
+FIRST_VERSION = ("schema", "verdict", "kind", "rollout_id", "run_id", "target", "started_at", "ended_at", "reasons",
+                 "warnings", "window", "budget_percent", "estimate_s", "waves", "settings", "workers")
+
+
+def test_readers_of_the_first_version_go_on_working():
+    """Who knows 1.0 finds all of it in what is written now, and what was written then still fits the schema."""
+    plan = plan_of(4)
+    document = verdict(plan, {"w1": _step.outcome(plan["workers"]["w1"], GOOD)})
+    assert document["schema"] == "solver.verdict/1"
+    assert tuple(SCHEMA["required"]) == FIRST_VERSION
+    old = {name: document[name] for name in FIRST_VERSION}
+    old["workers"] = [{name: own[name] for name in SCHEMA["$defs"]["worker"]["required"]} for own in old["workers"]]
+    assert "steps" not in old["workers"][0]
+    assert defects(old) == []
+    assert _kept.kept_verdict(old)["workers"][0]["name"] == "w1"
 
 
 @pytest.mark.parametrize("change", [

@@ -100,16 +100,26 @@ def write_refusal(path: str, document: Mapping[str, Any]) -> None:
 
 def write_json(path: str, document: Mapping[str, Any]) -> None:
     """Write DOCUMENT to PATH, whole or not at all; it survives a kill at any moment."""
+    try:
+        write_whole(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise AnsibleActionFail(f"writing {path} (solver_verdict_file): {error.strerror or error}") from error
+
+
+def write_whole(path: str, text: str) -> None:
+    """Write TEXT to PATH, whole or not at all."""
     target = Path(os.path.expandvars(path)).expanduser()
+    temporary = ""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(document, stream, indent=2, ensure_ascii=False)
-            stream.write("\n")
+            stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
-    except OSError as error:
-        raise AnsibleActionFail(f"writing {path} (solver_verdict_file): {error.strerror or error}") from error
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

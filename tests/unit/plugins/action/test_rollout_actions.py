@@ -635,6 +635,35 @@ def test_a_file_that_cannot_be_written_is_no_reason_to_keep_the_lock(tmp_path, h
     assert asked.calls[-1][0] == "rollout_lock"
 
 
+def test_the_verdict_has_a_report_beside_it(tmp_path, hosts):
+    ledger = rolling(tmp_path, solver_report_file=str(tmp_path / "out" / "report.html"))
+    ended(ledger, "w1", "updated")
+    ledger.emit("admitted", part="roll", worker="w1")
+    ledger.emit("step_ended", part="roll", worker="w1", step="drain", ok=True, took_s=0.0)
+    hosts(worker_info=lambda _host, _args: census(), rollout_lock=lambda _host, _args: OURS)
+    document = run(rollout_verdict, ledger)["verdict"]
+    assert [step["step"] for step in document["workers"][0]["steps"]] == ["drain"]
+    assert document["samples"][0]["serving"] == 4
+    assert "incomplete: update to 1.3.0" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_that_cannot_be_written_costs_nothing(tmp_path, hosts, monkeypatch):
+    (tmp_path / "file").write_text("")
+    ledger = rolling(tmp_path, solver_report_file=str(tmp_path / "file" / "report.html"),
+                     solver_verdict_file=str(tmp_path / "verdict.json"))
+    for name in NAMES:
+        ended(ledger, name, "updated")
+    there = {**census(), "worker": status("1.3.0", "1.3.0-new")}
+    hosts(worker_info=lambda _host, _args: there, rollout_lock=lambda _host, _args: OURS)
+    monkeypatch.setattr(rollout_verdict, "tell", lambda *_all: 1 / 0)
+    said = run(rollout_verdict, ledger)
+    assert (said["verdict"]["verdict"], said["not_done"]) == ("completed", {})
+    story, report = said["verdict"]["warnings"]
+    assert "ZeroDivisionError" in story
+    assert report == (f"there is no report: writing {tmp_path}/file/report.html (solver_report_file): File exists")
+    assert report in json.loads((tmp_path / "verdict.json").read_text())["warnings"]
+
+
 def test_the_way_back_that_nobody_came_to_is_said(tmp_path, hosts):
     ledger = rolling(tmp_path, solver_max_fail_percentage=0.0)
     ended(ledger, "w1", "updated")

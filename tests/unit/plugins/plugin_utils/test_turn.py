@@ -391,3 +391,12 @@ def test_every_turn_ends_and_updated_means_verified(script, soak):
     # Whoever serves again leaves the window first, and waits for a place before it is touched again.
     if "leaves" in " ".join(world.moves):
         assert world.moves[0].startswith("serves")
+
+
+def test_steps_that_one_call_told_say_how_long_ago_each_ended():
+    took = {"drain": 1.5, "switch": 0.5, "verify": 2.0}
+    world = World(**{name: {**ANSWERS[name], "took_s": seconds} for name, seconds in took.items()})
+    take(world)
+    told = {own["step"]: (own.get("took_s"), own.get("ago_s")) for own in events(world, "step_ended")}
+    assert told == {"drain": (1.5, 2.5), "switch": (0.5, 2.0), "verify": (2.0, None), "resume": (None, None),
+                    "record": (None, None)}
