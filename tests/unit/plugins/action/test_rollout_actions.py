@@ -643,7 +643,7 @@ def test_the_verdict_has_a_report_beside_it(tmp_path, hosts):
     hosts(worker_info=lambda _host, _args: census(), rollout_lock=lambda _host, _args: OURS)
     document = run(rollout_verdict, ledger)["verdict"]
     assert [step["step"] for step in document["workers"][0]["steps"]] == ["drain"]
-    assert document["samples"][0]["serving"] == 4
+    assert document["samples"][-1]["serving"] == 4
     assert "incomplete: update to 1.3.0" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
