@@ -34,7 +34,8 @@ class ActionModule(RunAction):
         self.fleet = self.ledger.read("plan")
         self.stage = _admit.stage_of(self.plan, self.me)
         self.parallel = max(2, min(LOOKS, self.forks // 2))
-        self.mean_s, self.asked_at = 1.0, dict[str, float]()
+        # How long a look takes is known from the gates before: what is old is so by that.
+        self.mean_s, self.asked_at = float(self.ledger.read("looks").get("mean_s", 1.0)), dict[str, float]()
         self.seen_version: tuple[int, ...] = (-1,)  # of no document
         self.said, self.said_at = "", time.monotonic()
         self.last_change: tuple[tuple[int, ...], float] = (self.seen_version, time.monotonic())
@@ -186,6 +187,7 @@ class ActionModule(RunAction):
                         self.ledger.emit("seen", worker=name, serves=serves)
                 else:
                     view.setdefault(":routers", {})[name] = {**_entry.router(answer, time.time()), "at": now}
+        self.ledger.keep("looks", {"mean_s": round(self.mean_s, 3)})
         self.seen_version = (-1,)
 
     # -- telling -----------------------------------------------------------------------------------

@@ -397,6 +397,27 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return take
 
 
+def test_how_long_a_look_takes_is_known_from_the_gates_before(tmp_path, gate):
+    """On a slow machine each worker would wait anew for looks that are never fresh enough."""
+    ledger = rolling(tmp_path, size=3)
+    ledger.keep("view", {name: _view.seen(RENEWED, time.monotonic() - 9.0) for name in ("w1", "w2", "w3")})
+    asked: list[str] = []
+
+    def answer(host: str) -> Any:
+        asked.append(host)
+        return RENEWED
+
+    assert gate(ledger, "w1", answer)["open"]
+    assert len(asked) == 2
+    assert ledger.read("looks")["mean_s"] < 1.0
+    ledger.keep("view", {name: _view.seen(RENEWED, time.monotonic() - 9.0) for name in ("w1", "w2", "w3")})
+    ledger.keep("looks", {"mean_s": 8.0})
+    with ledger.edit("roll") as state:
+        state["phase"]["w1"] = "left"
+    assert gate(ledger, "w2", answer)["open"]
+    assert len(asked) == 2, "three such looks are 24 s"
+
+
 def test_a_turn_leaves_the_window_with_its_outcome_and_what_the_worker_said_last(tmp_path, gate, turn):
     ledger = rolling(tmp_path)
     before = ledger.read("roll")["healthy_at"]
