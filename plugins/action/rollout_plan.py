@@ -47,6 +47,7 @@ class ActionModule(RunAction):
         self.ledger.keep("plan", plan)
         self.ledger.emit("planned", **{name: plan.get(name) for name in (
             "kind", "rollout_id", "run_id", "target", "stages", "window", "floor", "tolerated", "estimate_s")},
+            p99_s={name: plan["workers"][name]["p99_s"] for name in plan["order"] if plan["workers"][name]["p99_s"]},
             lines=plan_lines(plan))
         shown = {name: plan.get(name) for name in ("kind", "rollout_id", "target")}
         return result | shown | {"refused": False, "todo": len(plan["order"]), "msg": plan_lines(plan)}

@@ -50,7 +50,8 @@ class ActionModule(RunAction):
         except GoneError:
             return result | {"failed": True, "msg": "the controller's process is gone"}
         ends = self._leave(outcome)
-        line = _lines.progress_line(self.plan, self.me, outcome)
+        done = len(self.ledger.read(self.part)["brief"])
+        line = _lines.progress_line(self.me, outcome, done, len(self.plan["order"]))
         self.tell(line)
         return result | {"changed": True, "outcome": outcome, "ends_stage": ends, "msg": line}
 

@@ -33,14 +33,26 @@ options:
     ini:
       - section: callback_solver_fleet_rollout
         key: heartbeat
+  live:
+    description:
+      - >-
+        On a terminal, show below the lines who is at what, in a block that is drawn anew. This needs the Python package
+        C(rich) on the controller; without it, with E(NO_COLOR), E(CI) or E(TERM=dumb), in a pipe and with C(-v) there
+        are lines alone.
+    type: bool
+    default: true
+    env:
+      - name: SOLVER_FLEET_LIVE
+    ini:
+      - section: callback_solver_fleet_rollout
+        key: live
 requirements:
   - set as stdout_callback in the configuration
 """
 
 import atexit
-import json
 import os
-import threading
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -49,10 +61,10 @@ from ansible import constants
 from ansible.plugins.callback.default import CallbackModule as Default
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _screen
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._follower import Follower
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._live import Above, Block
 
-# How often the events are looked at; it is one look at a file's length.
-TICK_S = 0.3
 DEBUG = ("debug", "ansible.builtin.debug")
 OURS = tuple(str(Path(__file__).resolve().parents[2] / folder) + os.sep for folder in ("playbooks", "roles"))
 
@@ -63,24 +75,29 @@ class CallbackModule(Default):  # type: ignore[misc]
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "solver.fleet.rollout"
+    _display: Any
 
     def __init__(self) -> None:
         super().__init__()
-        self.screen = _screen.Screen()
         self._ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
-        self._read = 0
-        self._said_at = time.monotonic()
-        self._pid = os.getpid()
-        self._over = threading.Event()
-        self._follower = threading.Thread(target=self._follow, daemon=True)
-        self._lock = threading.Lock()
+        self._block: Block | None = None
+        self._follower = Follower(self._ledger, self._line)
+
+    @property
+    def screen(self) -> _screen.Screen:
+        return self._follower.screen
 
     # -- what the events say -----------------------------------------------------------------------
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         super().v2_playbook_on_start(playbook)
         self._ledger.show()
-        self._follower.start()
+        if self.get_option("live") and not self._verbose:
+            self._block = Block.on(sys.stdout, os.environ)
+        if self._block is not None:
+            self._display = Above(self._display, self._block)
+            self._follower = Follower(self._ledger, self._line, self._redraw)
+        self._follower.start(float(self.get_option("heartbeat")))
         atexit.register(self._at_exit)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
@@ -91,46 +108,22 @@ class CallbackModule(Default):  # type: ignore[misc]
             self._display.display(line if number == 0 else f"  {line}")
 
     def _at_exit(self) -> None:
-        if os.getpid() == self._pid:
+        if self._follower.in_main_process:
             self._end()
             for line in _screen.interrupted(self.screen):
                 self._display.display(line)
 
     def _end(self) -> None:
-        self._over.set()
-        if self._follower.is_alive():
-            self._follower.join(5)
-        self._catch_up()
+        self._follower.end()
+        if self._block is not None:
+            self._block.end()
 
-    def _follow(self) -> None:
-        while not self._over.wait(TICK_S):
-            self._catch_up()
-            now = time.monotonic()
-            if now - self._said_at >= float(self.get_option("heartbeat")):
-                self._say(_screen.heartbeat(self.screen, now))
+    def _line(self, line: str) -> None:
+        self._display.display(line)
 
-    def _catch_up(self) -> None:
-        with self._lock:
-            for event in self._events():
-                for line in _screen.take(self.screen, event):
-                    self._say(line)
-
-    def _events(self) -> list[dict[str, Any]]:
-        """Return what is new; a line that is being written is read when it is whole."""
-        try:
-            with open(self._ledger.events, "rb") as stream:
-                stream.seek(self._read)
-                new = stream.read()
-        except OSError:
-            return []
-        whole = new[:new.rfind(b"\n") + 1]
-        self._read += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
-
-    def _say(self, line: str) -> None:
-        if line:
-            self._said_at = time.monotonic()
-            self._display.display(line)
+    def _redraw(self) -> None:
+        if self._block is not None:
+            self._block.show(_screen.block(self.screen, time.monotonic(), *self._block.size()))
 
     # -- our own tasks -----------------------------------------------------------------------------
 
@@ -151,6 +144,8 @@ class CallbackModule(Default):  # type: ignore[misc]
             super().v2_playbook_on_no_hosts_matched()
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        self.screen.task, self.screen.task_began = str(task.get_name()).rpartition(" : ")[2], time.monotonic()
+        self.screen.task_hosts = 0
         if not self._quiet(task):
             super().v2_playbook_on_task_start(task, is_conditional)
 
@@ -159,15 +154,16 @@ class CallbackModule(Default):  # type: ignore[misc]
             super().v2_playbook_on_include(included_file)
 
     def v2_runner_on_ok(self, result: Any) -> None:
+        self.screen.task_hosts += 1
         if not self._quiet(result._task):
             super().v2_runner_on_ok(result)
             return
         self._handle_warnings(result._result)
-        self._catch_up()
+        self._follower.catch_up()
         # What status, provision and others show is all that there is to see; of a rollout the events say more.
         if result._task.action in DEBUG and not self.screen.rollout:
             for line in _screen.shown(result._result):
-                self._say(line)
+                self._follower.say(line)
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         if not self._quiet(result._task):
@@ -183,6 +179,6 @@ class CallbackModule(Default):  # type: ignore[misc]
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         # Each worker that is not at the target fails at the end, so that the exit code says so; the verdict says why.
-        self._catch_up()
+        self._follower.catch_up()
         if not (self._quiet(result._task) and self.screen.verdict):
             super().v2_runner_on_failed(result, ignore_errors)

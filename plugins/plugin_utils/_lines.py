@@ -14,16 +14,16 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import ho
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import by_name
 
 
-def progress_line(plan: Mapping[str, Any], name: str, result: Mapping[str, Any]) -> str:
-    """Return the one line that says what became of a worker, with its place in the rollout."""
-    place = f"({plan['order'].index(name) + 1}/{len(plan['order'])})" if name in plan["order"] else ""
+def progress_line(name: str, result: Mapping[str, Any], done: int, of: int) -> str:
+    """Return the one line that says what became of a worker, and how far the rollout is."""
+    place = f"({done} of {of} done)"
     good = result["outcome"] == "updated"
     seconds = sum(value for value in result.get("timings", {}).values() if isinstance(value, (int, float)))
     if good:
         open_tasks = result.get("open_at_drain")
         drained = "" if open_tasks is None else f", {open_tasks} tasks open when its drain began"
-        return f"{name} updated {result['from'] or '?'} -> {result['to']} in {seconds:.1f} s{drained} {place}".rstrip()
-    return f"{name} {result['outcome'].upper()} [{result['cause']}] {result['reason']} {place}".rstrip()
+        return f"{name} updated {result['from'] or '?'} -> {result['to']} in {seconds:.1f} s{drained} {place}"
+    return f"{name} {result['outcome'].upper()} [{result['cause']}] {result['reason']} {place}"
 
 
 def fleet_lines(fleet: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -30,6 +30,7 @@ class Turn:
     step: str = ""
     steps: list[str] = field(default_factory=list)
     open: int | None = None
+    oldest_s: float | None = None
 
 
 @dataclass
@@ -43,7 +44,16 @@ class Screen:
     began: float = 0.0
     turns: dict[str, Turn] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
+    failed: int = 0
+    tolerated: int = 0
+    floor: int = 0
+    fleet: int = 0
+    out: set[str] = field(default_factory=set)
+    p99_s: dict[str, float] = field(default_factory=dict)
     waits: str = ""
+    task: str = ""
+    task_began: float = 0.0
+    task_hosts: int = 0
     verdict: list[str] = field(default_factory=list)
 
 
@@ -70,11 +80,47 @@ def heartbeat(screen: Screen, now: float) -> str:
     """Return what is going on, in one line; nothing where nothing is."""
     at_work = [_at_work(name, turn, now) for name, turn in screen.turns.items()]
     if not at_work and not screen.waits:
-        return ""
+        return clean(_task(screen, now))
     left = _left_s(screen, now)
     rest = f", about {minutes(left)} left" if left else ""
     doing = "; ".join(at_work) or f"waits: {screen.waits}"
     return clean(f"{doing} ({len(screen.ended)} of {len(screen.order)} done{rest})")
+
+
+def block(screen: Screen, now: float, width: int, height: int) -> list[str]:
+    """Return what is going on, in lines that are drawn anew: a head, and each worker that is at it; half a screen."""
+    if screen.verdict:
+        return []
+    if not screen.began:
+        return [clean(line)[:width - 1] for line in [_task(screen, now)] if line]
+    gone = now - screen.began
+    left = _left_s(screen, now)
+    serving = screen.fleet - len({*screen.out, *(name for name, turn in screen.turns.items() if turn.step != "soak")})
+    head = (f"{len(screen.ended)}/{len(screen.order)} done | {serving}/{screen.fleet} serve (floor {screen.floor}) | "
+            f"{screen.failed} failed ({screen.tolerated} may) | {minutes(gone)}"
+            + (f", about {minutes(left)} left" if left else ""))
+    room = max(1, height // 2 - 2)
+    names = list(screen.turns)
+    rows = [_row(screen, name, screen.turns[name], now) for name in names[:room]]
+    rows += [f"and {len(names) - room} more"] if len(names) > room else []
+    rows += [f"waits: {screen.waits}"] if screen.waits and not names else []
+    return [clean(line)[:max(20, width - 1)] for line in (head, *(f"  {row}" for row in rows))]
+
+
+def _task(screen: Screen, now: float) -> str:
+    """Before the first turn, and where there is none, the task is all that is known."""
+    if not screen.task or screen.verdict:
+        return ""
+    hosts = f", {screen.task_hosts} hosts done" if screen.task_hosts else ""
+    return f"{screen.task}{hosts}, {now - screen.task_began:.0f} s"
+
+
+def _row(screen: Screen, name: str, turn: Turn, now: float) -> str:
+    text = f"{name:<12} {_at_work('', turn, now).strip()}"
+    if "drain" not in turn.step or not turn.open or turn.oldest_s is None:
+        return text
+    rest = screen.p99_s.get(name, 0.0) - turn.oldest_s
+    return f"{text}, oldest {turn.oldest_s:.0f} s" + (f", mostly done in {rest:.0f} s" if rest > 0 else "")
 
 
 def interrupted(screen: Screen) -> list[str]:
@@ -111,6 +157,8 @@ def _left_s(screen: Screen, now: float) -> float:
 def _planned(screen: Screen, event: Event) -> list[str]:
     screen.rollout, screen.estimate_s = str(event["rollout_id"]), float(event["estimate_s"] or 0.0)
     screen.order = [name for stage in event["stages"] for name in stage["workers"]]
+    screen.tolerated, screen.floor = int(event.get("tolerated") or 0), int(event.get("floor") or 0)
+    screen.fleet, screen.p99_s = screen.floor + int(event.get("window") or 0), dict(event.get("p99_s") or {})
     return [f"{event['kind']} {event['rollout_id']}", *(f"  {line}" for line in event.get("lines", []))]
 
 
@@ -151,7 +199,8 @@ def _progress(screen: Screen, event: Event) -> list[str]:
     turn = screen.turns.get(event["worker"])
     if turn is not None:
         turn.step = event["step"]
-        turn.open = (event.get("remaining") or {}).get("open")
+        remaining = event.get("remaining") or {}
+        turn.open, turn.oldest_s = remaining.get("open"), remaining.get("oldest_age_s")
     return []
 
 
@@ -182,7 +231,8 @@ def _outcome(screen: Screen, event: Event) -> list[str]:
         return [f"{event['worker']} is back at {event.get('to')}" if event["outcome"] == "updated" else
                 f"{event['worker']} could not go back: {event.get('reason')}"]
     screen.ended.append(event["worker"])
-    return [progress_line({"order": screen.order}, event["worker"], event)]
+    screen.failed += event["outcome"] != "updated"
+    return [progress_line(event["worker"], event, len(screen.ended), len(screen.order))]
 
 
 def _closed(screen: Screen, event: Event) -> list[str]:
@@ -194,6 +244,11 @@ def _hook_failed(_screen: Screen, event: Event) -> list[str]:
     return [f"the hook {event['hook']} failed: {event['reason']}"]
 
 
+def _seen(screen: Screen, event: Event) -> list[str]:
+    (screen.out.discard if event["serves"] else screen.out.add)(event["worker"])
+    return []
+
+
 def _verdict(screen: Screen, event: Event) -> list[str]:
     screen.verdict = [clean(line) for line in event.get("lines") or [str(event["verdict"])]]
     return []
@@ -203,5 +258,5 @@ _LINES: dict[str, Callable[[Screen, Event], list[str]]] = {
     "looked": _looked, "planned": _planned, "locked": _locked, "waiting": _waiting, "admitted": _admitted,
     "program_begun": _program_begun, "progress": _progress, "step_ended": _step_ended, "follow_up": _follow_up,
     "reference_solve": _reference, "outcome": _outcome, "closed": _closed, "hook_failed": _hook_failed,
-    "verdict": _verdict,
+    "seen": _seen, "verdict": _verdict,
 }

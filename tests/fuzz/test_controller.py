@@ -164,7 +164,7 @@ def rolled_out(kind: str, fleet: dict[str, Answers]) -> tuple[dict[str, Any], li
             _step.next_action(steps[name], revertible, plan["workers"][name])
             _fault.needs_reference({**steps[name], "in_flight": [one.get("verify") for one in steps.values()]})
             outcomes[name] = _step.outcome(plan["workers"][name], steps[name], revertible)
-        shown.append(_lines.progress_line(plan, name, outcomes[name]))
+        shown.append(_lines.progress_line(name, outcomes[name], 1, 2))
     closed, back = gated(plan, outcomes, live, fleet)
     shown += [decision.reason for decision in closed]
     backs = {name: outcomes[name] for name in back["order"]}

@@ -30,7 +30,7 @@ def test_a_good_release_rolls_without_losing_a_task(make_fleet, tmp_path):
     assert [own["flight"] for own in admitted] == [[name] for name in stage]
     assert all(worker["open_at_drain"] >= 1 for worker in verdict["workers"]), verdict["workers"]
     assert "w3 updated 1.2.0 -> 1.3.0" in done.stdout
-    assert "(3/4)" in done.stdout
+    assert "(3 of 4 done)" in done.stdout
 
     before = {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()}
     again = fleet.roll("1.3.0")

@@ -36,8 +36,14 @@ def test_a_rollout_updates_every_worker_one_at_a_time(light_fleet: LightFleet) -
 def test_a_release_that_fails_its_probe_is_reverted_and_blamed(light_fleet: LightFleet) -> None:
     light_fleet.up(4)
     light_fleet.set_fault(version="1.3.0", probe="release")
-    done = light_fleet.roll("1.3.0", solver_max_unavailable=1, solver_max_fail_percentage=0)
+    beside = {"ANSIBLE_CALLBACKS_ENABLED": "solver.fleet.progress"}  # as AWX has it, with a stdout callback of its own
+    done = light_fleet.roll("1.3.0", env=beside, solver_max_unavailable=1, solver_max_fail_percentage=0)
     assert done.returncode == 2, done.stdout
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    for said in ("w1 begins (1 of 4)", "w1: the same solve at ", "w1 is reverted to where it came from", "w1 REVERTED"):
+        assert sum(line.startswith(said) for line in lines) == 1, f"{said}: never, or twice\n{done.stdout}"
+    assert any(line.startswith("TASK [Give the verdict") for line in lines), "the tasks are shown as ever"
+    assert lines[-2].startswith("why: ") or lines[-1].startswith("why: "), done.stdout
     assert light_fleet.verdict()["verdict"] == "aborted", done.stdout
     assert light_fleet.outcomes() == {"w1": "reverted", **dict.fromkeys(("w2", "w3", "w4"), "not_attempted")}
     worker = light_fleet.verdict()["workers"][0]

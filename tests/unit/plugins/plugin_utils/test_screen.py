@@ -38,8 +38,8 @@ def test_a_worker_has_a_line_when_it_begins_and_one_when_it_ends(screen: Screen)
     assert take(screen, event("step_ended", step="drain", ok=True)) == []
     assert heartbeat(screen, 23.0).startswith("w1 restarts, 13 s")
     (line,) = take(screen, outcome("updated"))
-    assert line == "w1 updated 1.2.0 -> 1.3.0 in 2.0 s, 3 tasks open when its drain began (1/2)"
-    assert heartbeat(screen, 24.0) == "", "nobody is at work, and nobody waits"
+    assert line == "w1 updated 1.2.0 -> 1.3.0 in 2.0 s, 3 tasks open when its drain began (1 of 2 done)"
+    assert heartbeat(screen, 24.0) == "", "nobody is at work, nobody waits, and no task is known"
 
 
 def test_what_failed_and_what_follows_is_said_at_once(screen: Screen) -> None:
@@ -53,7 +53,7 @@ def test_what_failed_and_what_follows_is_said_at_once(screen: Screen) -> None:
         for line in take(screen, one)]
     assert said == [
         "w1 verify failed: its probe failed", "w1: the same solve at w2 passed", "w1 is reverted to where it came from",
-        "w1 revert resume failed: it is away", "w1 QUARANTINED [release] verify: its probe failed (1/2)",
+        "w1 revert resume failed: it is away", "w1 QUARANTINED [release] verify: its probe failed (1 of 2 done)",
         "no further worker begins: 1 of 2 workers failed"]
 
 
@@ -115,3 +115,32 @@ def test_an_event_that_nobody_knows_is_none_of_ours(screen: Screen) -> None:
 def test_every_step_has_words() -> None:
     solves = {name for name in _entry.STEP_NAMES if name.startswith("reference_")}
     assert set(_screen._DOING) == set(_entry.STEP_NAMES) - solves
+
+
+def test_the_block_shows_who_is_at_what_and_fits(screen: Screen) -> None:
+    from ansible_collections.solver.fleet.plugins.plugin_utils._screen import block
+
+    assert block(screen, 9.0, 80, 24) == [], "nobody has begun"
+    screen.task, screen.task_began = "Bring the wheels\x1b[2J", 4.0
+    assert block(screen, 9.0, 80, 24) == ["Bring the wheels?[2J, 5 s"]
+    assert heartbeat(screen, 34.0) == "Bring the wheels?[2J, 30 s"
+    take(screen, PLANNED | {"window": 1, "floor": 1, "tolerated": 1, "p99_s": {"w1": 50.0},
+                            "stages": [{"workers": ["w1", "w2"]}]})
+    take(screen, event("admitted"))
+    take(screen, event("program_begun", steps=["drain", "switch"]))
+    take(screen, event("progress", step="drain", ok=False, remaining={"open": 5, "oldest_age_s": 20.0}))
+    assert block(screen, 22.0, 120, 40) == [
+        "0/2 done | 1/2 serve (floor 1) | 0 failed (1 may) | 12 s, about 28 s left",
+        "  w1           drains, 5 tasks open, 12 s, oldest 20 s, mostly done in 30 s"]
+    take(screen, event("seen", "w2", serves=False))
+    assert "0/2 serve" in block(screen, 22.0, 120, 40)[0]
+    take(screen, event("seen", "w2", serves=True))
+    take(screen, outcome("reverted", cause="release", reason="x\x1b[2J"))
+    assert "1/2 done | 2/2 serve (floor 1) | 1 failed" in block(screen, 22.0, 120, 40)[0]
+    many = Screen(began=1.0, order=[f"w{n}" for n in range(200)], fleet=200)
+    many.turns = {f"w{n}\x1b": _screen.Turn(1.0) for n in range(60)}
+    lines = block(many, 2.0, 80, 24)
+    assert len(lines) <= 12
+    assert max(map(len, lines)) < 80
+    assert lines[-1] == "  and 50 more"
+    assert all(line.isprintable() for line in lines)

@@ -142,11 +142,10 @@ def test_a_rollback_of_named_workers_is_completed_when_these_are_back():
 
 
 def test_progress_line_says_the_place():
-    made = plan(fleet(8))
-    line = _lines.progress_line(made, "w3", _step.outcome(PLANNED, GOOD))
-    assert line == "w3 updated 1.2.0 -> 1.3.0 in 1.5 s, 12 tasks open when its drain began (3/8)"
+    line = _lines.progress_line("w3", _step.outcome(PLANNED, GOOD), 3, 8)
+    assert line == "w3 updated 1.2.0 -> 1.3.0 in 1.5 s, 12 tasks open when its drain began (3 of 8 done)"
     bad = _step.outcome(PLANNED, {**GOOD, "verify": FAILED, **REVERTED})
-    assert _lines.progress_line(made, "w4", bad) == "w4 REVERTED [release] verify: it broke (4/8)"
+    assert _lines.progress_line("w4", bad, 4, 8) == "w4 REVERTED [release] verify: it broke (4 of 8 done)"
 
 
 def test_status_says_mixed_versions_in_words():

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""A block of lines at the end of a terminal that is drawn anew, by the package rich where it is installed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+try:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+except ImportError:  # it is optional
+    Console = None  # type: ignore[assignment,misc]
+
+
+def can_be_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether somebody looks at a terminal that can be drawn on, and does not mind."""
+    plain = environ.get("TERM", "dumb") in ("dumb", "unknown") or environ.get("NO_COLOR") or environ.get("CI")
+    return Console is not None and stream.isatty() and not plain
+
+
+class Block:
+    """Nothing else may write to the terminal but between C(away)."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self._live: Live | None = None
+        self._lines: list[str] = []
+        # Reentrant: what is written in between may itself be something that asks for room.
+        self._lock = threading.RLock()
+
+    @classmethod
+    def on(cls, stream: TextIO, environ: Mapping[str, str]) -> Block | None:
+        return cls(stream) if can_be_live(stream, environ) else None
+
+    def size(self) -> tuple[int, int]:
+        """Return how many columns and lines there are."""
+        return self._console.size.width, self._console.size.height
+
+    def show(self, lines: Sequence[str]) -> None:
+        with self._lock:
+            if list(lines) == self._lines:
+                return
+            self._clear()
+            self._lines = list(lines)
+            if lines:
+                # No refreshing thread of its own: Ansible forks, and this process has a thread already.
+                self._live = Live(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), console=self._console,
+                                  auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
+                self._live.start(refresh=True)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Make room for lines that stay."""
+        with self._lock:
+            self._clear()
+            yield
+
+    def end(self) -> None:
+        with self._lock:
+            self._clear()
+
+    def _clear(self) -> None:
+        self._lines = []
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+class Above:
+    """Stands for Ansible's display: whatever is shown through it is written above the block."""
+
+    _SHOW = frozenset({"display", "banner", "warning", "deprecated", "error", "verbose"})
+
+    def __init__(self, display: Any, block: Block) -> None:
+        self._display, self._block = display, block
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._display, name)
+        if name not in self._SHOW:
+            return real
+
+        def show(*args: Any, **named: Any) -> Any:
+            with self._block.away():
+                return real(*args, **named)
+
+        return show
