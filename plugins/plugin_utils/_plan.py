@@ -94,7 +94,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "refused": (refusals(workers) + majority_refusals(workers, lock) + roster_refusals(fleet, settings, kind)
                     + moving_refusals(fleet, run["machines"], run["routers"]) + locked),
         "locked": locked,
-        "warnings": _warnings(workers, settings, run),
+        "warnings": _warnings(workers, settings, run) + fragile_warnings(fleet),
     }
 
 
@@ -459,6 +459,14 @@ def _warnings(
     if silent:
         out.append(f"{', '.join(silent)} cannot be reached: counted as failed, and not known to be out of service")
     return out + _deadline_warning(workers, settings)
+
+
+def fragile_warnings(fleet: Fleet) -> list[str]:
+    """Name the workers whose release could not be started again, each cause once: a failed update needs it, too."""
+    problems = {name: one_line((fleet[name].get("census") or {}).get("release_problem")) for name in in_order(fleet)}
+    return [f"{', '.join(name for name, own in problems.items() if own == problem)} would not survive a restart, and "
+            f"could not go back to what runs: {problem}; provision.yml with the version that runs mends it"
+            for problem in dict.fromkeys(problems.values()) if problem]
 
 
 def _forks_warning(todo: int, settings: Mapping[str, Any], forks: int) -> list[str]:
