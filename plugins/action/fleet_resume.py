@@ -10,8 +10,18 @@ from typing import Any
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of
-from ansible_collections.solver.fleet.plugins.plugin_utils._resume import Resume, decisions, outcomes
+from ansible_collections.solver.fleet.plugins.plugin_utils._resume import (
+    RENEWS_WITHIN_S,
+    Resume,
+    at_work,
+    decisions,
+    left_to_removal,
+    outcomes,
+    removals,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
+
+LOOK_EVERY_S = 2.0
 
 
 class ActionModule(FleetAction):
@@ -22,6 +32,7 @@ class ActionModule(FleetAction):
         census = self.each("worker_info", self.info_args(), _entry.census)
         dead = dead_of({name: {"census": own} for name, own in census.items()}, here(self.main), provably_dead)
         decided = decisions(census, self.settings, dead)
+        decided = left_to_removal(decided, self._being_removed(census, removals(decided)))
         args = {name: self._end(name, own) for name, own in decided.items() if own.action == "resume"}
         results = self.each("worker_drain", args, _read)
         found = outcomes(decided, results)
@@ -29,6 +40,16 @@ class ActionModule(FleetAction):
             "changed": any(own.get("changed") for own in results.values()),
             "not_serving": {name: line for name, (serves, line) in found.items() if not serves},
             "msg": [line for _serves, line in found.values()]}
+
+    def _being_removed(self, census: dict[str, Any], names: list[str]) -> set[str]:
+        """Return who is being removed. The drain of a removal that died looks the same, but nobody renews it."""
+        going: set[str] = set()
+        until = time.monotonic() + RENEWS_WITHIN_S
+        while (left := [name for name in names if name not in going]) and time.monotonic() < until:
+            time.sleep(LOOK_EVERY_S)
+            seen = self.each("worker_info", {name: self.info_args()[name] for name in left}, _entry.census)
+            going.update(name for name in left if at_work(census[name], seen[name]))
+        return going
 
     def _end(self, name: str, own: Resume) -> dict[str, Any]:
         worker = self.workers[name]

@@ -28,13 +28,13 @@ class RouterError(FleetError):
     """HAProxy could not be asked."""
 
 
-def ask(path: str, command: str, timeout: float) -> str:
-    """Send one command and return the whole answer."""
-    deadline = time.monotonic() + timeout
+def ask(path: str, command: str, timeout: float, deadline: float) -> str:
+    """Send one command and return the whole answer, by DEADLINE, the end of TIMEOUT."""
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as line:
         try:
-            line.settimeout(timeout)
+            line.settimeout(_left(deadline))
             line.connect(path)
+            line.settimeout(_left(deadline))
             line.sendall(command.encode("ascii") + b"\n")
             return _read(line, deadline).decode("utf-8", "replace")
         except FileNotFoundError as error:
@@ -54,15 +54,20 @@ def ask(path: str, command: str, timeout: float) -> str:
 def _read(line: socket.socket, deadline: float) -> bytes:
     found = io.BytesIO()
     while True:
-        line.settimeout(max(0.01, deadline - time.monotonic()))
+        line.settimeout(_left(deadline))
         data = line.recv(65536)
         if not data:
             return found.getvalue()
         found.write(data)
         if found.tell() > MAX_ANSWER_BYTES:
             raise RouterError("foreign", f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-        if time.monotonic() >= deadline:
-            raise TimeoutError
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def servers(answer: str, backend: str) -> dict[str, dict[str, Any]]:
@@ -95,10 +100,11 @@ def _count(text: Any) -> int:
 
 
 def look(stats_socket: str, backend: str, timeout: float) -> dict[str, Any]:
-    """Return the router's live view."""
-    found = servers(ask(stats_socket, "show stat", timeout), backend)
+    """Return the router's live view; both questions together take at most TIMEOUT."""
+    deadline = time.monotonic() + timeout
+    found = servers(ask(stats_socket, "show stat", timeout, deadline), backend)
     info = dict(part for part in (tuple(line.split(": ", 1)) for line in
-                                  ask(stats_socket, "show info", timeout).splitlines()) if len(part) == 2)
+                                  ask(stats_socket, "show info", timeout, deadline).splitlines()) if len(part) == 2)
     return {"servers": found, "serving": sorted(name for name, one in found.items() if one["serving"]),
             "version": one_line(info.get("Version", "")), "uptime_s": _count(info.get("Uptime_sec")),
             "pid": _count(info.get("Pid")), "connections": _count(info.get("CurrConns"))}

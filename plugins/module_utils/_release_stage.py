@@ -67,6 +67,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._wheels import (
     split_requirement,
 )
 
+# The name of a release's unit among the drop-ins, before any that an operator adds.
+DROP_IN = "00-release.conf"
 CHECK_TIMEOUT_S = 60.0
 LENT = ".credentials-"
 SECRET_BYTES = 65536
@@ -291,14 +293,20 @@ def _read_secret(name: str, path: str) -> bytes:
 
 
 def check_unit(content: Content, worker_dir: str, trial: str, timeout: float) -> None:
-    """Have systemd read the unit before it is anywhere near to be used; C(current) is the release that is tried."""
+    """Have systemd read the unit before it is anywhere near to be used; C(current) is the release that is tried.
+
+    As provisioning puts it on the host, a drop-in of a unit that says nothing: beside another one of the same unit it
+    would be read twice, and instead of one of the same name it is not.
+    """
     if content.unit is None:
         return
     name, text = content.unit
     text = text.replace(os.path.join(worker_dir, "current") + os.sep, trial + os.sep)
     with tempfile.TemporaryDirectory(prefix="solver-unit-") as folder:
         path = os.path.join(folder, name)
-        write_file(path, text.encode("utf-8"))
+        os.mkdir(path + ".d")
+        write_file(os.path.join(path + ".d", DROP_IN), text.encode("utf-8"))
+        write_file(path, b"[Unit]\n")
         try:
             command = ["systemd-analyze", "verify", "--man=no", path]
             status, out, err = run_command(command, min(timeout, CHECK_TIMEOUT_S))

@@ -10,6 +10,7 @@ import configparser
 import http.client
 import os
 import socket
+import time
 import xmlrpc.client
 from typing import Any
 
@@ -37,25 +38,55 @@ _AT_REST = ("STOPPED", "FATAL", "EXITED")
 _CALL_TIMEOUT_S = 10.0
 
 
+class _Socket(socket.socket):
+    """Each time that it waits, it waits for what is left of the call's time."""
+
+    deadline = 0.0
+
+    def _left(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise socket.timeout
+        self.settimeout(left)
+
+    def connect(self, address: Any) -> None:
+        self._left()
+        super().connect(address)
+
+    def sendall(self, *arguments: Any) -> None:
+        self._left()
+        super().sendall(*arguments)
+
+    def recv_into(self, *arguments: Any) -> int:
+        self._left()
+        return super().recv_into(*arguments)
+
+
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_CALL_TIMEOUT_S)
-        self.path = path
+    def __init__(self, path: str, deadline: float) -> None:
+        super().__init__("localhost")
+        self.path, self.deadline = path, deadline
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Before connect, which blocks while the queue of the listener is full.
-        self.sock.settimeout(_CALL_TIMEOUT_S)
+        self.sock = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.deadline = self.deadline
         self.sock.connect(self.path)
 
 
 class _Transport(xmlrpc.client.Transport):
+    """A connection for each call, which has a time of its own, with whatever it tries twice."""
+
     def __init__(self, path: str, login: str | None) -> None:
         super().__init__(headers=[("Authorization", "Basic " + login)] if login else [])
         self.path = path
+        self.deadline = 0.0
+
+    def request(self, *arguments: Any, **named: Any) -> Any:
+        self.deadline = time.monotonic() + _CALL_TIMEOUT_S
+        return super().request(*arguments, **named)
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002 - the base names it
-        return _Connection(self.path)
+        return _Connection(self.path, self.deadline)
 
 
 def read_server_settings(config: str) -> tuple[str, str | None]:
@@ -111,6 +142,13 @@ class SupervisorService(Service):
                 f"asking supervisord for '{self.name}': {fault.faultString}; look at its log",
                 {"socket": self.socket},
             ) from fault
+        except socket.timeout as error:
+            raise ServiceError(
+                "no_supervisor",
+                f"asking supervisord at '{self.socket}': no complete answer within {_CALL_TIMEOUT_S:g} s; "
+                "look at its log",
+                {"socket": self.socket},
+            ) from error
         except (OSError, http.client.HTTPException, xmlrpc.client.Error, ValueError) as error:
             raise ServiceError(
                 "no_supervisor",

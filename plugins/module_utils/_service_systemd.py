@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._files import mask, run_command, tail
@@ -17,6 +18,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._service_base import 
 )
 
 _PROPERTIES = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus,NRestarts,Job"
+# When the unit last began to start. One that is tried again and again after a crash has begun once.
+_BEGAN = "InactiveExitTimestampMonotonic"
 _STATES = {
     "active": "running",
     "reloading": "running",
@@ -51,9 +54,13 @@ def hands_credentials_over() -> bool:
     return systemd_version() >= _CREDENTIALS_SINCE
 
 
+def read_properties(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
 def read_show(text: str) -> ServiceState:
     """The answer of C(systemctl show) as a state."""
-    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    found = read_properties(text)
     active, sub = found.get("ActiveState", ""), found.get("SubState", "")
     state = "restarting" if sub.startswith("auto-restart") else _STATES.get(active, "unknown")
     if state in ("stopped", "failed") and found.get("Job", "0") not in ("", "0"):
@@ -161,6 +168,7 @@ class SystemdService(Service):
         """One job of the manager, which it brings to its end whoever asked for it."""
         self._ready()
         before = self.state().pid
+        self.since = time.time()
         self._do("restart", "--no-block")
         deadline = self.clock() + self.timeout
         while before is not None and self.state().pid == before:
@@ -185,6 +193,13 @@ class SystemdService(Service):
     def log_tail(self, lines: int = 20) -> list[str]:
         if self.settings.get("log_file"):
             return super().log_tail(lines)
-        begin = [] if self.since is None else [f"--since=@{self.since:.6f}"]
+        begin = [] if self.since is None else [f"--since=@{self._began(self.since):.6f}"]
         wanted = ["-u", self.unit, *begin, "-n", str(lines), "-o", "cat", "--no-pager"]
         return log_lines(self._run("journalctl", *wanted)[1], lines)
+
+    def _began(self, since: float) -> float:
+        """When the process was started that came after SINCE; what was said before is the farewell of another one."""
+        _status, output = self._run("systemctl", "show", f"--property={_BEGAN}", "--", self.unit)
+        micros = read_properties(output).get(_BEGAN, "")
+        passed = time.monotonic() - int(micros) / 1e6 if micros.isdigit() and int(micros) else 0.0
+        return max(since, time.time() - passed) if passed > 0 else since

@@ -40,7 +40,7 @@ options:
     type: str
     default: solver
   timeout:
-    description: Seconds for one answer.
+    description: Seconds for the whole look.
     type: float
     default: 5.0
 seealso:

@@ -79,6 +79,10 @@ def serving(worker: Json | None) -> bool:
     return bool(worker) and worker.get("state") == "running" and not worker.get("drain")  # type: ignore[union-attr]
 
 
+# The way out where a process takes no drain.
+BY_FORCE = "rollback.yml with solver_only and its name ends what hangs by force"
+
+
 def stuck(census: Json) -> bool:
     """Whether a process is there that takes no drain: it hangs, or is starting or stopping."""
     return census.get("finding") == "hung" or (census.get("worker") or {}).get("state") in ("starting", "stopping")
@@ -141,8 +145,8 @@ def _kept(census: Json, plan: Json, settings: Json) -> Decision | None:
                                   f"{one_line(census['service_problem'])}")
     before = failed_before(census, plan)
     if before and not settings.get("solver_force"):
-        return Decision("failed", f"{plan['release']} failed on it before: {before}; "
-                                  "mend the release, or set solver_force: true to try it again")
+        return Decision("failed", f"{plan['release']} failed on it before: {before}; mend the release, or set "
+                                  f"solver_force: true to try it again{f'; {BY_FORCE}' if stuck(census) else ''}")
     return None
 
 
@@ -157,9 +161,8 @@ def _why(census: Json, plan: Json) -> str:
         return ("it takes no drain, so its process is ended by force, goes first; a task whose submission was on the "
                 "wire may be billed without an answer")
     drain = (census.get("worker") or {}).get("drain")
-    if drain:
-        return f"left in the drain of {drain.get('owner')}, goes first"
-    return "not serving, goes first"
+    why = f"left in the drain of {drain.get('owner')}, goes first" if drain else "not serving, goes first"
+    return f"{why}; if it takes no drain, {BY_FORCE}" if stuck(census) else why
 
 
 def failed_before(census: Json, plan: Json) -> str:
@@ -243,8 +246,12 @@ def _not_left_by_a_run(census: Json, own: Json) -> str:
     state = str(worker.get("state") or census.get("finding"))
     if own.get("outcome") in ("quarantined", "failed", "reverted", "unreachable", "rollback_failed", "unknown"):
         why = one_line(own.get("outcome_reason")) or "no reason given"
+        force = ", by force where it hangs" if stuck(census) else ""
         return (f"{state}; rollout {own.get('id')} left it {own['outcome']} ({why}); rollback.yml with solver_only "
-                "brings it back to the release that it came from")
+                f"brings it back to the release that it came from{force}")
+    if stuck(census):
+        return (f"{state}, and no rollout of ours left it so; look into its log; {BY_FORCE}, with solver_version where "
+                "it is to keep its version")
     return f"{state}, and no rollout of ours left it so; look into its log, provision.yml starts what is stopped"
 
 

@@ -25,7 +25,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._locks import continuable
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, natural
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import warnings_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import fragile_warnings, warnings_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import live_locks, lock_plan, majority_refusals
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet, moving_refusals, roster_refusals
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import stage_sizes
@@ -79,7 +79,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "refused": (refusals(workers) + majority_refusals(workers, lock) + roster_refusals(fleet, settings, kind)
                     + moving_refusals(fleet, run["machines"], run["routers"]) + locked),
         "locked": locked,
-        "warnings": warnings_of(workers, settings, run),
+        "warnings": warnings_of(workers, settings, run) + fragile_warnings(fleet),
     }
 
 

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._drain import P99_MARGIN
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import mixed_warning
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
+from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan, PlannedWorker
 
 STOPPING = ("to stop it: pause.yml or abort.yml, in another terminal. After Ctrl-C run the same command again to "
@@ -78,3 +81,11 @@ def _deadline_warning(workers: Mapping[str, PlannedWorker], settings: Mapping[st
         return []
     return [f"99 % of the solves take up to {max(slow):.0f} s; solver_drain_timeout "
             f"{settings['solver_drain_timeout']:g} leaves no margin, {needed:.0f} would"]
+
+
+def fragile_warnings(fleet: Fleet) -> list[str]:
+    """Name the workers whose release could not be started again, each cause once: a failed update needs it, too."""
+    problems = {name: one_line((fleet[name].get("census") or {}).get("release_problem")) for name in in_order(fleet)}
+    return [f"{', '.join(name for name, own in problems.items() if own == problem)} would not survive a restart, and "
+            f"could not go back to what runs: {problem}; provision.yml with the version that runs mends it"
+            for problem in dict.fromkeys(problems.values()) if problem]

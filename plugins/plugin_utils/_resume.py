@@ -19,6 +19,8 @@ Json = Mapping[str, Any]
 
 # In whose name remove.yml drains, with the id of its run. No process that it drained is to come back drained.
 REMOVAL = re.compile(r"remove-[0-9a-f]{16}\Z")
+# One that is at work renews its drain every five seconds, and a module's start.
+RENEWS_WITHIN_S = 20.0
 VERIFY_FIRST = "recover.yml verifies it, and puts it back into service or reverts it"
 
 
@@ -94,6 +96,29 @@ def decisions(fleet: Mapping[str, Json], settings: Json, dead_runs: Iterable[str
     only, dead = settings["solver_only"], set(dead_runs)
     return {name: Resume("left") if only and name not in only else resume(fleet[name], settings, dead)
             for name in in_order(fleet)}
+
+
+def removals(decided: Mapping[str, Resume]) -> list[str]:
+    """Return those whose drain is a removal's: one that died, or one that is at work."""
+    return [name for name, own in decided.items() if own.action == "resume" and REMOVAL.match(own.owner)]
+
+
+def at_work(before: Json, after: Json) -> bool:
+    """Whether a removal went on between two looks at a worker: it renewed the drain, or the worker is going."""
+    held, still = _drain(before), _drain(after)
+    return still is None or (still["owner"], still.get("lease_expires_at")) != (
+        held and held["owner"], held and held.get("lease_expires_at"))
+
+
+def _drain(census: Json) -> Json | None:
+    worker = census.get("worker") or {}
+    return None if worker.get("state") == "stopping" else worker.get("drain")
+
+
+def left_to_removal(decided: Mapping[str, Resume], going: Collection[str]) -> dict[str, Resume]:
+    """Return the decisions without those of workers that remove.yml is taking away."""
+    why = "remove.yml is taking it away now, as '{}'; wait for it, or end it and run this command again"
+    return {name: Resume("refused", why.format(own.owner)) if name in going else own for name, own in decided.items()}
 
 
 def outcomes(decided: Mapping[str, Resume], results: Mapping[str, Json]) -> dict[str, tuple[bool, str]]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import CODES, cause_of, one_line
+from ansible_collections.solver.fleet.plugins.plugin_utils._converge import BY_FORCE
 from ansible_collections.solver.fleet.plugins.plugin_utils._fault import is_at_probe, verdict_of_probe
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, PlannedWorker
 
@@ -140,6 +141,9 @@ def outcome(planned: PlannedWorker, steps: Steps, revertible: bool = True) -> Ou
     out["outcome"] = _failed_outcome(planned, steps, fault, revertible)
     if lost_in_revert(steps) or out["outcome"] == "quarantined":
         out["reason"] += "; " + _revert_reason(steps, revertible)
+    undrained = step == "drain" and code_of(result) == "hung"
+    if not planned.get("forced") and (undrained or out["outcome"] == "quarantined"):
+        out["reason"] += f"; {BY_FORCE}"
     return out
 
 

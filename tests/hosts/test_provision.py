@@ -144,22 +144,54 @@ def test_changed_settings_wait_for_the_next_release_and_go_back_with_it(fleet: H
     assert shown(fleet, "w1", "cat /opt/solver/workers/w1/current/credentials/api_key") != "f" * 32
 
 
-def test_a_unit_that_was_disabled_while_it_ran_refuses_the_rollout_and_provisioning_puts_it_back(
-    fleet: HostFleet,
-) -> None:
-    """The unit is a link, which disable removes; systemd then takes no pings, and its watchdog ends the worker."""
-    before, version = boots(fleet), fleet.versions()["w2"]
+UNIT = "/usr/local/lib/systemd/system/solver-worker@w2.service"
+
+
+def pinged(fleet: HostFleet) -> int:
+    """When systemd last took a ping of w2."""
+    return int(shown(fleet, "w2", "systemctl show -p WatchdogTimestampMonotonic --value solver-worker@w2"))
+
+
+def test_a_worker_whose_service_is_disabled_serves_on_and_is_rolled(fleet: HostFleet) -> None:
+    """And what `enable` makes of it still follows the release."""
+    before = boots(fleet)
     shown(fleet, "w2", "systemctl disable solver-worker@w2")
-    refused = fleet.roll("1.3.0" if version == "1.2.0" else "1.2.0")
+    last = pinged(fleet)
+    wait_for(lambda: pinged(fleet) > last, "systemd to take a ping of w2", 60)
+    for version, state in (("1.3.0", "disabled"), ("1.2.0", "enabled")):
+        done = fleet.roll(version)
+        assert done.returncode == 0, done.stdout
+        assert "survive" not in fleet.playbook("status").stdout
+        release = fleet.status("w2")["instance"]["release"]
+        told = shown(fleet, "w2", "systemctl cat solver-worker@w2; systemctl is-enabled solver-worker@w2; true")
+        assert (release in told, told.splitlines()[-1]) == (True, state), told
+        shown(fleet, "w2", "systemctl enable solver-worker@w2")
+    assert not set(boots(fleet).values()) & set(before.values())
+
+
+def test_a_masked_worker_refuses_the_rollout(fleet: HostFleet) -> None:
+    before = boots(fleet)
+    shown(fleet, "w2", "systemctl mask solver-worker@w2")
+    refused = fleet.roll("1.3.0")
     assert refused.returncode == 2, refused.stdout
     assert "w2: its host could not start it again once it is stopped" in said(refused.stdout), refused.stdout
     assert "would not survive a restart" in said(fleet.playbook("status").stdout)
-    done = fleet.playbook("provision", solver_version=version)
-    assert done.returncode == 0, done.stdout
-    assert shown(fleet, "w2", "systemctl is-enabled solver-worker@w2") in ("enabled", "linked")
+    shown(fleet, "w2", "systemctl unmask solver-worker@w2")
     assert "survive" not in fleet.playbook("status").stdout
+    assert boots(fleet) == before
+
+
+def test_the_unit_of_an_older_version_gives_way_to_this_one_s(fleet: HostFleet) -> None:
+    """It was a link, which `disable` removes."""
+    before, older = boots(fleet), "/etc/systemd/system/solver-worker@w2.service"
+    shown(fleet, "w2", f"rm -r {UNIT} {UNIT}.d; ln -s /opt/solver/workers/w2/current/solver-worker@w2.service {older}; "
+                       f"ln -sf {older} /etc/systemd/system/multi-user.target.wants/; systemctl daemon-reload")
+    done = fleet.playbook("provision", solver_version="1.2.0")
+    assert done.returncode == 0, done.stdout
+    assert shown(fleet, "w2", "systemctl show -p FragmentPath,LoadState,UnitFileState solver-worker@w2").split() == [
+        "LoadState=loaded", f"FragmentPath={UNIT}", "UnitFileState=enabled"]
+    assert boots(fleet) == before, "what serves is never restarted"
     fleet.assert_all_serve()
-    assert {**boots(fleet), "w2": before["w2"]} == before, "what serves is never restarted"
 
 
 def test_an_account_of_somebody_else_is_not_made_over(fleet: HostFleet) -> None:
@@ -183,7 +215,10 @@ def test_a_bad_release_is_reverted_under_traffic(fleet: HostFleet) -> None:
     assert fleet.outcomes() == {"w1": "reverted", "w2": "not_attempted", "w3": "not_attempted"}, bad.stdout
     assert set(fleet.versions().values()) == {"1.2.0"}
     fleet.assert_all_serve()
-    assert fleet.verdict()["workers"][0]["log"], "the end of the service's log is in the verdict"
+    log = fleet.verdict()["workers"][0]["log"]
+    assert any("status=3" in line for line in log), log
+    # It dies without a word, so each line of a worker, which begins with a date, is the one's before.
+    assert not [line for line in log if re.match(r"\d{4}-\d\d-\d\dT", line)], log
 
 
 @pytest.mark.parametrize("how", ["restart", "reboot", "poweroff"])
@@ -352,3 +387,25 @@ def test_a_worker_is_removed_after_its_last_task(fleet: HostFleet) -> None:
     del fleet.workers["w4"]
     fleet.write()
     assert fleet.roll("1.2.0").returncode == 0
+
+
+@pytest.mark.long
+def test_removing_everything_leaves_nothing_of_ours(fleet: HostFleet) -> None:
+    """And names what it leaves, and why."""
+    for worker in ("w1", "w2"):
+        shown(fleet, worker, "touch /etc/solver/theirs")
+    kept = fleet.playbook("remove", solver_only=["w3"], solver_drain_timeout=20, solver_drain_grace=0)
+    shown(fleet, "w3", "rm -r /var/lib/solver/w3")
+    assert kept.returncode == 0, kept.stdout
+    assert "left are /opt/solver (for other workers, now or later), the user solver" in said(kept.stdout), kept.stdout
+    del fleet.workers["w3"]
+    fleet.write()
+    done = fleet.playbook("remove", solver_only=["w1", "w2"], solver_remove_everything=True, solver_drain_timeout=20,
+                          solver_drain_grace=0)
+    assert done.returncode == 0, done.stdout
+    for worker in ("w1", "w2"):
+        left = shown(fleet, worker, "find / -xdev -path '*solver*' -not -path '/proc/*' -not -path '/sys/*' "
+                                    "-not -path '*/solver-router*' -not -path '/var/log/*'; ls -d /run/solver* || true")
+        assert left.split() == ["/etc/solver", "/etc/solver/theirs"], left + done.stdout
+        assert "solver" not in shown(fleet, worker, "getent passwd; getent group; systemctl list-units --all --plain")
+    assert said(done.stdout).count("/etc/solver: not empty, what is in there is not ours") == 2, done.stdout

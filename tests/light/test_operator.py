@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fleetlib import control
+from faultlib import kill_all
+from fleetlib import control, wait_for
 from lightfleet import LightFleet
 
 pytestmark = pytest.mark.slow
@@ -48,6 +49,23 @@ def test_resume_ends_what_may_be_ended_and_says_why_not_of_the_rest(light_fleet:
     assert "solver_resume_foreign needs a solver_reason" in flat(refused.stdout)
     done = fleet.playbook("resume", solver_resume_foreign=True, solver_reason="alice is away", solver_only=["w1"])
     assert done.returncode == 0, done.stdout
+    assert set(states(fleet).values()) == {"running"}
+
+
+def test_resume_leaves_a_removal_at_work_alone_and_ends_the_drain_of_one_that_died(light_fleet: LightFleet) -> None:
+    fleet = light_fleet.up(2, drain_s=600)
+    going = fleet.start_playbook("remove", solver_only=["w2"], solver_drain_grace=0, solver_drain_timeout=600)
+    try:
+        wait_for(lambda: fleet.status("w2")["drain"], "the removal to drain w2", 60)
+        kept = fleet.playbook("resume")
+        assert kept.returncode == 2, kept.stdout
+        assert "w2: remove.yml is taking it away now, as 'remove-" in flat(kept.stdout), kept.stdout
+        assert fleet.status("w2")["drain"], "it is still drained"
+    finally:
+        kill_all(going)
+    done = fleet.playbook("resume")
+    assert done.returncode == 0, done.stdout
+    assert "w2: serves again, it was drained by 'remove-" in flat(done.stdout)
     assert set(states(fleet).values()) == {"running"}
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 
 import pytest
 from ansible_collections.solver.fleet.plugins.module_utils import _haproxy
@@ -89,3 +90,38 @@ def test_denied(monkeypatch, tmp_path):
     with pytest.raises(_haproxy.RouterError) as caught:
         _haproxy.look(path, "solver", 1.0)
     assert caught.value.code == "denied"
+
+
+@pytest.mark.parametrize("dripping", ["show stat", "show info"])
+def test_a_look_takes_no_longer_than_its_time_whatever_is_slow(tmp_path, dripping):
+    """Two questions, and an answer of which a byte comes now and then."""
+    path = str(tmp_path / "stats.sock")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen()
+    ended = threading.Event()
+
+    def answer(line: socket.socket) -> None:
+        with line, contextlib.suppress(OSError):
+            asked = line.recv(1000).decode().strip()
+            if asked != dripping:
+                ended.wait(0.4)
+                line.sendall(STAT.encode())
+                return
+            while not ended.wait(0.05):
+                line.sendall(b"#")
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(_haproxy.RouterError, match="within 1 s") as caught:
+        _haproxy.look(path, "solver", 1.0)
+    took = time.monotonic() - began
+    ended.set()
+    server.close()
+    assert caught.value.code == "hung"
+    assert took < 1.35, "not a second time for the second question"

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xmlrpc.client
 from collections.abc import Callable, Iterator
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.solver.fleet.plugins.module_utils import _service_supervisor
 from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError
 from ansible_collections.solver.fleet.plugins.module_utils._service import (
     ServiceError,
@@ -158,6 +162,36 @@ def test_restart_works_in_every_state_of_failure(supervisor: Path, name: str) ->
     assert service.state().state in ("starting", "running", "restarting", "failed")
     service.stop()
     assert service.state().state in ("stopped", "failed")
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 90000\r\n\r\n"])
+def test_a_dripping_answer_does_not_outlast_the_time_of_a_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes,
+) -> None:
+    """Each byte comes in time; the whole never does."""
+    monkeypatch.setattr(_service_supervisor, "_CALL_TIMEOUT_S", 0.5)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "s.sock"))
+    server.listen()
+    ended = threading.Event()
+
+    def drip() -> None:
+        with server.accept()[0] as line, contextlib.suppress(OSError):
+            line.recv(65536)
+            line.sendall(head)
+            while not ended.wait(0.05):
+                line.sendall(b" " if head else b"H")
+
+    threading.Thread(target=drip, daemon=True).start()
+    service = SupervisorService({"backend": "supervisor", "name": "w1", "socket": str(tmp_path / "s.sock")})
+    began = time.monotonic()
+    with pytest.raises(ServiceError, match="no complete answer within") as caught:
+        service.state()
+    took = time.monotonic() - began
+    ended.set()
+    server.close()
+    assert caught.value.code == "no_supervisor"
+    assert took < 5, "one call, however often a byte comes"
 
 
 def test_a_program_that_dies_within_the_call_counts_as_started(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,20 @@ echo "$1" >> asked
 """
 
 
+JOURNALCTL = """#!/bin/sh
+echo "$@" > {folder}/journal-asked
+echo its line
+"""
+
+
 class Manager:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.put(show="LoadState=loaded\nActiveState=active\nSubState=running\n", pid="7")
-        program = folder / "systemctl"
-        program.write_text(SYSTEMCTL.format(folder=folder))
-        program.chmod(0o755)
+        for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
+            program = folder / name
+            program.write_text(text.format(folder=folder))
+            program.chmod(0o755)
 
     def put(self, **files: str) -> None:
         for name, text in files.items():
@@ -70,6 +78,31 @@ def test_a_restart_waits_until_the_old_process_is_gone(manager: Manager) -> None
     with pytest.raises(StepError, match=r"its process 7 is still there after 0\.3 s") as error:
         manager.service(timeout=0.3).restart()
     assert error.value.code == "stop_timeout"
+
+
+@pytest.mark.parametrize(("started_s_ago", "least", "most"), [
+    (5.0, 4.9, 15.0), (500.0, 99.9, 110.0), (None, 99.9, 110.0)])
+def test_of_the_log_only_what_the_new_process_says_is_read(
+    manager: Manager, started_s_ago: float | None, least: float, most: float,
+) -> None:
+    """Not the farewell of the one before; where nothing was started since, all since the restart was asked for."""
+    began = 0 if started_s_ago is None else int((time.monotonic() - started_s_ago) * 1e6)
+    manager.put(show=f"ActiveState=active\nInactiveExitTimestampMonotonic={began}\n")
+    service = manager.service()
+    service.since = time.time() - 100
+    assert service.log_tail() == ["its line"]
+    words = (manager.folder / "journal-asked").read_text().split()
+    assert words[:2] == ["-u", "solver-worker@w1.service"]
+    assert least < time.time() - float(words[2].removeprefix("--since=@")) < most
+
+
+def test_after_a_restart_the_log_begins_with_it(manager: Manager) -> None:
+    manager.put(next="8")
+    service = manager.service()
+    before = time.time()
+    service.restart()
+    assert service.since is not None
+    assert service.since >= before
 
 
 def test_a_refused_restart_is_the_host_s(manager: Manager) -> None:

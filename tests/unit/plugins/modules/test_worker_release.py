@@ -175,6 +175,27 @@ def test_a_unit_is_part_of_the_release_and_checked_by_systemd(shared: Host) -> N
     shared.run(state="absent", name="u1", release=one["release"]["id"])
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_a_unit_is_checked_as_if_the_one_in_place_were_not_there(
+    shared: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both are drop-ins of one unit: together they would have two programs, which systemd refuses."""
+    worker = Path(shared.arguments(name="u2")["worker_dir"])
+    text = f"[Service]\nExecStart={worker}/current/env/bin/solver-worker serve\n"
+    (tmp_path / "solver-worker@u2.service.d").mkdir()
+    (tmp_path / "solver-worker@u2.service").write_text("[Unit]\n")
+    (tmp_path / "solver-worker@u2.service.d/00-release.conf").write_text("[Service]\nExecStart=/bin/true\n")
+    monkeypatch.setenv("SYSTEMD_UNIT_PATH", f"{tmp_path}:")
+    made = shared.run(name="u2", version="1.2.0", unit={"name": "solver-worker@u2.service", "content": text})
+    assert made.get("msg") is None, made
+    # What an operator adds to it counts.
+    (tmp_path / "solver-worker@u2.service.d/50-own.conf").write_text("[Service]\nExecStart=/bin/true\n")
+    code, _said = failed(shared.run(name="u2", version="1.3.0", unit={"name": "solver-worker@u2.service",
+                                                                      "content": text}))
+    assert code == "unit_refused"
+    shared.run(state="absent", name="u2", release=made["release"]["id"])
+
+
 @pytest.mark.slow
 def test_two_workers_stage_at_once(host: Host) -> None:
     make_wheel(host.wheelhouse, "1.2.0")

@@ -170,6 +170,17 @@ def test_what_takes_no_drain_is_ended_by_force_where_a_rollback_names_it(seen):
         assert decide(hung, kind=kind, solver_only=only)["forced"] is False, kind
 
 
+@pytest.mark.parametrize(("own", "kind", "action"), [
+    ({}, "update", "update"), ({}, "recover", "excluded"),
+    (record(outcome="quarantined", cause="release"), "update", "failed"),
+    (record(outcome="quarantined", outcome_reason="it hangs", ended_at="2026-11-24T02:00:00Z"), "recover", "excluded")])
+def test_of_what_takes_no_drain_each_run_names_the_way_out(own, kind, action):
+    made = decide({**census(record=own or None), "finding": "hung", "worker": None}, kind=kind)
+    assert made["action"] == action
+    assert "rollback.yml with solver_only" in made["reason"], made["reason"]
+    assert "by force" in made["reason"], made["reason"]
+
+
 @pytest.mark.parametrize("finding", ["stopped", "dead", "denied", "foreign"])
 def test_only_what_hangs_is_ended_by_force(finding):
     gone = {**census(record=record()), "finding": finding, "worker": None}

@@ -87,6 +87,22 @@ def test_the_right_version_alone_is_not_enough(held):
     assert "w2" in plan(fleet(4, w2=held))["order"]
 
 
+def test_who_would_not_survive_a_restart_is_named_with_the_cause():
+    """As status does; the update itself mends it, but one that fails could not go back."""
+    def broken(why):
+        return {"census": {**census(), "release_problem": why}, "staged": staged()}
+
+    made = plan(fleet(5, w1=broken("its interpreter is 3.13 now"), w3=broken("its interpreter is 3.13 now"),
+                      w4=broken("its release '1.2.0-a' is gone")))
+    assert made["order"] == ["w1", "w2", "w3", "w4", "w5"]
+    assert not made["refused"]
+    said = [text for text in made["warnings"] if "survive" in text]
+    assert [text.split(" would not survive a restart, and could not go back to what runs: ")[0] for text in said] == [
+        "w1, w3", "w4"]
+    assert ": its interpreter is 3.13 now; provision.yml with the version that runs mends it" in said[0]
+    assert "warning: " + said[1] in _plan.plan_lines(made)
+
+
 def test_forks_never_cut_the_window_and_it_is_said_where_they_do_not_suffice():
     made = plan(fleet(8), forks=2, window=4)
     assert made["stages"][0]["window"] == 4

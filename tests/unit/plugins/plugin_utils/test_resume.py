@@ -6,7 +6,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.solver.fleet.plugins.plugin_utils._resume import decisions, outcomes, resume
+from ansible_collections.solver.fleet.plugins.plugin_utils._resume import (
+    at_work,
+    decisions,
+    left_to_removal,
+    outcomes,
+    removals,
+    resume,
+)
 
 SETTINGS: dict[str, Any] = {"solver_only": [], "solver_resume_foreign": False}
 REMOVAL = "remove-0123456789abcdef"
@@ -89,3 +96,31 @@ def test_only_those_that_are_named_and_each_has_a_line():
     assert found["w1"][1] == f"w1: serves again, it was drained by '{REMOVAL}'"
     assert "\n" not in found["w10"][1]
     assert found["w10"][1].endswith("run the same command again")
+
+
+def renewed(own: dict[str, Any]) -> dict[str, Any]:
+    worker = own["worker"]
+    return {**own, "worker": {**worker, "drain": {**worker["drain"], "lease_expires_at": "2026-11-29T05:00:05Z"}}}
+
+
+@pytest.mark.parametrize(("after", "goes_on"), [
+    (census(REMOVAL), False),
+    (renewed(census(REMOVAL)), True),
+    (census("remove-ffffffffffffffff"), True),
+    (census(REMOVAL, state="stopping"), True),
+    (census(), True),
+    ({"finding": "stopped", "worker": None}, True),
+    ({"unreachable": True, "msg": "no route"}, True),
+])
+def test_a_removal_that_goes_on_is_told_from_one_that_died(after, goes_on):
+    assert at_work(census(REMOVAL), after) is goes_on
+
+
+def test_what_a_removal_is_taking_away_stays_drained():
+    decided = decisions({"w1": census(REMOVAL), "w2": census("r1", rollout={"id": "r1"}), "w3": census(REMOVAL)},
+                        SETTINGS, ())
+    assert removals(decided) == ["w1", "w3"]
+    found = left_to_removal(decided, ["w3"])
+    assert {name: own.action for name, own in found.items()} == {"w1": "resume", "w2": "resume", "w3": "refused"}
+    assert outcomes(found, {})["w3"] == (False, f"w3: remove.yml is taking it away now, as '{REMOVAL}'; wait for it, "
+                                                "or end it and run this command again")

@@ -94,6 +94,9 @@ def test_a_drain_that_fails_and_holds_is_given_back():
     assert world.ran == ["drain", "give_back", "record"]
     world = World(drain=failed("hung"), give_back=failed("hung"))
     assert take(world)["outcome"] == "quarantined"
+    for made in (take(World(drain=failed("hung"))), take(world)):
+        assert made["reason"].endswith("; rollback.yml with solver_only and its name ends what hangs by force")
+    assert "by force" not in take(World(drain=failed("foreign_drain")))["reason"]
 
 
 def test_a_switch_that_touched_nothing_is_no_revert():
