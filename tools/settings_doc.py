@@ -65,6 +65,10 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
          "solver_progress_deadline", "solver_force", "solver_resume_foreign", "solver_remove_everything",
          "solver_foreign_drain", "solver_hooks", "solver_verdict_file",
          "solver_events_dir")),
+    "The strategy": (
+        "Which plan the rollout follows; [strategies.md](strategies.md) says which one when.",
+        ("solver_strategy", "solver_strata", "solver_canary_bake", "solver_canary_min_tasks", "solver_canary_bake_max",
+         "solver_promote", "solver_on_inconclusive")),
     "The lock": (
         "So that one rollout at a time touches the fleet.",
         ("solver_lock_wait", "solver_lock_ttl", "solver_lock_steal")),

@@ -51,7 +51,7 @@ class ActionModule(RunAction):
             name: {"outcome": "failed", "cause": "unknown", "reason": shut} for name in back.get("order", [])}
         gate = closed_gate(state["closed"], state["hooks"]) if state else {}
         return verdict(plan, self.outcomes("roll"), final, gate=gate, backs=backs | self.outcomes("back"),
-                       undone=bool(back.get("undoes", True)), check_mode=checks)
+                       undone=bool(back.get("undoes", True)), check_mode=checks, judgement=state.get("judgement"))
 
     def _write(self, document: dict[str, Any], checks: bool) -> None:
         """A file that cannot be written is no reason to keep the lock; the hosts keep the verdict as well."""

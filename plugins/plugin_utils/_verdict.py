@@ -11,7 +11,9 @@ from typing import Any
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import MIXED, mixed_warning, serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
+    AWAITS,
     GOOD,
+    UNJUDGED,
     Outcomes,
     cause_of,
     done_count,
@@ -26,17 +28,21 @@ Final = Mapping[str, Census]
 
 VERDICT_SCHEMA = "solver.verdict/1"
 # What the gate closed for, and the verdict that it leads to.
-_WORD_OF_CAUSE = {"paused": "paused", "inconclusive": "inconclusive"}
+_WORD_OF_CAUSE = {"paused": "paused", "inconclusive": "inconclusive", UNJUDGED: "inconclusive",
+                  AWAITS: "awaiting_promotion"}
+# Nothing is wrong: nobody is marked as failed.
+FINE = ("planned", "completed", "awaiting_promotion")
 
 
 def verdict(
     plan: Plan, outcomes: Outcomes, final: Final, *, gate: Closed | None = None,
     backs: Outcomes | None = None, undone: bool = True, check_mode: bool = False,
+    judgement: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the verdict document: one shape, whatever happened.
 
     FINAL is the census after everything, GATE the last decision of the gate, BACKS what became of each worker that
-    was rolled back after an abort, UNDONE whether that was to undo the rollout.
+    was rolled back after an abort, UNDONE whether that was to undo the rollout, JUDGEMENT what its canaries showed.
     """
     seen = {} if check_mode else judged(plan, outcomes, final, backs or {})
     workers = [_worker(plan, seen, final, name) for name in plan["workers"]]
@@ -50,7 +56,8 @@ def verdict(
         word = _closed_word(closed, (backs or {}) if undone else {})
     else:
         word = "completed" if all(_done(worker, plan) for worker in workers) else "incomplete"
-    return document(word, plan, workers, [closed["reason"]] if closed and not check_mode else [])
+    out = document(word, plan, workers, [closed["reason"]] if closed and not check_mode else [])
+    return {**out, "judgement": dict(judgement) if judgement else None}
 
 
 def _running(census: Census) -> Any:
@@ -132,6 +139,7 @@ def document(
         "schema": VERDICT_SCHEMA,
         "verdict": word,
         "kind": plan.get("kind", "update"),
+        "strategy": plan.get("strategy"),
         "rollout_id": plan.get("rollout_id"),
         "run_id": plan.get("run_id"),
         "target": plan.get("target"),
@@ -142,8 +150,9 @@ def document(
         "window": plan.get("window"),
         "budget_percent": plan.get("budget_percent"),
         "estimate_s": plan.get("estimate_s"),
-        "waves": [stage["workers"] for stage in plan.get("stages", [])],
+        "waves": [stage["workers"] for stage in plan.get("stages", []) if stage["workers"]],
         "settings": plan.get("settings", {}),
+        "judgement": None,
         "workers": list(workers),
     }
 
@@ -187,7 +196,7 @@ def _done(worker: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
 
 def not_done(doc: Mapping[str, Any], plan: Plan) -> dict[str, str]:
     """Return, for each worker that keeps the exit code from being 0, why."""
-    if doc["verdict"] in ("planned", "completed"):
+    if doc["verdict"] in FINE:
         return {}
     recovers = doc["kind"] == "recover"
     out = {worker["name"]: f"{worker['name']} {'does not serve' if recovers else 'is not at ' + str(worker['to'])}: "

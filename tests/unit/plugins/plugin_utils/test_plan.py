@@ -25,8 +25,8 @@ def slow(p99, p50=30.0):
 
 def test_all_are_one_stage_by_name_with_the_window():
     made = plan(fleet(11), window=2)
-    assert made["stages"] == [{"workers": [f"w{number}" for number in range(1, 12)], "window": 2, "tolerated": 2,
-                               "after": "nothing"}]
+    assert made["stages"] == [{"workers": [f"w{number}" for number in range(1, 12)], "there": [], "window": 2,
+                               "tolerated": 2, "after": "nothing"}]
     assert made["order"] == made["stages"][0]["workers"]
     assert made["floor"] == 9
     assert made["workers"]["w1"]["from"] == "1.2.0"
