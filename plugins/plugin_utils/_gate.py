@@ -347,8 +347,13 @@ def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) ->
     return left + (done if undoes(plan, outcomes, gate_cause, on_abort) else [])
 
 
-def back_plan(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> Plan:
-    """Return the way back in the shape of a plan: one stage; C(undoes) as of the function."""
+def back_plan(
+    plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str, dead: Collection[str] = (),
+) -> Plan:
+    """Return the way back in the shape of a plan: one stage; C(undoes) as of the function.
+
+    DEAD are those whose hosts answer while no process of theirs does: there is nothing to be drained.
+    """
     names = roll_back(plan, outcomes, gate_cause, on_abort)
     left = left_behind(plan, outcomes, gate_cause)
     # Those that are out and stay out take their part of the window.
@@ -357,10 +362,10 @@ def back_plan(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) ->
                             "after": "nothing"}]
     return {**plan, "order": names, "stages": stages if names else [], "going_back": True,
             "undoes": undoes(plan, outcomes, gate_cause, on_abort),
-            "workers": {name: _way_back(plan["workers"][name], name in left) for name in names}}
+            "workers": {name: _way_back(plan["workers"][name], name in left, name in dead) for name in names}}
 
 
-def _way_back(worker: PlannedWorker, left: bool) -> PlannedWorker:
+def _way_back(worker: PlannedWorker, left: bool, dead: bool) -> PlannedWorker:
     """Without a probe: that release has served here, and a provider that is down must not keep it from serving.
 
     One that was LEFT behind is drained already, and may not yet run what it was to be taken to.
@@ -369,7 +374,7 @@ def _way_back(worker: PlannedWorker, left: bool) -> PlannedWorker:
                            "back_version": None, "probe": False}
     if left:
         return back
-    return {**back, "from": worker["to"], "from_release": worker["release"], "serving": True, "steal": False,
+    return {**back, "from": worker["to"], "from_release": worker["release"], "serving": not dead, "steal": False,
             "on_expire": None}
 
 
