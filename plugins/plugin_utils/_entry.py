@@ -59,7 +59,8 @@ STEP_NAMES = frozenset({
 # In these a release speaks for itself.
 _OF_RELEASE = frozenset({"verify", "resume", "soak"})
 _FINDINGS = ("answering", "stopped", "dead", "denied", "hung", "foreign")
-_CLASSES = choice("worker", "account", "provider", "task", "network")
+_CLASS_NAMES = ("worker", "account", "provider", "task", "network")
+_CLASSES = choice(*_CLASS_NAMES)
 
 # --- the status document: as docs/openapi/control-v1.yaml has it, where all that is mandatory must be there ---
 
@@ -90,7 +91,8 @@ _STATUS = fields({
     "since": need(moment), "seq": need(_COUNT), "accepting": need(flag), "safe_to_stop": need(flag),
     "refusal": may(fields({"code": need(text(100)), "message": need(text(MESSAGE))})),
     "idle": need(flag), "drain": known(_DRAIN), "tasks": known(_TASKS), "totals": known(_TOTALS),
-    "solve_histogram": may(_HISTOGRAM), "failures": may(mapping(_COUNT, 20, 40)),
+    "solve_histogram": may(_HISTOGRAM),
+    "failures": may(fields({each: may(_COUNT) for each in _CLASS_NAMES})),
     "solve_times": known(fields({"count": need(_COUNT), "p50_s": need(_SECONDS), "p99_s": need(_SECONDS)})),
     "provider": known(fields({
         "ok": known(flag), "last_ok_at": known(moment), "balance": known(text(40)), "balance_at": known(moment),
