@@ -115,3 +115,13 @@ def test_an_event_that_nobody_knows_is_none_of_ours(screen: Screen) -> None:
 def test_every_step_has_words() -> None:
     solves = {name for name in _entry.STEP_NAMES if name.startswith("reference_")}
     assert set(_screen._DOING) == set(_entry.STEP_NAMES) - solves
+
+
+def test_a_comparison_is_said_and_goes_on_in_the_heartbeat():
+    screen = _screen.Screen()
+    assert _screen.take(screen, {"event": "bake", "reason": "1 canary solved 5 of 5"}) == [
+        "canaries are compared: 1 canary solved 5 of 5"]
+    assert "1 canary solved 5 of 5" in _screen.heartbeat(screen, 1.0)
+    assert _screen.take(screen, {"event": "judged", "word": "promote", "reason": "as good"}) == [
+        "canaries: promote, as good"]
+    assert _screen.heartbeat(screen, 1.0) == ""
