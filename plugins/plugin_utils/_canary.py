@@ -27,6 +27,8 @@ BOTH_BAD = 0.5
 # So much slower is too slow; the buckets of the histogram are as far apart.
 SLOWER = 1.25
 P_SLOWER = 0.01
+# So many times as many tasks as most workers end is not believed.
+FAR_MORE = 10
 # Whose failures say nothing of a release.
 NOT_OURS = ("provider", "account")
 _COUNTS = ("succeeded", "failed", "uncertain", "expired", "apart")
@@ -171,7 +173,14 @@ def since(baseline: Baseline, journal: str, now: Books) -> Arm | None:
 
 
 def together(arms: Sequence[Arm]) -> Arm:
-    """Return several workers as one arm. A histogram that lacks somebody would compare other tasks than it says."""
+    """Return several workers as one arm. A histogram that lacks somebody would compare other tasks than it says.
+
+    Of three and more, one that says of itself that it does many times what the others do is left out: alone it would
+    decide for all.
+    """
+    if len(arms) > 2:
+        most = FAR_MORE * max(LEAST, sorted(arm.tasks + arm.apart for arm in arms)[len(arms) // 2])
+        arms = [arm for arm in arms if arm.tasks + arm.apart <= most]
     whole = len({len(arm.times) for arm in arms}) == 1
     times = tuple(sum(column) for column in zip(*(arm.times for arm in arms), strict=True)) if whole else ()
     return Arm(sum(arm.workers for arm in arms), sum(arm.succeeded for arm in arms), sum(arm.failed for arm in arms),

@@ -90,6 +90,13 @@ def test_an_arm_without_the_times_of_somebody_has_none():
     assert _canary.together([]) == Arm()
 
 
+def test_a_worker_that_claims_far_more_than_the_others_does_not_decide_for_them():
+    good = Arm(1, 95, 5)
+    assert _canary.together([good, good, Arm(1, 0, 10**12)]) == Arm(2, 190, 10)
+    assert _canary.together([good, good, Arm(1, 900, 50)]).workers == 3
+    assert _canary.together([good, Arm(1, 0, 10**6)]).workers == 2, "of two nobody knows which"
+
+
 def drawn(seed: int, factor: float, tasks: int) -> tuple[int, ...]:
     chance, out = random.Random(seed), [0] * histogram.BUCKETS
     for _task in range(tasks):
