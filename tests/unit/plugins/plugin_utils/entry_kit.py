@@ -55,7 +55,7 @@ def record(lock: Any = None, **more: Any) -> dict[str, Any]:
                         "from": {"version": "1.2.0", "release": "1.2.0-old"},
                         "to": {"version": "1.3.0", "release": "1.3.0-new"}, "started_at": THEN, "ended_at": THEN,
                         "verdict": "aborted", "outcome": "failed", "cause": "drain", "outcome_reason": "too slow",
-                        "strategy": "canary", "judgement": {"word": "fail", "at": THEN, "reason": "it is worse"},
+                        "strategy": "canary", "judgement": {"word": "inconclusive", "at": THEN, "reason": "too few"},
                         "baseline": {"arm": "canary", "at": THEN, "journal": "j", "looks": 2, "books": {
                             "succeeded": 3, "failed": 0, "uncertain": 0, "expired": 0, "apart": 0, "times": [0, 3]}},
                         **more}}
