@@ -73,7 +73,7 @@ class ActionModule(RunAction):
 
     def _between(self, looks: Looks) -> dict[str, Any]:
         """Wait for what the stage before this one leads to: whether it was good, and whether somebody promotes it."""
-        self.pause = TICK_S * 4
+        self.pause = SHORT_S
         state, view, now = self.ledger.read(self.part), self.ledger.read("view"), time.monotonic()
         if state["closed"] or self._hook(state):
             self.after = "nothing"
