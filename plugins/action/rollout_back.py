@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _admit
+from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _view
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import back_plan, closed_gate
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PLAN_OF, RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan
@@ -26,7 +26,8 @@ class ActionModule(RunAction):
         outcomes = self.outcomes("roll")
         gate = closed_gate(state["closed"], state["hooks"])
         closed = closed_by(plan, outcomes, gate) or {}
-        back = back_plan(plan, outcomes, str(closed.get("cause") or ""), self.settings["solver_on_abort"])
+        back = back_plan(plan, outcomes, str(closed.get("cause") or ""), self.settings["solver_on_abort"],
+                         _view.dead(self.ledger.read("view")))
         self.ledger.keep(PLAN_OF["back"], back)
         self.ledger.keep("back", _admit.begin(time.monotonic()))
         names = ", ".join(back["order"])

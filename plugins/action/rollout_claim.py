@@ -61,6 +61,7 @@ class ActionModule(RunAction):
         return {**release, **given(
             state="held", worker_dir=own["worker_dir"], rollout_id=self.plan["rollout_id"],
             run_id=self.plan["run_id"], kind=self.plan["kind"], target=self.plan["asked"],
+            strategy=self.plan["strategy"] if rolls else None,
             started_at=self.rollout["started_at"], expected_seq=planned["record_seq"],
             reason=self.settings["solver_reason"], job=who["job"], user=who["user"], controller=who["controller"],
             ttl=self.settings["solver_lock_ttl"], dead_runs=self.plan["lock"]["dead_runs"].get(name),

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _view
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._bake import Bake, Ended
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import Looks, look_on
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PARTS, PLAN_OF, RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Closed, Outcome, State
@@ -19,6 +20,8 @@ TICK_S = 0.05
 SHORT_S = 1.0
 # A silent task would be taken for a hung one.
 SAY_EVERY_S = 15.0
+# How often the comparison of a canary says how far it is.
+BAKE_SAYS_S = 20.0
 # Looks at once, beside the work of those in flight.
 LOOKS = 8
 
@@ -33,6 +36,8 @@ class ActionModule(RunAction):
         # Who is out of service, or lost, is of the whole fleet; the plan of the way back has only those that go back.
         self.fleet = self.ledger.read("plan")
         self.stage = _admit.stage_of(self.plan, self.me)
+        self.after = self._after()
+        self.bake = Bake(self, self.plan) if self.after == "bake" else None
         self.parallel = max(2, min(LOOKS, self.forks // 2))
         # How long a look takes is known from the gates before: what is old is so by that.
         self.mean_s, self.asked_at = float(self.ledger.read("looks").get("mean_s", 1.0)), dict[str, float]()
@@ -59,10 +64,61 @@ class ActionModule(RunAction):
                 self._merge(looks.collect(self.pause))
         return None
 
+    def _after(self) -> str:
+        """Return what the stage before this worker's has to wait for; the first one at this gate waits for all."""
+        first = self.plan["stages"][self.stage]["workers"][0] == self.me
+        waits = self.part == "roll" and self.stage > 0 and first
+        return str(self.plan["stages"][self.stage - 1]["after"]) if waits else "nothing"
+
+    # -- between two stages ------------------------------------------------------------------------
+
+    def _between(self, looks: Looks) -> dict[str, Any]:
+        """Wait for what the stage before this one leads to: whether it was good, and whether somebody promotes it."""
+        self.pause = SHORT_S
+        state, view, now = self.ledger.read(self.part), self.ledger.read("view"), time.monotonic()
+        if state["closed"] or self._hook(state):
+            self.after = "nothing"
+            return {}
+        live = self._with_routers(view)
+        if not _view.is_stale(view, self.plan["lock"]["workers"], now, self.mean_s, self.parallel):
+            shut = _gate.shut(self.fleet, self._known(state, live), live, _gate.Asking(self.me))
+            if shut:
+                return self._close({"cause": shut.cause, "reason": shut.reason})
+            ended = self.bake.step(live, now) if self.bake else Ended("promote", "")
+            if ended:
+                return self._promoted(ended)
+        self._refresh(looks, [])
+        self._say_progress(now)
+        return {}
+
+    def _promoted(self, ended: Ended) -> dict[str, Any]:
+        """Go on, or close the gate by what was judged."""
+        self.after = "nothing"
+        self.ledger.emit("judged", part=self.part, word=ended.word, reason=ended.reason)
+        with self.ledger.edit(self.part) as state:
+            state["judgement"] = {"word": ended.word, "reason": ended.reason}
+            # Nobody became healthy while the comparison lasted, and nobody had to.
+            state["healthy_at"] = time.monotonic()
+        closed = _gate.closed_by_judgement(ended.word, ended.reason, self.plan)
+        return self._close(closed) if closed else {}
+
+    def _close(self, closed: Closed) -> dict[str, Any]:
+        with self.ledger.edit(self.part) as state:
+            return self._closed(state, closed)
+
+    def _say_progress(self, now: float) -> None:
+        if self.bake and self.bake.baselines and now - self.said_at >= BAKE_SAYS_S:
+            self.said_at = now
+            line = self.bake.progress()
+            self.ledger.emit("bake", part=self.part, reason=line)
+            self.tell(f"comparing canaries: {line}")
+
     # -- deciding ----------------------------------------------------------------------------------
 
     def _ask(self, looks: Looks) -> dict[str, Any]:
         """Decide, or nothing while there is something to wait for."""
+        if self.after != "nothing":
+            return self._between(looks)
         self.pause = TICK_S
         version = self.ledger.version(self.part)
         if version == self.seen_version and self.said == _admit.NOT_YET:
@@ -141,16 +197,17 @@ class ActionModule(RunAction):
         view, now = self.ledger.read("view"), time.monotonic()
         names = [name for name in self.plan["lock"]["workers"] if name not in flight]
         soon = () if self.said else [name for name in names if not _gate.serves_now(view.get(name, {}))]
-        for name in _view.to_ask(view, names, now, soon):
+        due = self.bake.due(now) if self.bake and self.after == "bake" else []
+        for name in dict.fromkeys([*_view.to_ask(view, names, now, soon), *due]):
             if len(self.asked_at) >= 2 * self.parallel:
                 break
             if name not in self.asked_at:
                 self.asked_at[name] = now
-                looks.add(name, look_on(self, self.task_vars, name, "solver.fleet.rollout_lock", self._lock_args(name)))
+                looks.add(name, look_on(self, self.task_vars, name, "solver.fleet.rollout_lock", self.lock_args(name)))
         if self.settings["solver_floor_view"] == "routers":
             self._ask_routers(looks, view.get(":routers") or {}, now)
 
-    def _lock_args(self, name: str) -> dict[str, Any]:
+    def lock_args(self, name: str) -> dict[str, Any]:
         """A look also says that the run is alive."""
         own = self.workers[name]
         return {"worker_dir": own["worker_dir"], "state": "renewed", "rollout_id": self.plan["rollout_id"],
@@ -180,11 +237,13 @@ class ActionModule(RunAction):
                 took = now - self.asked_at.pop(name, now)
                 self.mean_s += 0.2 * (took - self.mean_s)
                 if name in self.workers:
-                    before = view.get(name)
-                    view[name] = _view.seen(_entry.lock_answer(answer, time.time()), now, before)
+                    before, said = view.get(name), _entry.lock_answer(answer, time.time())
+                    view[name] = _view.seen(said, now, before)
                     serves = _gate.serves_now(view[name])
                     if serves != bool(before and _gate.serves_now(before)):
                         self.ledger.emit("seen", worker=name, serves=serves)
+                    if self.bake:
+                        self.bake.take(name, said, now)
                 else:
                     view.setdefault(":routers", {})[name] = {**_entry.router(answer, time.time()), "at": now}
         self.ledger.keep("looks", {"mean_s": round(self.mean_s, 3)})

@@ -29,6 +29,7 @@ class ActionModule(RunAction):
             census = self._census()
             locked = self._locked(census)
         self.ledger.keep("census", census)
+        self.ledger.keep("looked", {"at": time.monotonic()})
         answering = [name for name, own in census.items() if not own.get("unreachable") and not own.get("failed")]
         self.ledger.emit("looked", answering=len(answering), of=len(census))
         return result | {"answering": answering, "locked": locked,

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
+from ansible_collections.solver.fleet.plugins.plugin_utils import _canary, _entry
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import (
     fleet_facts,
     reached,
@@ -35,7 +35,8 @@ class ActionModule(RunAction):
             "kind": self.rollout["kind"], "run_id": self.rollout["run_id"], "new_id": self.rollout["new_id"],
             "forks": self.forks, "dead_runs": dead_of(fleet, here(self.main), provably_dead), "now": time.time(),
             "machines": {host: own["machine"] for host, own in self.workers.items()},
-            "routers": self.rollout["routers"]})
+            "routers": self.rollout["routers"], "strata": self.rollout["strata"],
+            "measured": self._measured(census)})
         plan["started_at"], plan["settings"] = self.rollout["started_at"], settings_shown(self.settings)
         plan["who"] = who_shown(self.rollout["who"])
         if plan["locked"]:
@@ -46,11 +47,22 @@ class ActionModule(RunAction):
             return result | self._refused(plan)
         self.ledger.keep("plan", plan)
         self.ledger.emit("planned", **{name: plan.get(name) for name in (
-            "kind", "rollout_id", "run_id", "target", "stages", "window", "floor", "tolerated", "estimate_s")},
+            "kind", "strategy", "rollout_id", "run_id", "target", "stages", "window", "floor", "tolerated",
+            "estimate_s")},
             p99_s={name: plan["workers"][name]["p99_s"] for name in plan["order"] if plan["workers"][name]["p99_s"]},
             lines=plan_lines(plan))
         shown = {name: plan.get(name) for name in ("kind", "rollout_id", "target")}
         return result | shown | {"refused": False, "todo": len(plan["order"]), "msg": plan_lines(plan)}
+
+    def _measured(self, census: dict[str, Any]) -> dict[str, tuple[int, float]]:
+        """Return how many tasks have ended on each worker since it was first looked at, and the seconds since."""
+        if self.rollout["kind"] != "update" or self.settings["solver_strategy"] != "canary":
+            return {}
+        since = float(self.ledger.read("looked").get("at") or time.monotonic())
+        now = self.everywhere("worker_info", self.info_args(), _entry.census)
+        seconds = time.monotonic() - since
+        ended = {name: _canary.ended_between(census.get(name), own) for name, own in now.items()}
+        return {name: (tasks, seconds) for name, tasks in ended.items() if tasks is not None}
 
     def _refused(self, plan: Plan) -> dict[str, Any]:
         if self.settings["solver_verdict_file"]:

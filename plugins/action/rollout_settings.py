@@ -16,7 +16,11 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import fleet_variables, write_refusal
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import (
+    fleet_facts,
+    fleet_variables,
+    write_refusal,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS
@@ -60,13 +64,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                             for host in hosts if rolls and host in task_vars["groups"]]
         if rolls and not resolved.errors:
             resolved.errors += self._unreadable_hooks(resolved.settings["solver_hooks"])
+        strata: dict[str, str] = {}
+        if rolls and not resolved.errors:
+            strata = _strata(resolved, task_vars, hosts)
         resolved.errors += _stray_words(task_vars)
         if resolved.errors:
             return result | _refused(resolved, rolls)
         settings = resolved.settings
         rollout = {
             "kind": kind, "settings": settings, "workers": resolved.workers, "hosts": hosts,
-            "routers": resolved.routers, "ledger": str(ledger.folder),
+            "routers": resolved.routers, "strata": strata, "ledger": str(ledger.folder),
             "wait_until": time.monotonic() + settings["solver_lock_wait"],
             "new_id": settings["solver_rollout_id"] or _new_id(task_vars), "run_id": secrets.token_hex(8),
             "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -106,6 +113,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 errors.append(f"solver_hooks.{name}: {path} has a task with run_once, and one that fails would end "
                               "the run without a verdict; take it out, around a rollout or a stage it runs once anyway")
         return errors
+
+
+def _strata(resolved: Resolved, task_vars: dict[str, Any], hosts: list[str]) -> dict[str, str]:
+    """Return the values of the variables that solver_strata names, in one text for each worker that has any."""
+    names = resolved.settings["solver_strata"]
+    try:
+        found = fleet_facts(task_vars, hosts, *names)
+    except AnsibleError as error:
+        resolved.errors.append(f"solver_strata: a variable cannot be templated: {one_line(error.message)}")
+        return {}
+    for name in names:
+        if not any(name in own for own in found.values()):
+            resolved.errors.append(f"solver_strata names {name}, a variable that no worker has; correct the name, or "
+                                   "set the variable for each worker")
+    return {host: one_line(", ".join(f"{name} {own.get(name, '-')}" for name in names)) for host, own in found.items()}
 
 
 def _refused(resolved: Resolved, rolls: bool) -> dict[str, Any]:

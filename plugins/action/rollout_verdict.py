@@ -63,7 +63,8 @@ class ActionModule(RunAction):
             name: {"outcome": "failed", "cause": "unknown", "reason": shut} for name in back.get("order", [])}
         gate = closed_gate(state["closed"], state["hooks"]) if state else {}
         return verdict(plan, self.outcomes("roll"), final, gate=gate, backs=backs | self.outcomes("back"),
-                       undone=bool(back.get("undoes", True)), check_mode=checks, story=story)
+                       undone=bool(back.get("undoes", True)), check_mode=checks, story=story,
+                       judgement=state.get("judgement"))
 
     def _story(self, final: dict[str, Any]) -> Mapping[str, Any]:
         """What happened when is for people: a mistake of ours in it must not cost them their verdict."""

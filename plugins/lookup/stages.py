@@ -60,5 +60,5 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         # The state is begun when the lock is held: a plan alone is followed by nobody.
         stages = ledger.read(PLAN_OF[part]).get("stages", []) if ledger.exists() and ledger.read(part) else []
         if terms[0] == "sizes":
-            return [len(stage["workers"]) for stage in stages] or [1]
+            return [len(stage["workers"]) for stage in stages if stage["workers"]] or [1]
         return [name for stage in stages for name in stage["workers"]] or [NOBODY]

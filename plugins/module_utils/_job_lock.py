@@ -68,6 +68,9 @@ def argument_spec() -> dict[str, Any]:
         "by": {"type": "str", "default": ""},
         "roster": {"type": "list", "elements": "str"},
         "started_at": {"type": "str"},
+        "strategy": {"type": "str"},
+        "baseline": {"type": "dict"},
+        "judgement": {"type": "dict"},
         "outcome": {"type": "str"},
         "cause": {"type": "str"},
         "outcome_reason": {"type": "str"},
@@ -86,7 +89,7 @@ def claim_of(given: Json) -> Claim:
         release_from=release("from"), release_to=release("to"), reason=given["reason"], job=given["job"],
         user=given["user"], controller=given["controller"], ttl=given["ttl"],
         dead_runs=tuple(given["dead_runs"]), steal=given["steal"], expected_seq=given["expected_seq"],
-        started_at=given["started_at"],
+        started_at=given["started_at"], strategy=given["strategy"],
     )
 
 
@@ -134,8 +137,12 @@ class LockJob(Job):
             holder = record["lock"]
             who = in_words(holder, now()) if holder else "nobody holds it"
             raise StepError("lock_lost", f"renewing the lock: it is no longer this run's, {who}", {"holder": holder})
-        became = {name: self.given[name] for name in ("outcome", "cause", "outcome_reason")}
-        self._set(renewed(record, self.given["ttl"], now(), became if became["outcome"] else None))
+        names = ("outcome", "cause", "outcome_reason") if self.given["outcome"] else ()
+        became = {name: self.given[name] for name in names}
+        became.update({name: self.given[name] for name in ("baseline", "judgement") if self.given[name]})
+        # A comparison that begins anew has not been judged.
+        became.update({"judgement": None} if self.given["baseline"] and not self.given["judgement"] else {})
+        self._set(renewed(record, self.given["ttl"], now(), became))
 
     def _released(self, record: Json) -> None:
         if not is_ours(record, self.given["run_id"]):

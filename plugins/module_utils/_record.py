@@ -63,6 +63,7 @@ class Claim(NamedTuple):
     expected_seq: int | None = None
     # By the controller's clock: those of several workers may differ, and rollouts are ordered by it.
     started_at: str | None = None
+    strategy: str | None = None
 
 
 def empty() -> Json:
@@ -215,6 +216,9 @@ def _begun(record: Json, claim: Claim, at: Now) -> Json:
         "from": own.get("from") if goes_on else claim.release_from, "to": claim.release_to,
         "started_at": own.get("started_at") if same else claim.started_at or at.wall,
         "ended_at": None, "verdict": None, "outcome": None, "cause": None, "outcome_reason": None,
+        "strategy": claim.strategy,
+        # How far the comparison of a canary was.
+        "baseline": own.get("baseline") if goes_on else None, "judgement": own.get("judgement") if goes_on else None,
     }
     superseded = list(record.get("superseded") or [])
     if own and not same and not _left_nothing(own):
@@ -236,7 +240,7 @@ def is_ours(record: Json | None, run_id: str) -> bool:
 
 
 def renewed(record: Json, ttl: float, at: Now, became: Json | None = None) -> Json:
-    """The record with a fresh lock; BECAME tells what became of the worker, for whoever goes on if this run dies."""
+    """The record with a fresh lock; BECAME is what is known of the worker, for whoever goes on if this run dies."""
     lock = dict(record["lock"], renewed_at=at.wall, renewed_clock=at.clock, ttl_s=ttl)
     out = dict(record, seq=record["seq"] + 1, lock=lock)
     own = _of_lock(record)

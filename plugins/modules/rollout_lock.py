@@ -141,6 +141,18 @@ options:
   outcome_reason:
     description: With O(outcome), why in words.
     type: str
+  strategy:
+    description: For V(held), the rollout's strategy, with which whoever goes on goes on.
+    type: str
+    version_added: "1.1.0"
+  baseline:
+    description: For V(renewed), the worker's books when the comparison of a canary began. It has no O(judgement) yet.
+    type: dict
+    version_added: "1.1.0"
+  judgement:
+    description: For V(renewed), what that comparison led to.
+    type: dict
+    version_added: "1.1.0"
   verdict:
     description: For V(released), the verdict document; the rollout is then over.
     type: dict

@@ -59,7 +59,8 @@ STEP_NAMES = frozenset({
 # In these a release speaks for itself.
 _OF_RELEASE = frozenset({"verify", "resume", "soak"})
 _FINDINGS = ("answering", "stopped", "dead", "denied", "hung", "foreign")
-_CLASSES = choice("worker", "account", "provider", "task", "network")
+_CLASS_NAMES = ("worker", "account", "provider", "task", "network")
+_CLASSES = choice(*_CLASS_NAMES)
 
 # --- the status document: as docs/openapi/control-v1.yaml has it, where all that is mandatory must be there ---
 
@@ -79,6 +80,7 @@ _DRAIN = fields({
     "version": need(text(200)), "requested_at": need(moment), "grace_until": need(moment),
     "deadline_at": known(moment), "lease_expires_at": need(moment), "open_at_start": may(_COUNT),
     "expired": need(flag)})
+_HISTOGRAM = items(_COUNT, 100)
 _STATUS = fields({
     "schema": need(choice("solver.worker.status/1")),
     "api": need(fields({"versions": need(items(name(60), 50)), "features": need(items(name(60), 200))})),
@@ -89,6 +91,8 @@ _STATUS = fields({
     "since": need(moment), "seq": need(_COUNT), "accepting": need(flag), "safe_to_stop": need(flag),
     "refusal": may(fields({"code": need(text(100)), "message": need(text(MESSAGE))})),
     "idle": need(flag), "drain": known(_DRAIN), "tasks": known(_TASKS), "totals": known(_TOTALS),
+    "solve_histogram": may(_HISTOGRAM),
+    "failures": may(fields({each: may(_COUNT) for each in _CLASS_NAMES})),
     "solve_times": known(fields({"count": need(_COUNT), "p50_s": need(_SECONDS), "p99_s": need(_SECONDS)})),
     "provider": known(fields({
         "ok": known(flag), "last_ok_at": known(moment), "balance": known(text(40)), "balance_at": known(moment),
@@ -111,13 +115,21 @@ _LOCK = fields({
     "controller": may(fields({
         "host": may(text(253)), "machine_id": may(name(64, least=0)), "boot_id": may(name(64, least=0)),
         "pid": may(_COUNT), "pid_started": may(_COUNT), "pid_ns": may(_COUNT)}))})
+_BASELINE = fields({
+    "arm": need(choice("canary", "control")), "at": need(date), "journal": need(name()), "looks": need(count(100)),
+    "books": need(fields({
+        **{each: need(_COUNT) for each in ("succeeded", "failed", "uncertain", "expired", "apart")},
+        "times": need(_HISTOGRAM)}))})
+_JUDGEMENT = fields({
+    "word": need(choice("promote", "fail", "inconclusive")), "at": need(date), "reason": need(text(MESSAGE))})
 _RECORD = fields({
     "schema": need(choice("solver.rollout/1")), "seq": need(_COUNT), "roster": may(names(MOST_WORKERS)),
     "lock": may(_LOCK),
     "rollout": may(fields({
         "id": need(name()), "kind": may(word), "target": may(text(200)), "reason": may(text(REASON)),
         "from": may(_VERSION), "to": may(_VERSION), "started_at": may(date), "ended_at": may(date),
-        "verdict": may(word), "outcome": may(word), "cause": may(word), "outcome_reason": may(text(MESSAGE))})),
+        "verdict": may(word), "outcome": may(word), "cause": may(word), "outcome_reason": may(text(MESSAGE)),
+        "strategy": may(word), "baseline": may(_BASELINE), "judgement": may(_JUDGEMENT)})),
     "request": may(fields({
         "what": need(choice("pause", "abort")), "by": may(text(200)), "reason": may(text(REASON)), "at": may(date)})),
     "superseded": may(items(fields({

@@ -30,6 +30,8 @@ Live = Mapping[str, Seen]
 # What a worker may end as. Everything in SPENDS counts against the failure budget.
 GOOD = frozenset({"updated", "already"})
 SPENDS = frozenset({"failed", "reverted", "quarantined", "unreachable", "unknown"})
+# What a canary's judge, or the operator's solver_promote, closes the gate with.
+WORSE, UNJUDGED, AWAITS = "worse", "unjudged", "awaits_promotion"
 # These come back by themselves, when their lease ends or when they can be reached again.
 MAY_RETURN = frozenset({"unknown", "unreachable"})
 
@@ -63,10 +65,14 @@ def gate(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking, stall: Stal
     OUTCOMES holds what became of each worker so far, LIVE what each said last (``census``, ``record`` and ``failure``
     of rollout_lock).
     """
-    checks = (_lock(plan, live, asking), _request(live), _budget(plan, outcomes), _inconclusive(outcomes),
-              _quarantined(plan, outcomes))
-    closed = next((decision for decision in checks if decision is not None), None)
-    return closed or _in_time(_floor(plan, outcomes, live, asking, stall), stall)
+    return shut(plan, outcomes, live, asking) or _in_time(_floor(plan, outcomes, live, asking, stall), stall)
+
+
+def shut(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking) -> Decision | None:
+    """Return why nobody at all may begin any more, or nothing."""
+    checks = (_lock(plan, live, asking), _request(live), _budget(plan, outcomes), _stage_budget(plan, outcomes),
+              _inconclusive(outcomes), _quarantined(plan, outcomes))
+    return next((decision for decision in checks if decision is not None), None)
 
 
 def gate_back(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking, stall: Stall) -> Decision:
@@ -99,6 +105,20 @@ def closed_gate(closed: Closed, hooks: Sequence[HookFailure]) -> Closed:
         return {}
     return {"open": False, "cause": "hook",
             "reason": f"{hook_line(failed)}; mend it and run the same command again"}
+
+
+def closed_by_judgement(word: str, reason: str, plan: Plan) -> Closed | None:
+    """Return how the gate closes for what was judged of the canaries, or nothing: it stays open."""
+    if word == "fail":
+        return {"cause": WORSE, "reason": f"{reason}; no further worker is touched"}
+    if word == "inconclusive":
+        return {"cause": UNJUDGED, "reason": f"{reason}; run the same command again to compare anew, or with "
+                                             "-e solver_promote=now to go on all the same"}
+    if plan["promote"] != "manual":
+        return None
+    good = f"{reason}; " if reason else ""
+    return {"cause": AWAITS, "reason": f"{good}solver_promote is manual: run the same command with "
+                                       "-e solver_promote=now to go on"}
 
 
 def hook_line(failure: HookFailure) -> str:
@@ -156,6 +176,17 @@ def _budget(plan: Plan, outcomes: Outcomes) -> Decision | None:
     return Decision(False, "budget", f"{len(spent)} of {plan['fleet']} workers failed ({share:.0f} %: "
                     f"{', '.join(spent)}), above solver_max_fail_percentage {plan['budget_percent']:g}; "
                     "no further worker is touched")
+
+
+def _stage_budget(plan: Plan, outcomes: Outcomes) -> Decision | None:
+    """A stage may bear less than the fleet does: a canary that fails says enough."""
+    for number, stage in enumerate(plan["stages"], 1):
+        spent = [name for name in spent_by(plan, outcomes) if name in (*stage["workers"], *stage["there"])]
+        if len(spent) > stage["tolerated"]:
+            return Decision(False, "budget", f"{', '.join(spent)} of stage {number} failed, of which "
+                            f"{stage['tolerated'] or 'none'} may (solver_strategy: {plan['strategy']}); no further "
+                            "worker is touched")
+    return None
 
 
 def spent_by(plan: Plan, outcomes: Outcomes) -> list[str]:
@@ -280,8 +311,14 @@ def undoes(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> bo
 
     Also what an earlier, interrupted run of the same rollout updated. Never after a rollback or a recovery.
     """
-    if on_abort != "rollback" or plan["kind"] != "update" or gate_cause != "budget":
+    if plan["kind"] != "update":
         return False
+    if gate_cause == UNJUDGED:
+        return plan["on_inconclusive"] == "return"
+    if on_abort != "rollback" or gate_cause not in ("budget", WORSE):
+        return False
+    if gate_cause == WORSE:
+        return True
     return any(cause_of(plan, outcomes, name) == "release" for name in spent_by(plan, outcomes))
 
 
@@ -310,19 +347,25 @@ def roll_back(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) ->
     return left + (done if undoes(plan, outcomes, gate_cause, on_abort) else [])
 
 
-def back_plan(plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str) -> Plan:
-    """Return the way back in the shape of a plan: one stage; C(undoes) as of the function."""
+def back_plan(
+    plan: Plan, outcomes: Outcomes, gate_cause: str, on_abort: str, dead: Collection[str] = (),
+) -> Plan:
+    """Return the way back in the shape of a plan: one stage; C(undoes) as of the function.
+
+    DEAD are those whose hosts answer while no process of theirs does: there is nothing to be drained.
+    """
     names = roll_back(plan, outcomes, gate_cause, on_abort)
     left = left_behind(plan, outcomes, gate_cause)
     # Those that are out and stay out take their part of the window.
     width = max(1, plan["window"] - sum(1 for own in outcomes.values() if may_be_out(own)))
-    stages: list[Stage] = [{"workers": names, "window": width, "tolerated": plan["tolerated"], "after": "nothing"}]
+    stages: list[Stage] = [{"workers": names, "there": [], "window": width, "tolerated": plan["tolerated"],
+                            "after": "nothing"}]
     return {**plan, "order": names, "stages": stages if names else [], "way_back": True,
             "undoes": undoes(plan, outcomes, gate_cause, on_abort),
-            "workers": {name: _way_back(plan["workers"][name], name in left) for name in names}}
+            "workers": {name: _way_back(plan["workers"][name], name in left, name in dead) for name in names}}
 
 
-def _way_back(worker: PlannedWorker, left: bool) -> PlannedWorker:
+def _way_back(worker: PlannedWorker, left: bool, dead: bool) -> PlannedWorker:
     """Without a probe: that release has served here, and a provider that is down must not keep it from serving.
 
     One that was LEFT behind is drained already, and may not yet run what it was to be taken to.
@@ -331,7 +374,7 @@ def _way_back(worker: PlannedWorker, left: bool) -> PlannedWorker:
                            "back_version": None, "probe": False}
     if left:
         return back
-    return {**back, "from": worker["to"], "from_release": worker["release"], "serving": True, "steal": False,
+    return {**back, "from": worker["to"], "from_release": worker["release"], "serving": not dead, "steal": False,
             "on_expire": None}
 
 

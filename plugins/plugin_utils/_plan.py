@@ -28,9 +28,9 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_orde
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import fragile_warnings, warnings_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import live_locks, lock_plan, majority_refusals
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet, moving_refusals, roster_refusals
-from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import stage_sizes
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
-from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan, PlannedWorker, Stage
+from ansible_collections.solver.fleet.plugins.plugin_utils._strategy import Going, shape, strategy_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import BakePlan, Plan, PlannedWorker, Stage
 
 # A rollout with one of these verdicts is over; everything else goes on under its id when its target is asked for again.
 OVER = frozenset({"rolled_back", "rollback_failed", "superseded"})
@@ -43,7 +43,8 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     """Return what the rollout will do. FLEET maps each worker to its ``census`` and ``staged`` results.
 
     RUN holds ``kind``, ``run_id``, ``new_id``, ``forks``, ``dead_runs`` (runs whose controller is proven dead),
-    ``machines`` (that of each worker) and ``routers`` (each with its machine).
+    ``machines`` (that of each worker), ``routers`` (each with its machine), ``strata`` (that of each worker) and
+    ``measured`` (how many tasks ended on a worker in how many seconds).
     """
     kind = str(run.get("kind") or "update")
     rollout_id, continued = choose_rollout(fleet, settings, kind, run)
@@ -53,11 +54,15 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     todo = idle + spread(todo[len(idle):], run["machines"], int(settings["window"]))
     window, size = int(settings["window"]), len(fleet)
     budget = settings["solver_max_fail_percentage"]
-    stages = stages_of(todo, settings, size, tolerated(size, budget))
+    strategy, other = strategy_of(fleet, settings, kind, rollout_id)
+    made = shape(strategy, Going(rollout_id, todo, workers, fleet, settings, tolerated(size, budget),
+                                 run.get("strata") or {}, run.get("measured") or {}))
+    order = [name for stage in made.stages for name in stage["workers"]]
     locked = live_locks(fleet, settings, run["dead_runs"])
     lock = lock_plan(fleet, workers, settings, run)
     return {
         "kind": kind,
+        "strategy": strategy,
         "rollout_id": rollout_id,
         "run_id": run["run_id"],
         "continued": continued,
@@ -70,14 +75,19 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "floor": size - window,
         "budget_percent": budget,
         "tolerated": tolerated(size, budget),
-        "order": todo,
-        "stages": stages,
-        "estimate_s": round(sum(_stage_s(stage, workers, settings, kind) for stage in stages)),
+        "order": order,
+        "stages": made.stages,
+        "bake": made.bake,
+        "promote": settings["solver_promote"],
+        "on_inconclusive": settings["solver_on_inconclusive"],
+        "estimate_s": round(sum(_stage_s(stage, workers, settings, kind) for stage in made.stages)
+                            + bake_s(made.bake, settings)),
         "probes": sum(1 for name in todo if workers[name]["probe"]),
         "workers": workers,
         "lock": lock,
-        "refused": (refusals(workers) + majority_refusals(workers, lock) + roster_refusals(fleet, settings, kind)
-                    + moving_refusals(fleet, run["machines"], run["routers"]) + locked),
+        "refused": [*other, *refusals(workers), *made.refused, *majority_refusals(workers, lock),
+                    *roster_refusals(fleet, settings, kind),
+                    *moving_refusals(fleet, run["machines"], run["routers"]), *locked],
         "locked": locked,
         "warnings": warnings_of(workers, settings, run) + fragile_warnings(fleet),
     }
@@ -105,22 +115,6 @@ def spread(order: Sequence[str], machines: Mapping[str, str], window: int) -> li
         rest.remove(name)
         out.append(name)
     return out
-
-
-def stages_of(
-    todo: Sequence[str], settings: Mapping[str, Any], fleet: int, bears: int,
-) -> list[Stage]:
-    """Return the stages: the next one begins when everybody of the last has ended its turn."""
-    window = int(settings["window"])
-    sizes = stage_sizes(settings["solver_stages"], fleet, len(todo))
-    if settings["solver_window"] == "waves":
-        sizes = [min(window, size - start) for size in sizes for start in range(0, size, window)]
-    stages, start = list[Stage](), 0
-    for size in sizes:
-        stages.append({"workers": list(todo[start:start + size]), "window": window, "tolerated": bears,
-                       "after": "nothing"})
-        start += size
-    return stages
 
 
 def tolerated(fleet: int, budget_percent: float) -> int:
@@ -285,6 +279,13 @@ def _stage_s(
         free = heapq.heapreplace(watched, serves + soak) if watched else serves + soak
         heapq.heappush(places, max(serves, free))
     return last
+
+
+def bake_s(bake: BakePlan | None, settings: Mapping[str, Any]) -> float:
+    """How long the canaries are compared with the others."""
+    if not bake or bake["judged"] or settings["solver_promote"] == "now":
+        return 0.0
+    return min(max(bake["bake_s"], bake["needs_s"] or 0.0), bake["max_s"])
 
 
 def _worker_s(worker: PlannedWorker, settings: Mapping[str, Any]) -> float:

@@ -13,7 +13,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._errors import one_li
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import mixed_warning
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet
-from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan, PlannedWorker
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan, PlannedWorker, Stage
 
 STOPPING = ("to stop it: pause.yml or abort.yml, in another terminal. After Ctrl-C run the same command again to "
             "go on, or recover.yml to put back into service whom it left drained")
@@ -26,11 +26,15 @@ def plan_lines(plan: Plan) -> list[str]:
         f"{plan['fleet']} workers, {len(plan['order'])} to {what} to {plan['target']}, "
         f"{plan['window']} at a time, at least {plan['floor']} keep serving; "
         f"up to {plan['tolerated']} may fail ({plan['budget_percent']:g} %)"]
+    if plan["strategy"] != "rolling":
+        lines[0] = f"{plan['strategy']}: {lines[0]}"
     if plan["continued"]:
         lines.append(f"continues rollout {plan['rollout_id']}")
     for number, stage in enumerate(plan["stages"], 1):
-        place = f"stage {number}: " if len(plan["stages"]) > 1 else ""
-        lines.append(place + ", ".join(_move(name, plan["workers"][name]) for name in stage["workers"]))
+        place = f"stage {number}{_kind_of(stage)}: " if len(plan["stages"]) > 1 else ""
+        moves = [*(_move(name, plan["workers"][name]) for name in stage["workers"]),
+                 *(f"{name} is there" for name in stage["there"])]
+        lines += [place + ", ".join(moves), *_after(plan, stage)]
     if plan["order"]:
         lines.append(f"about {minutes(plan['estimate_s'])}, by the workers' own solve times; {plan['probes']} probe "
                      f"solve{'s' if plan['probes'] != 1 else ''} to pay for, more if one fails")
@@ -38,6 +42,28 @@ def plan_lines(plan: Plan) -> list[str]:
               if worker["action"] != "update"]
     lines += [f"warning: {text}" for text in plan["warnings"]]
     return lines + ([STOPPING] if plan["order"] else [])
+
+
+def _kind_of(stage: Stage) -> str:
+    return " (canaries; none may fail)" if stage["after"] == "bake" else ""
+
+
+def _after(plan: Plan, stage: Stage) -> list[str]:
+    """Say what follows on a stage."""
+    bake, promote = plan["bake"], plan["promote"]
+    if stage["after"] == "nothing":
+        return []
+    if promote == "now":
+        return ["then the next stage begins at once (solver_promote: now)"]
+    if bake and bake["judged"]:
+        return [f"then nothing is left to compare: {bake['judged']['word']}, judged at {bake['judged']['at']}"]
+    then = ["then the rollout ends as awaiting_promotion (solver_promote: manual)"] if promote == "manual" else []
+    if not bake:
+        return then
+    about = f"; about {minutes(bake['needs_s'])} at today's traffic" if bake["needs_s"] else ""
+    return [f"then they are compared with {', '.join(bake['control'])} for at least {minutes(bake['bake_s'])}, until "
+            f"{bake['min_tasks']} tasks have ended on both sides{about} ({bake['traffic']}), at most "
+            f"{minutes(bake['max_s'])}" + (", from where an earlier run was" if bake["baselines"] else ""), *then]
 
 
 def _move(name: str, worker: PlannedWorker) -> str:

@@ -240,6 +240,16 @@ def _closed(screen: Screen, event: Event) -> list[str]:
     return [f"no further worker begins: {event['reason']}"]
 
 
+def _bake(screen: Screen, event: Event) -> list[str]:
+    screen.waits = f"canaries are compared: {event['reason']}"
+    return [screen.waits]
+
+
+def _judged(screen: Screen, event: Event) -> list[str]:
+    screen.waits = ""
+    return [f"canaries: {event['word']}, {event['reason']}"] if event["reason"] else []
+
+
 def _hook_failed(_screen: Screen, event: Event) -> list[str]:
     return [f"the hook {event['hook']} failed: {event['reason']}"]
 
@@ -258,5 +268,5 @@ _LINES: dict[str, Callable[[Screen, Event], list[str]]] = {
     "looked": _looked, "planned": _planned, "locked": _locked, "waiting": _waiting, "admitted": _admitted,
     "program_begun": _program_begun, "progress": _progress, "step_ended": _step_ended, "follow_up": _follow_up,
     "reference_solve": _reference, "outcome": _outcome, "closed": _closed, "hook_failed": _hook_failed,
-    "seen": _seen, "verdict": _verdict,
+    "seen": _seen, "verdict": _verdict, "bake": _bake, "judged": _judged,
 }

@@ -117,6 +117,30 @@ SETTINGS: dict[str, Setting] = {
     "solver_stages": Setting(
         "stages", [], "Sizes of the rollout's stages, each a count or a percentage of the fleet (rounded down, at "
         "least 1). The last one repeats until every worker has had its turn. Default: one stage.", shown=True),
+    "solver_strategy": _choice(
+        "rolling", "How the fleet is updated; docs/strategies.md says which when. rolling: a few workers at a time. "
+        "canary: first on a few, whose tasks are then compared with those of all others for a while. An interrupted "
+        "rollout goes on with the strategy that it began with.", "rolling", "canary", shown=True),
+    "solver_strata": Setting(
+        "names", [], "Host variables, such as zone or os, by which the canaries are chosen: one worker of each "
+        "combination of their values. Default: one worker, from 20 workers on 5 %.", shown=True),
+    "solver_canary_bake": Setting(
+        "seconds", 600.0, "How long the canaries are compared with the others, at least.", minimum=1, maximum=604_800,
+        shown=True),
+    "solver_canary_min_tasks": Setting(
+        "count", 100, "How many tasks must have ended on the canaries, and as many on the others, before the new "
+        "release is promoted. With fewer than 100 it is judged wrongly more often.", minimum=30, maximum=1_000_000,
+        shown=True),
+    "solver_canary_bake_max": Setting(
+        "seconds", 3600.0, "How long the comparison may take. What is not known by then is inconclusive.", minimum=1,
+        maximum=604_800, shown=True),
+    "solver_promote": _choice(
+        "auto", "What follows when the canaries are as good as the others. auto: the rollout goes on. manual: it ends "
+        "as awaiting_promotion. now: it goes on at once, without a comparison; for the same command once more.",
+        "auto", "manual", "now", shown=True),
+    "solver_on_inconclusive": _choice(
+        "keep", "What becomes of the canaries when nobody can say whether they are as good as the others: they keep "
+        "the new release, or return to where they came from.", "keep", "return", shown=True),
     "solver_order": _choice(
         "drain", "Who comes first: the longest drain, by each worker's own 99th percentile of solve times, or the name "
         "in natural order (w2 before w10).", "drain", "name", shown=True),

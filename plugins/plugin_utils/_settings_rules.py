@@ -223,6 +223,9 @@ def _rollout_rules(out: Resolved) -> None:
     if settings["solver_max_fail_percentage"] >= 100:
         _extend(out.errors, ["solver_max_fail_percentage is 100, a budget that can never be exceeded: the rollout "
                              "would go through the whole fleet whatever fails; use less"])
+    if settings["solver_canary_bake_max"] < settings["solver_canary_bake"]:
+        _extend(out.errors, [f"solver_canary_bake_max is {settings['solver_canary_bake_max']:g} s, shorter than "
+                             f"solver_canary_bake, {settings['solver_canary_bake']:g} s; make it longer"])
     if settings["solver_lock_steal"] and not settings["solver_reason"]:
         _extend(out.errors, ["solver_lock_steal needs a solver_reason, which is kept with the lock"])
     if settings["solver_report_file"] and settings["solver_report_file"] == settings["solver_verdict_file"]:

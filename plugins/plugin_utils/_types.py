@@ -81,6 +81,35 @@ class SolveTimes(TypedDict):
     p99_s: float
 
 
+class Books(TypedDict):
+    """What of a journal's books a canary is judged by; C(apart) are failures that no release can help."""
+
+    succeeded: int
+    failed: int
+    uncertain: int
+    expired: int
+    apart: int
+    times: list[int]
+
+
+class Baseline(TypedDict, total=False):
+    """A worker's books when the comparison of its arm began, and how often the judge has looked since."""
+
+    arm: str
+    at: str
+    journal: str
+    books: Books
+    looks: int
+
+
+class Judgement(TypedDict, total=False):
+    """What the judge of a canary said: C(word) is promote, fail or inconclusive."""
+
+    word: str
+    at: str
+    reason: str
+
+
 ProviderError = TypedDict("ProviderError", {"code": str, "class": str, "at": str})
 
 
@@ -127,6 +156,8 @@ class Status(TypedDict):
     tasks: Tasks | None
     totals: Totals | None
     solve_times: SolveTimes | None
+    solve_histogram: NotRequired[list[int] | None]
+    failures: NotRequired[dict[str, int] | None]
     provider: Provider | None
     journal: Journal | None
     failure: Cause | None
@@ -191,7 +222,8 @@ class Version(TypedDict, total=False):
 Rollout = TypedDict("Rollout", {
     "id": str, "kind": str | None, "target": str | None, "reason": str | None, "from": Version | None,
     "to": Version | None, "started_at": str | None, "ended_at": str | None, "verdict": str | None,
-    "outcome": str | None, "cause": str | None, "outcome_reason": str | None}, total=False)
+    "outcome": str | None, "cause": str | None, "outcome_reason": str | None, "strategy": str | None,
+    "baseline": Baseline | None, "judgement": Judgement | None}, total=False)
 
 
 class Request(TypedDict, total=False):
@@ -381,9 +413,15 @@ PlannedWorker = TypedDict("PlannedWorker", {
 
 
 class Stage(TypedDict):
-    """Workers in order; C(window) of them may be out at once, C(tolerated) may fail, C(after) follows on the last."""
+    """Workers in order; C(window) of them may be out at once, C(tolerated) may fail, C(after) follows on the last.
+
+    C(there) are those of the stage that an earlier run has brought to the target: they have no turn, and they count. So
+    a stage may have no worker to begin, and what follows on it is still to come. C(after) is C(nothing), C(bake), or
+    C(promotion), and it is waited for at the gate of the next stage's first worker.
+    """
 
     workers: list[str]
+    there: list[str]
     window: int
     tolerated: int
     after: str
@@ -399,10 +437,29 @@ class LockPlan(TypedDict):
     roster: list[str]
 
 
+class BakePlan(TypedDict):
+    """How the canaries will be compared with the others, and what is known already from a run that was killed."""
+
+    canaries: list[str]
+    control: list[str]
+    min_tasks: int
+    bake_s: float
+    max_s: float
+    needs_s: float | None
+    least_s: float | None
+    traffic: str
+    judged: Judgement | None
+    baselines: dict[str, Baseline]
+
+
 class Plan(TypedDict, total=False):
     """What a rollout will do."""
 
     kind: str
+    strategy: str
+    bake: BakePlan | None
+    promote: str
+    on_inconclusive: str
     rollout_id: str
     run_id: str
     continued: bool
@@ -507,3 +564,4 @@ class State(TypedDict):
     healthy_at: float
     probes: list[StepResult]
     hooks: list[HookFailure]
+    judgement: NotRequired[dict[str, Any]]

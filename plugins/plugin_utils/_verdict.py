@@ -13,7 +13,9 @@ from typing import Any
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import MIXED, mixed_warning, serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
+    AWAITS,
     GOOD,
+    UNJUDGED,
     Outcomes,
     cause_of,
     done_count,
@@ -35,18 +37,22 @@ NOT_TOLD = frozenset({"solver_rollout_id", "solver_verdict_file", "solver_report
 # What was told of a run where nothing was begun.
 NO_STORY: Mapping[str, Any] = {"steps": {}, "samples": [], "waits": []}
 # What the gate closed for, and the verdict that it leads to.
-_WORD_OF_CAUSE = {"paused": "paused", "inconclusive": "inconclusive"}
+_WORD_OF_CAUSE = {"paused": "paused", "inconclusive": "inconclusive", UNJUDGED: "inconclusive",
+                  AWAITS: "awaiting_promotion"}
+# Nothing is wrong: nobody is marked as failed.
+FINE = ("planned", "completed", "awaiting_promotion")
 
 
 def verdict(
     plan: Plan, outcomes: Outcomes, final: Final, *, gate: Closed | None = None,
     backs: Outcomes | None = None, undone: bool = True, check_mode: bool = False,
-    story: Mapping[str, Any] = NO_STORY,
+    story: Mapping[str, Any] = NO_STORY, judgement: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the verdict document: one shape, whatever happened.
 
     FINAL is the census after everything, GATE the last decision of the gate, BACKS what became of each worker that
-    was rolled back after an abort, UNDONE whether that was to undo the rollout, STORY what happened when.
+    was rolled back after an abort, UNDONE whether that was to undo the rollout, STORY what happened when, and JUDGEMENT
+    what the canaries showed.
     """
     seen = {} if check_mode else judged(plan, outcomes, final, backs or {})
     workers = [{**_worker(plan, seen, final, name), "steps": story["steps"].get(name, [])} for name in plan["workers"]]
@@ -61,7 +67,8 @@ def verdict(
     else:
         word = "completed" if all(_done(worker, plan) for worker in workers) else "incomplete"
     made = document(word, plan, workers, [closed["reason"]] if closed and not check_mode else [])
-    return {**made, "spent": [] if check_mode else spent_by(plan, seen), "samples": story["samples"],
+    return {**made, "judgement": dict(judgement) if judgement else None,
+            "spent": [] if check_mode else spent_by(plan, seen), "samples": story["samples"],
             "waits": story["waits"]}
 
 
@@ -145,6 +152,7 @@ def document(
         "schema_version": SCHEMA_VERSION,
         "verdict": word,
         "kind": plan.get("kind", "update"),
+        "strategy": plan.get("strategy"),
         "rollout_id": plan.get("rollout_id"),
         "run_id": plan.get("run_id"),
         "who": plan.get("who"),
@@ -159,8 +167,9 @@ def document(
         "tolerated": plan.get("tolerated"),
         "spent": [],
         "estimate_s": plan.get("estimate_s"),
-        "waves": [stage["workers"] for stage in plan.get("stages", [])],
+        "waves": [stage["workers"] for stage in plan.get("stages", []) if stage["workers"]],
         "settings": plan.get("settings", {}),
+        "judgement": None,
         "workers": list(workers),
         "samples": [],
         "waits": [],
@@ -220,7 +229,7 @@ def _done(worker: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
 
 def not_done(doc: Mapping[str, Any], plan: Plan) -> dict[str, str]:
     """Return, for each worker that keeps the exit code from being 0, why."""
-    if doc["verdict"] in ("planned", "completed"):
+    if doc["verdict"] in FINE:
         return {}
     recovers = doc["kind"] == "recover"
     out = {worker["name"]: f"{worker['name']} {'does not serve' if recovers else 'is not at ' + str(worker['to'])}: "

@@ -86,6 +86,11 @@ def lost(view: View) -> set[str]:
     return {name for name, own in view.items() if own.get("silent", 0) >= LOST_AFTER}
 
 
+def dead(view: View) -> set[str]:
+    """Return whose host said last that no process answers there."""
+    return {name for name, own in view.items() if "census" in own and own["census"]["worker"] is None}
+
+
 def to_ask(view: View, names: Iterable[str], now: float, soon: Collection[str] = ()) -> list[str]:
     """Return whom to ask again, the oldest answer first; sooner those who keep the gate waiting."""
     ages = {name: age_of(view, name, now) for name in names}

@@ -17,6 +17,7 @@ import entry_kit as kit
 import pytest
 from ansible_collections.solver.fleet.plugins.filter import rollout
 from ansible_collections.solver.fleet.plugins.plugin_utils import (
+    _canary,
     _converge,
     _entry,
     _fault,
@@ -136,19 +137,34 @@ def chosen(kind: str) -> dict[str, Any]:
             "soaking": 1}
 
 
-def planned(kind: str, fleet: dict[str, Answers]) -> tuple[dict[str, Any], dict[str, Any]]:
+def compared(kind: str, facts: dict[str, Any], run: dict[str, Any], live: dict[str, Any]) -> list[str]:
+    """Plan by canaries, and judge them by what their records and their books say."""
+    plan = _plan.make_plan(facts, {**chosen(kind), "solver_strategy": "canary"}, run)
+    arms: dict[str, list[_canary.Arm]] = {"canary": [], "control": []}
+    for name, own in facts.items():
+        found = _canary.books_of((live[name].get("census") or {}).get("worker"))
+        baseline = _converge.rollout_of(own["census"]).get("baseline")
+        arm = _canary.since(baseline, *found) if found and baseline else None
+        if arm:
+            arms[baseline["arm"]].append(arm)
+    old, new = _canary.together(arms["control"]), _canary.together(arms["canary"])
+    said = _canary.judge(old, new, _canary.Rules(30, 0.0, 1.0), 2.0, _canary.Look())
+    return [*_plan_lines.plan_lines(plan), *plan["refused"], said.reason, _canary.in_words(old, new)]
+
+
+def planned(kind: str, fleet: dict[str, Answers]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Let the answers in, and plan."""
     facts = {name: {"census": _entry.census(own.get("census"), NOW), "staged": _entry.staged(own.get("staged"), NOW)}
              for name, own in fleet.items()}
     holders = {name: holder for name, own in facts.items() if (holder := _plan_locks.holder_of(own["census"]))}
     run = {**RUN, "now": NOW, "kind": kind, "dead_runs": _locks.proven_dead(holders, OWN, DEAD),
            "machines": dict.fromkeys(fleet, "m1"), "routers": {"r1": {"machine": "m1"}}}
-    return facts, _plan.make_plan(facts, chosen(kind), run)
+    return facts, _plan.make_plan(facts, chosen(kind), run), run
 
 
 def rolled_out(kind: str, fleet: dict[str, Answers]) -> tuple[dict[str, Any], list[str]]:
     """Go through a whole rollout; return its verdict, and all that is shown to people."""
-    facts, plan = planned(kind, fleet)
+    facts, plan, run = planned(kind, fleet)
     shown = [*_plan_lines.plan_lines(plan), *plan["refused"]]
     for own in facts.values():
         for each in KINDS:
@@ -157,6 +173,7 @@ def rolled_out(kind: str, fleet: dict[str, Answers]) -> tuple[dict[str, Any], li
     live = {name: _entry.lock_answer(own.get("live"), NOW) for name, own in fleet.items()}
     shown += _plan_locks.lock_refusals(plan, live)
     _plan_locks.quicker(live)
+    shown += compared(kind, facts, run, live)
     steps, outcomes = {}, {}
     for name, own in fleet.items():
         steps[name] = _entry.step_results(own.get("steps"), NOW)["done_steps"]

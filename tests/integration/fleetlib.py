@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "roles/worker/files/solver-worker"
 SANDBOX = ["--solve", "userrecaptcha=1:2.5", "--solve", "base64=0.2:0.5", "--submit-latency", "0.05", "--seed", "11"]
 # What docs/verdict.md promises: 0 where everything is as it was asked for, else 2, as Ansible has it for a failed host.
-EXIT_CODES = {"completed": 0, "planned": 0, **dict.fromkeys(
+EXIT_CODES = {"completed": 0, "planned": 0, "awaiting_promotion": 0, **dict.fromkeys(
     ("incomplete", "aborted", "rolled_back", "rollback_failed", "inconclusive", "paused", "refused"), 2)}
 VERDICTS = ROOT / ".cache" / "results" / "verdicts.jsonl"
-ROLLOUTS = ("rolling_update", "rollback", "recover")
+ROLLOUTS = ("rolling_update", "canary_update", "rollback", "recover")
 VERDICT = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/schemas/verdict-1.json").read_text("utf-8")))
 
 # What a shell runs in the background ignores this signal, and so would the controllers that tests interrupt.

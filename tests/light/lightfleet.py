@@ -128,6 +128,7 @@ class LightFleet(Fleet):
         if isinstance(drain_s, tuple):
             drain_s = round(random.Random(f"{seed} {name}").uniform(*drain_s), 3)
         return {"name": name, "path": self._hosts[name]["solver_control_socket"], "drain_s": drain_s, "load": load,
+                "seed": seed,
                 "worker_dir": str(self._worker_dir(name))}
 
     def link(self, version: str, *workers: str) -> None:

@@ -19,7 +19,7 @@ import pytest
 from ansible_collections.solver.fleet.plugins.module_utils._socket import Hung, exchange
 from fleetlib import SOURCE, control, wait_for
 from lightfleet import HERE, LightFleet, most_out_at_once, served_by_unverified
-from lightworker.books import Books
+from lightworker.books import Books, Traffic
 
 pytestmark = pytest.mark.quick
 
@@ -156,7 +156,7 @@ def test_the_books_balance_whenever_they_are_looked_at() -> None:
     for step in range(400):
         accepting = step // 50 % 2 == 0
         at += 0.037
-        books.advance(at, accepting, drain_s=1.0, error_share=0.1)
+        books.advance(at, accepting, drain_s=1.0, traffic=Traffic(error_share=0.1, provider_share=0.5))
         ended = sum(books.totals[name] for name in ("succeeded", "failed", "uncertain", "expired"))
         assert books.totals["accepted"] == ended + books.open
         assert all(books.totals[name] >= value for name, value in last.items())

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / ".collections"))
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import (  # noqa: E402
     _converge,
+    _gate,
     _kept,
     _plan,
     _settings,
@@ -107,6 +108,9 @@ def test_each_verdict_word_fits_the_schema():
         verdict(plan, {"w1": {"outcome": "unknown", "cause": "unknown", "reason": "interrupted"}}),
         verdict(plan, {}, check_mode=True),
         verdict(plan, {"w1": good}, gate={"open": False, "cause": "paused", "reason": "lunch"}),
+        verdict(plan, {"w1": good}, gate={"open": False, "cause": _gate.AWAITS, "reason": "solver_promote is manual"},
+                judgement={"word": "promote", "reason": "as good"}),
+        verdict(plan, {"w1": good}, gate={"open": False, "cause": _gate.UNJUDGED, "reason": "too few tasks"}),
         verdict(plan, {"w1": {"outcome": "returned", "cause": "unknown", "reason": "the provider"}}),
         verdict(plan, {"w1": bad, "w2": bad, "w3": good}, backs={"w3": good}),
         verdict(plan, {"w1": bad, "w2": bad, "w3": good}, backs={"w3": bad}),

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from .books import Traffic
+
 # What a failed probe says, by whose fault it is.
 PROBE_ERRORS = {
     "release": {"code": "WRONG_ANSWER", "class": "worker", "message": "this release solves nothing"},
@@ -32,7 +34,16 @@ class Behaviour:
     probe: str = ""  # its probes fail: release, provider or account
     probe_s: float = 0.0  # a probe takes so long
     error_share: float = 0.0  # this share of the tasks ends as failed
+    provider_share: float = 0.0  # and this share of those because of the provider
+    drawn: bool = False  # which ones is drawn by the worker's name and the seed; else it is each n-th
+    per_s: float | None = None  # so many tasks end in a second while it serves
+    solve_s: float | None = None  # the median of its solve times
     stop_s: float = 0.0  # stopping takes so long
+
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(self.error_share, self.provider_share, self.per_s, self.solve_s, self.drawn)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from .http import ProblemError, Request
 if TYPE_CHECKING:
     from .worker import Worker
 
-FEATURES = ["drain.lease", "drain.persist", "probe", "wait", "handover", "verify", "peer_log"]
+FEATURES = ["drain.lease", "drain.persist", "probe", "wait", "handover", "verify", "peer_log", "solve_histogram",
+            "failure_classes"]
 STATES = ("starting", "recovering", "running", "draining", "drained", "stopping", "failed")
 PROBE_FIELDS = ("request_id", "task", "expect", "timeout_s")
 
@@ -190,6 +191,7 @@ def _from_journal(worker: Worker, now: str | None) -> dict[str, Any]:
         "tasks": {"open": count, "accepted": 0, "submitting": 0, "polling": count, "unfetched": 0,
                   "oldest_age_s": p50 if count else None},
         "totals": dict(worker.books.totals),
+        "failures": dict(worker.books.failures), "solve_histogram": list(worker.books.histogram),
         "solve_times": {"count": 500, "p50_s": p50, "p99_s": round(p99, 3)},
         "provider": {"ok": True, "last_ok_at": now, "balance": "12.34", "balance_at": now, "last_error": None},
         "journal": {"id": worker.journal_id, "schema": 1, "min_reader": 1, "writable": True},

@@ -43,7 +43,8 @@ class Host(Protocol):
 
 
 class Worker:
-    def __init__(self, host: Host, name: str, path: str, worker_dir: str, drain_s: float, load: int) -> None:
+    def __init__(self, host: Host, name: str, path: str, worker_dir: str, drain_s: float, load: int,
+                 seed: int = 1) -> None:
         self.host = host
         self.name = name
         self.path = Path(path)
@@ -52,7 +53,7 @@ class Worker:
         self.solve_s = round(drain_s * 0.6, 3) or 1.0
         # the journal
         self.journal_id = uuid.uuid4().hex
-        self.books = Books(load, self.solve_s)
+        self.books = Books(load, self.solve_s, f"{seed} {name}")
         self.drain: Drain | None = None
         self.restarts = -1
         self._last_served: str | None = None
@@ -203,7 +204,7 @@ class Worker:
         self._arm()
 
     def _advance(self) -> None:
-        self.books.advance(self.host.clock.boot(), self.accepting, self.drain_s, self.behaviour.error_share)
+        self.books.advance(self.host.clock.boot(), self.accepting, self.drain_s, self.behaviour.traffic)
 
     def _state(self) -> str:
         if self.phase != SERVING:

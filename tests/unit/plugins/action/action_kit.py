@@ -36,7 +36,7 @@ def worker_settings(name: str) -> Json:
 def rollout_of(names: list[str], **settings: Any) -> Json:
     own = {**SETTINGS, "solver_min_healthy_time": 0.0, **settings}
     return {"kind": "update", "settings": own, "hosts": names,
-            "workers": {name: worker_settings(name) for name in names}, "routers": {},
+            "workers": {name: worker_settings(name) for name in names}, "routers": {}, "strata": {},
             "run_id": "run1", "new_id": "r1", "started_at": "2026-11-24T05:00:00Z", "wait_until": 0.0,
             "who": {"job": None, "user": "ada", "controller": {"host": "deck"}}, "staging": True,
             "package": "solver-worker==1.3.0"}

@@ -77,3 +77,10 @@ def test_who_only_looks_writes_over_no_verdict(tmp_path: Path, kind: str) -> Non
     (tmp_path / "verdict.json").write_text('{"verdict": "completed"}')
     assert settled(tmp_path, kind, solver_drain_timeout="long").returncode != 0
     assert json.loads((tmp_path / "verdict.json").read_text()) == {"verdict": "completed"}
+
+
+def test_strata_are_variables_that_the_workers_have(tmp_path: Path) -> None:
+    refused = settled(tmp_path, "update", solver_strata="zone")
+    assert refused.returncode != 0
+    assert "solver_strata names zone, a variable that no worker has" in " ".join(refused.stdout.split())
+    assert settled(tmp_path, "update", solver_strata="zone", zone="a").returncode == 0

@@ -34,7 +34,8 @@ def status(version: str = "1.2.0", release: str = "1.2.0-old", drain: Any = None
                      "started_at": "2026-11-23T17:00:00.000Z", "restarts": 7},
         "state": "drained" if drain else "running", "since": THEN, "seq": 42, "accepting": not drain,
         "safe_to_stop": bool(drain), "idle": False, "drain": drain, "tasks": dict(TASKS), "totals": dict(TOTALS),
-        "solve_times": {"count": 500, "p50_s": 31.0, "p99_s": 82.4},
+        "failures": {"worker": 1, "provider": 2},
+        "solve_times": {"count": 500, "p50_s": 31.0, "p99_s": 82.4}, "solve_histogram": [0, 3, 17],
         "provider": {"ok": True, "last_ok_at": THEN, "balance": "12.34", "balance_at": THEN,
                      "last_error": {"code": "ERROR_X", "class": "provider", "at": THEN}},
         "journal": {"id": "j", "schema": 1, "min_reader": 1, "writable": True}, "failure": None, **more}
@@ -54,6 +55,9 @@ def record(lock: Any = None, **more: Any) -> dict[str, Any]:
                         "from": {"version": "1.2.0", "release": "1.2.0-old"},
                         "to": {"version": "1.3.0", "release": "1.3.0-new"}, "started_at": THEN, "ended_at": THEN,
                         "verdict": "aborted", "outcome": "failed", "cause": "drain", "outcome_reason": "too slow",
+                        "strategy": "canary", "judgement": {"word": "inconclusive", "at": THEN, "reason": "too few"},
+                        "baseline": {"arm": "canary", "at": THEN, "journal": "j", "looks": 2, "books": {
+                            "succeeded": 3, "failed": 0, "uncertain": 0, "expired": 0, "apart": 0, "times": [0, 3]}},
                         **more}}
 
 

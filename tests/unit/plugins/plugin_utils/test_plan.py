@@ -25,8 +25,8 @@ def slow(p99, p50=30.0):
 
 def test_all_are_one_stage_by_name_with_the_window():
     made = plan(fleet(11), window=2)
-    assert made["stages"] == [{"workers": [f"w{number}" for number in range(1, 12)], "window": 2, "tolerated": 2,
-                               "after": "nothing"}]
+    assert made["stages"] == [{"workers": [f"w{number}" for number in range(1, 12)], "there": [], "window": 2,
+                               "tolerated": 2, "after": "nothing"}]
     assert made["order"] == made["stages"][0]["workers"]
     assert made["floor"] == 9
     assert made["workers"]["w1"]["from"] == "1.2.0"
@@ -100,7 +100,7 @@ def test_who_would_not_survive_a_restart_is_named_with_the_cause():
     assert [text.split(" would not survive a restart, and could not go back to what runs: ")[0] for text in said] == [
         "w1, w3", "w4"]
     assert ": its interpreter is 3.13 now; provision.yml with the version that runs mends it" in said[0]
-    assert "warning: " + said[1] in _plan.plan_lines(made)
+    assert "warning: " + said[1] in _plan_lines.plan_lines(made)
 
 
 def test_forks_never_cut_the_window_and_it_is_said_where_they_do_not_suffice():

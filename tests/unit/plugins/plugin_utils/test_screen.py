@@ -144,3 +144,13 @@ def test_the_block_shows_who_is_at_what_and_fits(screen: Screen) -> None:
     assert max(map(len, lines)) < 80
     assert lines[-1] == "  and 50 more"
     assert all(line.isprintable() for line in lines)
+
+
+def test_a_comparison_is_said_and_goes_on_in_the_heartbeat():
+    screen = _screen.Screen()
+    assert _screen.take(screen, {"event": "bake", "reason": "1 canary solved 5 of 5"}) == [
+        "canaries are compared: 1 canary solved 5 of 5"]
+    assert "1 canary solved 5 of 5" in _screen.heartbeat(screen, 1.0)
+    assert _screen.take(screen, {"event": "judged", "word": "promote", "reason": "as good"}) == [
+        "canaries: promote, as good"]
+    assert _screen.heartbeat(screen, 1.0) == ""

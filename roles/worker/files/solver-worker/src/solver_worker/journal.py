@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from . import schema
+from . import histogram, schema
 from .clock import UNKNOWN_BOOT
+from .codes import Class
 from .errors import NotWrittenError
 from .schema import Stamp
 
@@ -35,6 +36,9 @@ TOTALS = (
 )
 # Calls of res.php, kept for the provider's account rule; not part of the status document.
 RES_CALLS = "res_calls"
+# Parts of two totals, by the class of the failure and by the bucket of the solve time.
+CLASSES: tuple[str, ...] = get_args(Class)
+FAILED, SOLVED = "failed.", "solved."
 FINALS = ("succeeded", "failed", "expired", "uncertain")
 OPEN = ("accepted", "submitting", "polling")
 KEPT_SOLVE_TIMES = 500
@@ -87,6 +91,8 @@ class Books:
     """Counters of one transaction."""
 
     totals: dict[str, int]
+    failures: dict[str, int]
+    histogram: list[int]
     open: dict[str, int]
     unfetched: int
     oldest_at: float | None
@@ -356,6 +362,8 @@ class Journal:
             ).rowcount
             if changed:
                 self._add(db, final.state)
+                if final.state == "failed" and final.error_class in CLASSES:
+                    self._add(db, FAILED + final.error_class)
                 self._keep_solve_time(db, final.state, solve_s)
         self._erased = True
         return bool(changed)
@@ -364,6 +372,7 @@ class Journal:
     def _keep_solve_time(db: sqlite3.Connection, state: str, solve_s: float | None) -> None:
         if state != "succeeded" or solve_s is None:
             return
+        Journal._add(db, f"{SOLVED}{histogram.bucket(solve_s)}")
         done = db.execute("SELECT value FROM totals WHERE name = 'succeeded'").fetchone()[0]
         db.execute("INSERT OR REPLACE INTO solve_times VALUES (?, ?)", (done % KEPT_SOLVE_TIMES, solve_s))
 
@@ -438,6 +447,8 @@ class Journal:
             self._db.execute("COMMIT")
         return Books(
             totals={name: int(stored.get(name, 0)) for name in TOTALS},
+            failures={name: int(stored.get(FAILED + name, 0)) for name in CLASSES},
+            histogram=[int(stored.get(f"{SOLVED}{number}", 0)) for number in range(histogram.BUCKETS)],
             open={state: int(counts.get(state, 0)) for state in OPEN},
             unfetched=int(kept),
             oldest_at=oldest,

@@ -14,7 +14,17 @@ from .drain import Moment
 from .journal import Books, Journal
 from .lifecycle import FAILED, Worker
 
-FEATURES = ["drain.lease", "drain.persist", "probe", "wait", "handover", "verify", "peer_log"]
+FEATURES = [
+    "drain.lease",
+    "drain.persist",
+    "probe",
+    "wait",
+    "handover",
+    "verify",
+    "peer_log",
+    "solve_histogram",
+    "failure_classes",
+]
 
 
 def build(worker: Worker) -> dict[str, Any]:
@@ -43,7 +53,9 @@ def build(worker: Worker) -> dict[str, Any]:
         "drain": drains.describe(worker.drain, moment),
         "tasks": _tasks(books, moment.now),
         "totals": None if books is None else books.totals,
+        "failures": None if books is None else books.failures,
         "solve_times": _solve_times(times),
+        "solve_histogram": None if books is None else books.histogram,
         "provider": worker.provider.describe() if books is not None else None,
         "journal": _journal(journal),
         "failure": None if worker.failure is None else vars(worker.failure),
