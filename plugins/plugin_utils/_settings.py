@@ -280,8 +280,9 @@ LOCAL_FLEET: dict[str, Setting] = {
 # Set by the playbooks themselves.
 INTERNAL = frozenset({
     "solver_asked", "solver_claimed", "solver_gate", "solver_hook", "solver_hook_failed", "solver_judged",
-    "solver_looked", "solver_operation", "solver_package_wheel", "solver_planned", "solver_removal", "solver_request",
-    "solver_resumed", "solver_rollout", "solver_staged", "solver_turn", "solver_verdict", "solver_wheels",
+    "solver_looked", "solver_operation", "solver_package_wheel", "solver_planned", "solver_removal", "solver_reported",
+    "solver_request", "solver_resumed", "solver_rollout", "solver_staged", "solver_turn", "solver_verdict",
+    "solver_wheels",
 })
 
 
