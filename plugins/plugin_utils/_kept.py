@@ -33,7 +33,15 @@ MOST_WORKERS = 10_000
 _TEXT = 4000
 _COUNT, _SECONDS, _NAMES = count(), number(1e9), items(name(253), MOST_WORKERS)
 _LINES = items(text(_TEXT), 200)
-_NUMBERS = mapping(number(low=-1e15), 100)
+_NUMBER = number(low=-1e15)
+
+
+def _figure(value: Any, now: float) -> Any:
+    """A number that may not be known."""
+    return None if value is None else _NUMBER(value, now)
+
+
+_NUMBERS = mapping(_figure, 100)
 
 
 def _setting(value: Any, now: float) -> Any:
@@ -42,14 +50,14 @@ def _setting(value: Any, now: float) -> Any:
         return items(_setting, 1000)(value, now)
     if isinstance(value, str):
         return text(_TEXT)(value, now)
-    return value if value is None or isinstance(value, bool) else number(low=-1e15)(value, now)
+    return value if value is None or isinstance(value, bool) else _NUMBER(value, now)
 
 
 _STEP = fields({"step": need(word), "from_s": need(_SECONDS), "to_s": need(_SECONDS), "ok": need(flag)})
 _WORKER = fields({
     "name": need(name(253)), "outcome": need(word), "cause": may(word), "reason": may(text(_TEXT)),
     **{each: may(text(200)) for each in ("from", "to", "release", "runs")}, "open_at_drain": may(_COUNT),
-    "timings": may(_NUMBERS),
+    "timings": may(mapping(_SECONDS, 100)),
     "totals": may(fields({"before": known(_NUMBERS), "after": known(_NUMBERS)}), nullable=False),
     "steps": may(items(_STEP, 1000)), "log": may(tail(50, 2000, 100_000))})
 _DOCUMENT = fields({
