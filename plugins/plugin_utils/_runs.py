@@ -81,7 +81,8 @@ def run_lines(run: Json) -> list[str]:
 
 def fold(text: str, indent: str = "") -> list[str]:
     """Return a text in lines that fit a terminal; the second and those behind it are indented."""
-    return textwrap.wrap(text, COLUMNS, initial_indent=indent, subsequent_indent=indent + "  ") or [indent]
+    return textwrap.wrap(text, COLUMNS, initial_indent=indent, subsequent_indent=indent + "  ",
+                         break_on_hyphens=False) or [indent]
 
 
 def shown_lines(doc: Json) -> list[str]:

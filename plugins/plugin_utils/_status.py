@@ -18,7 +18,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serv
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import SPENDS
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import by_name, minutes
-from ansible_collections.solver.fleet.plugins.plugin_utils._runs import run_lines, runs
+from ansible_collections.solver.fleet.plugins.plugin_utils._runs import COLUMNS, fold, run_lines, runs
 
 Json = Mapping[str, Any]
 Fleet = Mapping[str, Json]
@@ -29,7 +29,6 @@ LAST_RUNS = 5
 MOST_NAMES = 10
 # A row that is older than this says so: who keeps the others waiting makes their rows old.
 OLD_S = 5.0
-COLUMNS = 80
 # Each column: its head, what it shows, and down to what width it gives way where the row would be too long.
 _TABLE = (
     ("worker", "name", 12), ("version", "version", 8), ("pending", "pending", 8), ("state", "state", 11),
@@ -181,10 +180,15 @@ def _waiting(census: Json, worker: Json) -> str:
 
 
 def lines(doc: Json) -> list[str]:
-    """Return a status document for people: the table, the fleet, what is wrong, the lock, and the last rollouts."""
+    """Return a status document for people, in 80 columns: the table, what there is to say, and the last rollouts."""
+    return [*table(doc), *(part for line in sentences(doc) for part in fold(line)),
+            *(line for run in doc["history"] for line in run_lines(run))]
+
+
+def sentences(doc: Json) -> list[str]:
+    """Return what there is to say of the fleet: how it is, what is wrong, who holds the lock, what is under way."""
     running = (doc["rollout"] or {}).get("state") == "running"
-    return [*table(doc), *_fleet_lines(doc, running), *_note_lines(doc, running), *_lock_lines(doc),
-            *_rollout_lines(doc), *(line for run in doc["history"] for line in run_lines(run))]
+    return [*_fleet_lines(doc, running), *_note_lines(doc, running), *_lock_lines(doc), *_rollout_lines(doc)]
 
 
 def table(doc: Json) -> list[str]:

@@ -27,7 +27,9 @@ def told(fleet: dict[str, Any], dead: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def lines(fleet: dict[str, Any], dead: tuple[str, ...] = ()) -> list[str]:
-    return _status.lines(told(fleet, dead))
+    """The table, and each sentence in one line."""
+    document = told(fleet, dead)
+    return [*_status.table(document), *_status.sentences(document)]
 
 
 def note(fleet: dict[str, Any], name: str = "w1") -> str:
@@ -170,7 +172,7 @@ def test_a_rollout_whose_controller_is_dead_says_so_and_what_to_do():
     fleet = under_way()
     document = told(fleet, ("run0",))
     assert (document["locks"][0]["state"], document["rollout"]["state"]) == ("dead", "dead")
-    said = _status.lines(document)
+    said = _status.sentences(document)
     assert "Its controller is dead: 2 of 4 workers had their turn, 1 failed (w2), in its turn were w3. Run the same " \
         "command again to go on, or recover.yml to bring back what was left." in said
     assert note(fleet | {}, "w3") == ""
@@ -182,6 +184,16 @@ def test_a_rollout_whose_controller_is_dead_says_so_and_what_to_do():
     assert any(line.startswith("Its controller has fallen silent: 2 of 4") for line in late)
     fleet["w1"]["lock_state"] = "held"
     assert told(fleet)["rollout"]["state"] == "running", "one fresh lock says that it lives"
+
+
+def test_no_line_is_wider_than_a_terminal():
+    fleet = under_way()
+    fleet["w2"]["service_problem"] = "x" * 300
+    fleet["w2"]["history"] = [head(reason="y " * 90, reasons=["z " * 90])]
+    for dead in ((), ("run0",)):
+        shown = _status.lines(told(fleet, dead))
+        assert max(map(len, shown)) <= 80
+        assert "Rollout r0 of ada on deck (night shift) holds w1, w2, w3, w10 since" in shown
 
 
 def test_a_request_is_told():
