@@ -98,6 +98,7 @@ class Demo:
         self.stop_file.touch()
         audited = self.finish(traffic, timeout=120)
         self.merge_audit()
+        self.playbook("report", "-i", str(self.inventory), "-e", f"solver_verdict_file={self.dir / 'verdict.json'}")
         say(f"verdict and audit: {self.dir / 'verdict.json'} ({time.monotonic() - began:.0f} s in all)")
         return rolled or audited
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
-from ansible_collections.solver.fleet.plugins.plugin_utils._program import given
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
 
 REQUESTS = ["none", "pause", "abort"]
@@ -17,12 +16,12 @@ class ActionModule(FleetAction):
     """Never fails for what a worker says or does not say: the play decides."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = self.settle(tmp, task_vars, history={"type": "int"}, request={"type": "str", "choices": REQUESTS},
+        result = self.settle(tmp, task_vars, request={"type": "str", "choices": REQUESTS},
                              workers={"type": "list", "elements": "str"})
         if self.args["request"]:
             answers = self.each("rollout_lock", self._requests(), _entry.lock_answer)
         else:
-            asked = self.info_args(**given(history=self.args["history"]))
+            asked = self.info_args()
             names = self.args["workers"]
             wanted = {name: own for name, own in asked.items() if names is None or name in names}
             answers = self.each("worker_info", wanted, _entry.census)

@@ -81,6 +81,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         super().__init__()
         self._ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
         self._block: Block | None = None
+        self._document = False
         self._follower = Follower(self._ledger, self._line)
 
     @property
@@ -102,7 +103,7 @@ class CallbackModule(Default):  # type: ignore[misc]
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self._end()
-        if not self.screen.verdict or self._verbose:
+        if not (self.screen.verdict or self._document) or self._verbose:
             super().v2_playbook_on_stats(stats)
         for number, line in enumerate(self.screen.verdict):
             self._display.display(line if number == 0 else f"  {line}")
@@ -160,6 +161,8 @@ class CallbackModule(Default):  # type: ignore[misc]
             return
         self._handle_warnings(result._result)
         self._follower.catch_up()
+        # A program reads it: nothing of ours may stand around it.
+        self._document = self._document or bool(result._result.get("document_shown"))
         # What status, provision and others show is all that there is to see; of a rollout the events say more.
         if result._task.action in DEBUG and not self.screen.rollout:
             for line in _screen.shown(result._result):
@@ -180,5 +183,5 @@ class CallbackModule(Default):  # type: ignore[misc]
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         # Each worker that is not at the target fails at the end, so that the exit code says so; the verdict says why.
         self._follower.catch_up()
-        if not (self._quiet(result._task) and self.screen.verdict):
+        if not (self._quiet(result._task) and (self.screen.verdict or self._document)):
             super().v2_runner_on_failed(result, ignore_errors)

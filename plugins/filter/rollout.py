@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _lines, _locks, _plan_locks, _roster, _toml
+from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _locks, _plan_locks, _roster, _status, _toml
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
@@ -43,7 +43,7 @@ def address_kept(census: Mapping[str, Any], worker: Mapping[str, Any], routers: 
 
 def fleet_lines(fleet: Mapping[str, Any]) -> list[str]:
     """Show a fleet's state."""
-    return _lines.fleet_lines({name: let_in(census) for name, census in fleet.items()})
+    return _status.lines(_status.status({name: let_in(census) for name, census in fleet.items()}, time.time()))
 
 
 def last_of_machines(removed: Iterable[str], workers: Mapping[str, Any]) -> list[str]:

@@ -50,8 +50,8 @@ def service_problem(service: Json) -> str | None:
 
 
 def census(
-    control_socket: str, control_timeout: float, worker_dir: str | None = None, history: int = 0,
-    service: Json | None = None,
+    control_socket: str, control_timeout: float, worker_dir: str | None = None, *, history: int = 0,
+    service: Json | None = None, verdict_of: str | None = None,
 ) -> Json:
     """The result of worker_info."""
     result: Json = {"finding": "answering", "worker": None, "host_clock": host_clock()}
@@ -67,5 +67,7 @@ def census(
         result.update(look(worker_dir))
         if history > 0:
             result["history"] = RecordFile(worker_dir).heads(history)
+        if verdict_of:
+            result["verdict"] = RecordFile(worker_dir).kept(verdict_of)
         result["releases"] = {link: linked_release(worker_dir, link) for link in ("current", "previous", "staged")}
     return result

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import time
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, remedy
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
@@ -43,7 +43,8 @@ KEEP_HISTORY = 20
 BUSY_S = 40.0
 _POLL_S = 0.1
 # What tells one verdict from another; the rest may be long.
-_HEAD = ("rollout_id", "run_id", "kind", "target", "verdict", "started_at", "ended_at", "reasons")
+_HEAD = ("rollout_id", "run_id", "kind", "target", "verdict", "started_at", "ended_at", "reasons", "who")
+_MOST_SOURCES = 10
 _MODE = 0o640
 # Of a fleet of thousands.
 _VERDICT_BYTES = 32 << 20
@@ -173,6 +174,15 @@ class RecordFile:
                 found += [head] if head else []
         return found
 
+    def kept(self, run_id: str) -> Json | None:
+        """The whole verdict of a run; None where it is not among those that are kept."""
+        with contextlib.suppress(OSError):
+            for entry in sorted(os.listdir(self.history), reverse=True):
+                verdict = read_json(os.path.join(self.history, entry), _VERDICT_BYTES)
+                if verdict is not None and verdict.get("run_id") == run_id:
+                    return verdict
+        return None
+
     @contextlib.contextmanager
     def fence(self, run_id: str | None) -> Iterator[int | None]:
         """Let a module work only while its run holds the rollout's lock, and keep others from taking it meanwhile.
@@ -206,7 +216,19 @@ class RecordFile:
 
 def _head(path: str) -> Json | None:
     verdict = read_json(path, _VERDICT_BYTES)
-    return None if verdict is None else {name: verdict.get(name) for name in _HEAD}
+    if verdict is None:
+        return None
+    settings, workers = verdict.get("settings"), verdict.get("workers")
+    return dict(
+        {name: verdict.get(name) for name in _HEAD},
+        reason=settings.get("solver_reason") if isinstance(settings, dict) else None,
+        **{"from": _sources(workers) if isinstance(workers, list) else []})
+
+
+def _sources(workers: list[Any]) -> list[str]:
+    """The versions that they came from; a few, of a fleet that is well."""
+    found = {str(own["from"]) for own in workers if isinstance(own, dict) and own.get("from")}
+    return sorted(found)[:_MOST_SOURCES]
 
 
 def _fenced(holder: Json | None) -> StepError:

@@ -29,9 +29,6 @@ options:
     description: Ask these alone; by default all of the run.
     type: list
     elements: str
-  history:
-    description: How many of the last verdicts to return.
-    type: int
   request:
     description: Leave this request for the running rollout instead.
     type: str

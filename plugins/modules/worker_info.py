@@ -44,6 +44,10 @@ options:
     description: With O(worker_dir), how many of the newest verdicts that are kept there RV(history) tells of.
     type: int
     default: 0
+  verdict_of:
+    description: With O(worker_dir), the C(run_id) of a run whose whole verdict is returned in RV(verdict).
+    type: str
+    version_added: "1.1.0"
   service:
     description:
       - The service that runs the worker, as in O(solver.fleet.worker_release#module:service).
@@ -143,9 +147,15 @@ history:
   elements: dict
   contains:
     rollout_id:
-      description: The rollout; also C(kind), C(target), C(verdict), C(started_at), C(ended_at) and C(reasons).
+      description:
+        - The rollout; also C(run_id), C(kind), C(target), C(verdict), C(started_at), C(ended_at), C(reasons), C(who)
+          ran it, the operator's C(reason), and the versions that the workers came C(from).
       type: str
       returned: always
+verdict:
+  description: The verdict of the run that O(verdict_of) names, V(none) where it is not kept.
+  returned: when O(verdict_of) and O(worker_dir) are given
+  type: dict
 host_clock:
   description: A reading of the target's clock that is never stepped, for
     O(solver.fleet.solve_check#module:since).
@@ -190,7 +200,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._result import contro
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(control_argument_spec(), worker_dir={"type": "path"}, history={"type": "int", "default": 0},
-                           service={"type": "dict"}),
+                           verdict_of={"type": "str"}, service={"type": "dict"}),
         supports_check_mode=True,
     )
 

@@ -137,7 +137,8 @@ _RECORD = fields({
 _HISTORY = good_items(fields({
     "rollout_id": need(name()), "run_id": need(name()), "kind": may(word), "target": may(text(200)),
     "verdict": may(word), "started_at": may(date), "ended_at": may(date),
-    "reasons": may(items(text(REASON), 50))}), 50)
+    "reasons": may(items(text(REASON), 50)), "reason": may(text(REASON)), "from": may(items(text(200), 10)),
+    "who": may(fields({each: may(text(253)) for each in ("user", "job", "host")}))}), 50)
 
 # --- what the modules answer ---
 

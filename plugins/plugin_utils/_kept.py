@@ -17,6 +17,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._shape import (
     fields,
     flag,
     items,
+    known,
     mapping,
     may,
     name,
@@ -32,7 +33,15 @@ MOST_WORKERS = 10_000
 _TEXT = 4000
 _COUNT, _SECONDS, _NAMES = count(), number(1e9), items(name(253), MOST_WORKERS)
 _LINES = items(text(_TEXT), 200)
-_NUMBERS = mapping(number(low=-1e15), 100)
+_NUMBER = number(low=-1e15)
+
+
+def _figure(value: Any, now: float) -> Any:
+    """A number that may not be known."""
+    return None if value is None else _NUMBER(value, now)
+
+
+_NUMBERS = mapping(_figure, 100)
 
 
 def _setting(value: Any, now: float) -> Any:
@@ -41,14 +50,15 @@ def _setting(value: Any, now: float) -> Any:
         return items(_setting, 1000)(value, now)
     if isinstance(value, str):
         return text(_TEXT)(value, now)
-    return value if value is None or isinstance(value, bool) else number(low=-1e15)(value, now)
+    return value if value is None or isinstance(value, bool) else _NUMBER(value, now)
 
 
 _STEP = fields({"step": need(word), "from_s": need(_SECONDS), "to_s": need(_SECONDS), "ok": need(flag)})
 _WORKER = fields({
     "name": need(name(253)), "outcome": need(word), "cause": may(word), "reason": may(text(_TEXT)),
     **{each: may(text(200)) for each in ("from", "to", "release", "runs")}, "open_at_drain": may(_COUNT),
-    "timings": may(_NUMBERS), "totals": may(fields({"before": may(_NUMBERS), "after": may(_NUMBERS)})),
+    "timings": may(mapping(_SECONDS, 100)),
+    "totals": may(fields({"before": known(_NUMBERS), "after": known(_NUMBERS)}), nullable=False),
     "steps": may(items(_STEP, 1000)), "log": may(tail(50, 2000, 100_000))})
 _DOCUMENT = fields({
     "schema_version": may(text(20)), "verdict": need(word), "kind": may(word),
@@ -66,6 +76,13 @@ _DOCUMENT = fields({
         "worker": may(name(253)), "from_s": need(_SECONDS), "to_s": need(_SECONDS), "reason": need(text(_TEXT)),
         "for": may(_NAMES)}), 10_000)),
     "audit": may(_NUMBERS)})
+# What lines are made of, also where a document says nothing of it.
+_NO_WORKER: dict[str, Any] = {
+    **dict.fromkeys(("from", "to", "release", "cause", "open_at_drain", "runs")), "reason": "", "timings": {},
+    "totals": {"before": None, "after": None}, "log": []}
+_NO_DOCUMENT: dict[str, Any] = {
+    **dict.fromkeys(("kind", "rollout_id", "run_id", "target", "started_at", "ended_at")), "reasons": [],
+    "warnings": [], "settings": {}}
 
 
 def kept_verdict(raw: Any, check: Check = _DOCUMENT) -> dict[str, Any]:
@@ -75,6 +92,8 @@ def kept_verdict(raw: Any, check: Check = _DOCUMENT) -> dict[str, Any]:
         found = text(100)(schema, 0.0) if isinstance(schema, str) else "none"
         raise ValueError(f"it is no verdict that this release reads: its schema is {found}, not {VERDICT_SCHEMA}")
     try:
-        return {"schema": VERDICT_SCHEMA, **cast(dict[str, Any], check(raw, 0.0))}
+        found = cast(dict[str, Any], check(raw, 0.0))
     except Misfit as misfit:
         raise ValueError(f"it is a damaged verdict: {misfit.where} {misfit.why}") from None
+    workers = [{**_NO_WORKER, **worker} for worker in found.get("workers") or []]
+    return {"schema": VERDICT_SCHEMA, **_NO_DOCUMENT, **found, "workers": workers}

@@ -211,7 +211,7 @@ def command(doc: Doc) -> str:
                if name in SETTINGS and value != SETTINGS[name].default}
     if doc.get("kind") == "update" and doc.get("target"):
         changed.setdefault("solver_version", doc["target"])
-    extra = f" -e {shlex.quote(json.dumps(changed, ensure_ascii=False))}" if changed else ""
+    extra = f" -e {shlex.quote(json.dumps(changed, ensure_ascii=False, sort_keys=True))}" if changed else ""
     return f"ansible-playbook solver.fleet.{_PLAYBOOK.get(str(doc.get('kind')), 'rolling_update')} -i INVENTORY{extra}"
 
 

@@ -49,7 +49,7 @@ class Story:
     changes: list[tuple[float, str, str, Any]] = field(default_factory=list)
     turns: dict[str, _Turn] = field(default_factory=dict)
     waiting: dict[str, tuple[float, str]] = field(default_factory=dict)
-    left: list[str] = field(default_factory=list)
+    left: tuple[float, str] = (-1.0, "")
 
 
 def tell(plan: Plan, events: Iterable[Event], final: Mapping[str, Census] | None = None) -> Json:
@@ -86,8 +86,10 @@ def _waiting(story: Story, _plan: Plan, event: Event, at: float) -> None:
 def _waited(story: Story, who: str, at: float) -> None:
     since, why = story.waiting.pop(who, (at, ""))
     if at - since >= SHORTEST_WAIT_S:
-        story.waits.append({"worker": who or None, "from_s": _round(since), "to_s": _round(at), "reason": why,
-                            "for": story.left[-1:]})
+        # Whoever gave its place free last is the one that was waited for; of any other wait the reason says it.
+        gave = [story.left[1]] if story.left[0] >= since else []
+        story.waits.append({
+            "worker": who or None, "from_s": _round(since), "to_s": _round(at), "reason": why, "for": gave})
 
 
 def _planned(story: Story, _plan: Plan, _event: Event, at: float) -> None:
@@ -147,7 +149,7 @@ def _moved(story: Story, planned: Mapping[str, Any], event: Event, at: float) ->
     name, step = event["worker"], event["step"]
     if step in _SERVES_AFTER:
         story.changes.append((at, "serves", name, True))
-        story.left.append(name)
+        story.left = (at, name)
     if planned:
         end = "back_version" if event.get("part") == "back" else _MOVES[step]
         story.changes.append((at, "runs", name, planned[end]))
@@ -157,8 +159,8 @@ def _seen(story: Story, _plan: Plan, event: Event, at: float) -> None:
     story.changes.append((at, "serves", event["worker"], bool(event["serves"])))
 
 
-def _outcome(story: Story, _plan: Plan, event: Event, _at: float) -> None:
-    story.left.append(event["worker"])
+def _outcome(story: Story, _plan: Plan, event: Event, at: float) -> None:
+    story.left = (at, event["worker"])
 
 
 _HEARD: dict[str, Callable[[Story, Plan, Event, float], None]] = {

@@ -255,17 +255,19 @@ class Record(TypedDict, total=False):
     superseded: list[Superseded] | None
 
 
-class Head(TypedDict, total=False):
-    """The head of a verdict that a worker keeps."""
+class Who(TypedDict, total=False):
+    """Who ran a rollout, and where."""
 
-    rollout_id: str
-    run_id: str
-    kind: str | None
-    target: str | None
-    verdict: str | None
-    started_at: str | None
-    ended_at: str | None
-    reasons: list[str] | None
+    user: str | None
+    job: str | None
+    host: str | None
+
+
+Head = TypedDict("Head", {
+    # the head of a verdict that a worker keeps
+    "rollout_id": str, "run_id": str, "kind": str | None, "target": str | None, "verdict": str | None,
+    "started_at": str | None, "ended_at": str | None, "reasons": list[str] | None, "reason": str | None,
+    "from": list[str] | None, "who": Who | None}, total=False)
 
 
 # --- what the modules answer ---

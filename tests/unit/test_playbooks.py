@@ -136,7 +136,7 @@ def test_no_play_addresses_localhost():
 
 def test_the_first_play_of_each_playbook_refuses_an_empty_fleet():
     firsts = {path.stem: plays(path)[0]["hosts"] for path in PLAYBOOKS if plays(path) and path.stem != "local_fleet"}
-    assert {"rolling_update", "provision", "remove", "request", "status"} <= set(firsts)
+    assert {"rolling_update", "provision", "remove", "request", "status", "history", "report"} <= set(firsts)
     assert [name for name, hosts in firsts.items() if not hosts.startswith("{{ lookup('solver.fleet.fleet', ")] == []
 
 

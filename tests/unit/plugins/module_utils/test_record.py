@@ -291,6 +291,21 @@ def test_the_history_tells_the_newest_first_and_skips_what_cannot_be_read(tmp_pa
     assert "workers" not in found[0]
 
 
+def test_the_head_says_who_and_why_and_the_whole_is_found_by_its_run(tmp_path):
+    file = files.RecordFile(str(tmp_path))
+    assert file.kept("a") is None
+    whole = {"rollout_id": "r1", "run_id": "a", "who": {"user": "ada"}, "settings": {"solver_reason": "weekly"},
+             "workers": [{"from": "1.2.0"}, {"from": "1.1.0"}, {"from": "1.2.0"}, {"from": None}, "torn"]}
+    with file.guarded(exclusive=True):
+        file.append_history(whole, at(0))
+        file.append_history({"rollout_id": "r1", "run_id": "b", "settings": [], "workers": {}}, at(1))
+    first, second = file.heads(5)
+    assert (second["who"], second["reason"], second["from"]) == ({"user": "ada"}, "weekly", ["1.1.0", "1.2.0"])
+    assert (first["reason"], first["from"]) == (None, [])
+    assert file.kept("a") == whole
+    assert file.kept("c") is None
+
+
 def test_the_fence_lets_only_the_holder_work(tmp_path):
     file = files.RecordFile(str(tmp_path))
     with file.guarded(exclusive=True):

@@ -157,8 +157,9 @@ def test_what_is_no_verdict_says_why(raw: Any, said: str) -> None:
 
 
 def test_what_is_kept_comes_back_as_it_was() -> None:
-    document = json.loads(json.dumps(kit.verdict(4, ("w3",))))
+    document = json.loads(json.dumps({**kit.verdict(4, ("w3",)), "audit": {"accepted": 900, "lost": None}}))
     assert kept_verdict(document) == document
+    assert "lost unknown" in " ".join(made(document).text.split())
 
 
 # -- the file ------------------------------------------------------------------------------------

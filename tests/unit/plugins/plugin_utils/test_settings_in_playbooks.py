@@ -37,7 +37,8 @@ def test_they_are_found():
         name for _path, name, _given in FOUND}
     assert {"provision.yml", "remove.yml", "rolling_update.yml"} <= {
         path for path, name, _given in FOUND if name == "solver_hosts"}
-    assert {"provision.yml", "remove.yml", "request.yml", "resume.yml", "rolling_update.yml", "status.yml"} == LOOKED_UP
+    assert {f"{name}.yml" for name in (
+        "history", "provision", "remove", "report", "request", "resume", "rolling_update", "status")} == LOOKED_UP
 
 
 @pytest.mark.parametrize(("path", "name", "given"), FOUND)

@@ -71,8 +71,8 @@ def test_a_reason_that_changes_is_another_wait_and_short_ones_are_none() -> None
         BEGUN, {"event": "waiting", "clock": 101.0, "reason": "ada's rollout"}, {"event": "planned", "clock": 130.0},
         waits(140.0, "w2 is away"), waits(150.0, "w2 is away"), waits(160.0, "the window is full"),
         {"event": "admitted", "clock": 160.4, "worker": "w1"}])
-    assert [(one["worker"], one["to_s"] - one["from_s"], one["reason"]) for one in told["waits"]] == [
-        (None, 29.0, "ada's rollout"), ("w1", 20.0, "w2 is away")]
+    assert [(one["worker"], one["to_s"] - one["from_s"], one["reason"], one["for"]) for one in told["waits"]] == [
+        (None, 29.0, "ada's rollout", []), ("w1", 20.0, "w2 is away", [])]
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_lowest_point() -> None:

@@ -7,7 +7,7 @@ import pytest
 from ansible_collections.solver.fleet.plugins.plugin_utils import _gate, _lines, _settings, _step, _verdict
 from hypothesis import given
 from hypothesis import strategies as st
-from rollout_kit import FAILED, GOOD, PLANNED, REVERTED, census, fleet, lock, plan, record, staged, updated
+from rollout_kit import FAILED, GOOD, PLANNED, REVERTED, census, fleet, plan, record, staged, updated
 
 AT_TARGET = census("1.3.0", release="1.3.0-new")
 
@@ -148,45 +148,6 @@ def test_progress_line_says_the_place():
     assert _lines.progress_line("w4", bad, 4, 8) == "w4 REVERTED [release] verify: it broke (4 of 8 done)"
 
 
-def test_status_says_mixed_versions_in_words():
-    lines = _lines.fleet_lines({"w1": census(), "w2": census("1.3.0"), "w3": {"finding": "dead", "message": "gone"}})
-    assert "Mixed versions: 1 on 1.2.0 (w1); 1 on 1.3.0 (w2). Run rolling_update.yml again to converge." in lines
-    assert "No answer from: w3." in lines
-    assert lines[-1] == "No rollout holds the lock."
-
-
-def test_status_shows_the_lock_and_the_history():
-    held = record(verdict=None)
-    held["lock"] = lock()
-    seen = census(record=held, lock_state="held")
-    lines = _lines.fleet_lines({"w1": seen, "w2": seen})
-    assert "Rollout r0 of ada on deck (night shift) holds w1, w2 since then, last seen later." in lines
-    assert lines[-1] == "Rollout r0: update to 1.3.0, begun 2026-11-24T01:00:00Z, not ended."
-
-
-def test_status_says_what_the_next_start_would_run():
-    seen = census()
-    seen["releases"]["current"] = {"id": "1.3.0-new"}
-    assert "its next start runs 1.3.0-new" in _lines.fleet_lines({"w1": seen})[1]
-
-
-def test_the_history_tells_each_run_once_and_what_has_not_ended():
-    def head(run, rollout, word, started, reasons=()):
-        return {"run_id": run, "rollout_id": rollout, "kind": "update", "target": "1.3.0", "verdict": word,
-                "started_at": started, "ended_at": started, "reasons": list(reasons)}
-
-    kept = [head("b", "r1", "completed", "2026-11-24T02:00:00Z"),
-            head("a", "r1", "aborted", "2026-11-24T01:00:00Z", ["2 of 4 workers failed"])]
-    lines = _lines.fleet_lines({
-        "w1": census(record=record("r1", verdict="completed"), history=kept),
-        "w2": census(record=record("r1", verdict="completed"), history=kept[:1]),
-        "w3": census(record=record("r9", target="1.4.0", started_at="2026-11-25T01:00:00Z"))})
-    assert [line for line in lines if line.startswith("Rollout ")] == [
-        "Rollout r9: update to 1.4.0, begun 2026-11-25T01:00:00Z, not ended.",
-        "Rollout r1: update to 1.3.0, begun 2026-11-24T02:00:00Z, completed.",
-        "Rollout r1: update to 1.3.0, begun 2026-11-24T01:00:00Z, aborted: 2 of 4 workers failed."]
-
-
 def recovered(own, **settings):
     """The verdict and the exit's words of a recovery in which w2 is OWN, and all others serve."""
     made = plan({"w1": {"census": AT_TARGET}, "w2": {"census": own}, "w3": {"census": AT_TARGET}}, kind="recover",
@@ -229,14 +190,6 @@ def test_mixed_versions_are_those_at_the_end():
     assert judge(made, outcomes, mixed)["warnings"] == made["warnings"]
     assert judge(plan(fleet(4)), {}, mixed)["warnings"] == made["warnings"], "also where it began with one"
     assert judge(made, {}, {}, check_mode=True)["warnings"] == made["warnings"]
-
-
-def test_a_row_says_how_old_it_is():
-    lines = _lines.fleet_lines({"w1": {**census(), "age_s": 80.2}, "w2": {**census(), "age_s": 0.1},
-                                "w3": {"unreachable": True, "msg": "no answer within 80 s", "age_s": 0.0}})
-    assert [line.split()[4] for line in lines[:4]] == ["age", "80", "0", "-"]
-    assert "80 s" in lines[1]
-    assert lines[3].endswith("no answer within 80 s")
 
 
 def test_what_a_workflow_gets_is_small_and_no_setting():

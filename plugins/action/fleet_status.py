@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Show how a fleet is, once, or again and again until the rollout that is under way has ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _status
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of
+
+HISTORY = 20
+TICK_S = 0.2
+
+
+class ActionModule(FleetAction):
+    """Each look is shown as it is; the play fails where the last one is no success."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = self.settle(tmp, task_vars)
+        every, as_json = self.settings["solver_status_watch"], self.settings["solver_status_format"] == "json"
+        document = self._look()
+        watched = document["rollout"] if every and (document["rollout"] or {}).get("state") == "running" else None
+        while watched and _goes_on(document, watched):
+            self._display.display(json.dumps(document) if as_json else "\n".join([*_status.lines(document), ""]))
+            if not self._wait(every):
+                return result | {"failed": True, "msg": "the controller's process is gone"}
+            document = self._look()
+        if as_json:
+            # As it is, for programs: the callback would make it a part of its own words.
+            self._display.display(json.dumps(document) if every else json.dumps(document, indent=2))
+        return result | {"document": document, "document_shown": as_json, "problem": _status.problem(document, watched),
+                         "msg": [] if as_json else _status.lines(document)}
+
+    def _look(self) -> dict[str, Any]:
+        fleet = self.each("worker_info", self.info_args(history=HISTORY), _entry.census)
+        dead = dead_of({name: {"census": own} for name, own in fleet.items()}, here(self.main), provably_dead)
+        return _status.status(fleet, time.time(), dead)
+
+    def _wait(self, seconds: float) -> bool:
+        """Return whether anybody still looks."""
+        until = time.monotonic() + seconds
+        while os.getppid() == self.main and time.monotonic() < until:
+            time.sleep(TICK_S)
+        return os.getppid() == self.main
+
+
+def _goes_on(document: dict[str, Any], watched: dict[str, Any]) -> bool:
+    """Whether the run is at work, by a fresh lock; one that nobody can be asked about may come back."""
+    now = document["rollout"] or {}
+    return not document["fleet"]["reached"] or (now.get("run_id") == watched["run_id"] and now["state"] == "running")

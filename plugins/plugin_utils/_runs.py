@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# This module util is private to the collection.
+"""The rollouts that a fleet's workers remember, as data and as lines for people. Pure functions."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
+from ansible_collections.solver.fleet.plugins.plugin_utils._report import by_whom, duration, settings_changed, took_s
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import verdict_lines
+
+Json = Mapping[str, Any]
+Fleet = Mapping[str, Json]
+COLUMNS = 80
+
+
+def runs(fleet: Fleet) -> list[dict[str, Any]]:
+    """Return the runs, newest first; a record alone knows of one that has not ended, and has no C(run_id)."""
+    ended: dict[str, dict[str, Any]] = {}
+    begun: dict[str, dict[str, Any]] = {}
+    for name in in_order(fleet):
+        for head in fleet[name].get("history") or []:
+            ended.setdefault(str(head["run_id"]), {**head, "kept_by": []})["kept_by"].append(name)
+        record = fleet[name].get("rollout") or {}
+        if (record.get("rollout") or {}).get("id"):
+            _remember(begun, record)
+    told = {str(run["rollout_id"]) for run in ended.values()}
+    found = [*ended.values(), *(run for rollout, run in begun.items() if rollout not in told)]
+    return sorted((_whole(run) for run in found), key=lambda run: str(run["started_at"] or ""), reverse=True)
+
+
+def _remember(begun: dict[str, dict[str, Any]], record: Json) -> None:
+    own, lock = record["rollout"], record.get("lock") or {}
+    ours = lock.get("rollout_id") == own["id"]
+    who = {"user": lock.get("user"), "job": lock.get("job"), "host": (lock.get("controller") or {}).get("host")}
+    run = begun.setdefault(str(own["id"]), {**own, "rollout_id": own["id"], "from": [], "who": who if ours else None})
+    version = (own.get("from") or {}).get("version")
+    if version and version not in run["from"]:
+        run["from"].append(version)
+
+
+def _whole(run: Json) -> dict[str, Any]:
+    return {**{name: run.get(name) for name in (
+        "rollout_id", "run_id", "kind", "target", "verdict", "started_at", "ended_at", "who", "reason")},
+        "from": in_order(run.get("from") or []), "reasons": list(run.get("reasons") or []),
+        "kept_by": run.get("kept_by") or []}
+
+
+def chosen(found: Iterable[Json], wanted: str) -> Json | None:
+    """Return the newest run of the rollout, or with the run's id, that ended; of any where nothing is WANTED."""
+    fitting = [run for run in found if not wanted or wanted in (run["rollout_id"], run["run_id"])]
+    return next((run for run in fitting if run["run_id"]), next(iter(fitting), None))
+
+
+# -- lines ---------------------------------------------------------------------------------------
+
+
+def history_lines(found: Iterable[Json]) -> list[str]:
+    """Return two lines or more for each run: what it was, and who ran it why."""
+    lines = [line for run in found for line in run_lines(run)]
+    return lines or ["No worker remembers a rollout."]
+
+
+def run_lines(run: Json) -> list[str]:
+    """Return the lines of one run."""
+    took = took_s(run)
+    move = f"{', '.join(run['from'])} -> {run['target']}" if run["from"] else f"to {run['target']}"
+    word, when = str(run["verdict"] or "not ended").replace("_", " "), str(run["started_at"] or "?")[:16]
+    first = f"{when.replace('T', ' ')}  {run['kind']} {move}: {word}"
+    first += "" if took is None else f" in {duration(took)}"
+    who, why = by_whom(run["who"]), run["reason"]
+    rest = str(run["rollout_id"]) + (f" of {who}" if who else "") + (f" ({one_line(why)})" if why else "")
+    rest += f": {one_line(run['reasons'][0])}" if run["reasons"] else ""
+    return [*fold(first), *fold(rest, "  ")]
+
+
+def fold(text: str, indent: str = "") -> list[str]:
+    """Return a text in lines that fit a terminal; the second and those behind it are indented."""
+    return textwrap.wrap(text, COLUMNS, initial_indent=indent, subsequent_indent=indent + "  ",
+                         break_on_hyphens=False) or [indent]
+
+
+def shown_lines(doc: Json) -> list[str]:
+    """Return a kept verdict for people: who and when, what the screen said at its end, and the settings."""
+    took, who = took_s(doc), by_whom(doc.get("who"))
+    head = [f"began: {doc['started_at']}" + ("" if took is None else f", took {duration(took)}")]
+    head += [f"by: {who}"] if who else []
+    changed = [f"{name}: {value}" for name, value, _default in settings_changed(doc["settings"])]
+    return [*verdict_lines(doc), *head, *changed]
