@@ -14,7 +14,7 @@ from .drain import Moment
 from .journal import Books, Journal
 from .lifecycle import FAILED, Worker
 
-FEATURES = ["drain.lease", "drain.persist", "probe", "wait", "handover", "verify", "peer_log"]
+FEATURES = ["drain.lease", "drain.persist", "probe", "wait", "handover", "verify", "peer_log", "standby"]
 
 
 def build(worker: Worker) -> dict[str, Any]:
@@ -44,8 +44,9 @@ def build(worker: Worker) -> dict[str, Any]:
         "tasks": _tasks(books, moment.now),
         "totals": None if books is None else books.totals,
         "solve_times": _solve_times(times),
-        "provider": worker.provider.describe() if books is not None else None,
+        "provider": worker.provider.describe() if books is not None or worker.standby else None,
         "journal": _journal(journal),
+        "standby": None if worker.standby is None else worker.standby.describe(moment),
         "failure": None if worker.failure is None else vars(worker.failure),
     }
 
