@@ -80,7 +80,7 @@ class Traffic:
     """Tasks at a steady rate, half of them on connections that are kept."""
 
     worker: Worker
-    took: list[float] = field(default_factory=list)
+    took: list[tuple[float, float]] = field(default_factory=list)  # when, and for how long
     wrong: list[str] = field(default_factory=list)
     ids: dict[int, str] = field(default_factory=dict)
 
@@ -97,7 +97,7 @@ class Traffic:
             self.wrong.append(repr(exc))
             return
         self.ids[number] = document["id"]
-        self.took.append(time.monotonic() - began)
+        self.took.append((began, time.monotonic() - began))
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from .clock import Clock, kernel_boot_id
 from .config import Config
 from .drain import Decision, Drain, Moment
 from .engine import Engine
-from .journal import RES_CALLS, Journal
+from .journal import RES_CALLS, Books, Journal
 from .notify import Notifier
 from .probe import Prober
 from .provider import Provider
@@ -79,6 +80,7 @@ class Worker:
         self.handing_over = False  # a successor asked; no call of in.php is begun
         # While the journal is a successor's: where it serves in the end, or None if it never did.
         self.handed_on: asyncio.Future[tuple[str, int] | None] | None = None
+        self.left_books: Books | None = None  # as they were when the journal was left to a successor
         self._last_served: str | None = None
         self._proved = False  # as a standby, by a probe: this counts for this process alone
         self._book = probe.MemoryBook()
@@ -214,6 +216,9 @@ class Worker:
         """Puts the journal away for another process; this one lives on, and may come back by open() and recover()."""
         self._enter(STOPPING)
         await self._halt()
+        if self.journal is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self.left_books = self.journal.books()
         self.close()
         self.journal = self.engine = self.prober = self.drain = self.refusal = None
 

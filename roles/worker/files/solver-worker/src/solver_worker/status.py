@@ -12,7 +12,7 @@ from . import drain as drains
 from .clock import rfc3339
 from .drain import Moment
 from .journal import Books, Journal
-from .lifecycle import FAILED, Worker
+from .lifecycle import FAILED, STOPPING, Worker
 
 FEATURES = ["drain.lease", "drain.persist", "probe", "wait", "handover", "verify", "peer_log", "standby"]
 
@@ -21,6 +21,8 @@ def build(worker: Worker) -> dict[str, Any]:
     moment = Moment(worker.clock.boot(), worker.clock.now())
     journal = worker.journal if worker.phase != FAILED else None
     books, times = _read(journal)
+    if journal is None and worker.phase == STOPPING:
+        books = worker.left_books
     return {
         "schema": "solver.worker.status/1",
         "api": {"versions": ["v1"], "features": FEATURES},
