@@ -54,7 +54,7 @@ async def measure(world: World, count: int, rate: float) -> int:
 
     await eventually(ended, 600)
     submits, totals = await world.submits(), (await worker.status())["totals"]
-    twice = sum(submits[f"nonce-{number:08x}"] != 1 for number in seen.ids)
+    twice = sum(submits.get(f"nonce-{number:08x}") != 1 for number in seen.ids)
     print(f"succeeded {totals['succeeded']} of {len(seen.ids)}, submitted twice {twice}, "
           f"refused by the worker's books {totals['refused']}")
     return int(bool(seen.wrong) or twice > 0 or totals["succeeded"] != len(seen.ids) or totals["refused"] > 0)

@@ -87,7 +87,9 @@ async def test_a_slot_is_raised_verified_taken_over_and_free_again(worker: Worke
     assert (found["state"], found["instance"]["version"]) == ("standby", "9.0.0")
     again = await asyncio.to_thread(standby.up)
     assert again["instance"]["boot_id"] == found["instance"]["boot_id"]
-    assert census(str(worker.home / "s.sock"), 5.0)["message"] == "worker 'w1' is standby, version 9.0.0"
+    seen = census(str(worker.socket), 5.0, standby_socket=str(worker.home / "s.sock"))
+    assert (seen["finding"], seen["worker"]["state"]) == ("answering", "running")
+    assert seen["standby"]["message"] == "worker 'w1' is standby, version 9.0.0"
     with pytest.raises(ApiProblem, match="has not solved a probe here") as refused:
         await asyncio.to_thread(standby.take_over, 10)
     assert refused.value.code == "unverified"
@@ -98,6 +100,8 @@ async def test_a_slot_is_raised_verified_taken_over_and_free_again(worker: Worke
     assert (status["state"], status["instance"]["boot_id"]) == ("running", found["instance"]["boot_id"])
     assert standby.worker.status()["instance"]["version"] == "9.0.0"
     assert standby.status() is None
+    seen = census(str(worker.socket), 5.0, standby_socket=str(worker.home / "s.sock"))
+    assert (seen["worker"]["instance"]["version"], seen["standby"]["finding"]) == ("9.0.0", "stopped")
 
 
 async def test_a_standby_is_dropped_and_the_worker_never_touched(worker: Worker) -> None:

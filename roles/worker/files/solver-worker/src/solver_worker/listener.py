@@ -150,7 +150,12 @@ class Listener:
         self.now: Callable[[], float] = self._loop.time
 
     def listen(self, sockets: list[socket.socket]) -> None:
-        self.hear(sockets)
+        self._sockets = sockets
+        for sock in sockets:
+            sock.setblocking(False)
+        self.go_on()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
     def close(self) -> None:
@@ -158,12 +163,6 @@ class Listener:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self.let_go()
-
-    def hear(self, sockets: list[socket.socket]) -> None:
-        self._sockets = sockets
-        for sock in sockets:
-            sock.setblocking(False)
-        self.go_on()
 
     def hold(self) -> None:
         """Leaves new connections in the kernel's hands: for another process, or for go_on()."""

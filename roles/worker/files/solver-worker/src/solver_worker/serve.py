@@ -108,10 +108,11 @@ class Process:
         logs.info("stopped")
         return self.code
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def be_worker(self, sockets: Sequence[socket.socket] = ()) -> None:
         await self.come_up(sockets)

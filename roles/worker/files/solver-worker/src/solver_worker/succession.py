@@ -228,7 +228,7 @@ class Successor:
     async def take_over(self, within: float) -> None:
         """Who asks again joins; who goes away does not end it."""
         if self._running is None:
-            self._running = asyncio.create_task(self._whole(within))
+            self._running = self._process.spawn(self._whole(within))
             self._running.add_done_callback(self._ended)
         await asyncio.shield(self._running)
 
