@@ -100,6 +100,7 @@ hosts-molecule: $(VENV)/.dev
 
 bench: $(VENV)/.dev ## Measure sizes and times: the worker, and the engine (tests/bench/engine.py has more)
 	PYTHONPATH=$(WORKER)/src $(BIN)/python tests/bench/worker_sizes.py
+	$(BIN)/python tests/bench/take_over.py
 	$(BIN)/python tests/bench/engine.py window
 	$(BIN)/python tests/bench/engine.py sizes 100
 	$(BIN)/python tests/bench/engine.py plain

@@ -49,17 +49,24 @@ def service_problem(service: Json) -> str | None:
         return error.message
 
 
+def found_at(path: str, timeout: float) -> Json:
+    """What is at a control socket."""
+    try:
+        status = WorkerClient(path, timeout).status()
+    except Finding as error:
+        return {"finding": finding_of(error), "message": error.message, "worker": None}
+    return {"finding": "answering", "message": in_words(status), "worker": status}
+
+
 def census(
     control_socket: str, control_timeout: float, worker_dir: str | None = None, *, history: int = 0,
     service: Json | None = None, verdict_of: str | None = None,
+    standby_socket: str | None = None,
 ) -> Json:
     """The result of worker_info."""
-    result: Json = {"finding": "answering", "worker": None, "host_clock": host_clock()}
-    try:
-        status = WorkerClient(control_socket, control_timeout).status()
-        result.update(worker=status, message=in_words(status))
-    except Finding as error:
-        result.update(finding=finding_of(error), message=error.message)
+    result: Json = {**found_at(control_socket, control_timeout), "host_clock": host_clock()}
+    if standby_socket:
+        result["standby"] = found_at(standby_socket, control_timeout)
     if service:
         result["service_problem"] = service_problem(service)
     if worker_dir:

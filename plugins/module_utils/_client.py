@@ -79,9 +79,10 @@ _NESTED_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
         "expired": (int,),
     },
     "solve_times": {"p99_s": (*_NUMBER, type(None))},
+    "standby": {"owner": (str,), "verified": (bool,), "taking_over": (bool,)},
 }
 # Counts are unknown, not 0, in these states.
-_STATES_WITHOUT_COUNTS = ("starting", "recovering", "failed")
+_STATES_WITHOUT_COUNTS = ("starting", "recovering", "failed", "standby")
 
 
 class ApiProblem(WorkerError):  # noqa: N818  named after the media type
@@ -111,7 +112,7 @@ def _misfits(where: str, value: Any, fields: dict[str, tuple[type, ...]]) -> lis
 
 def _extras(document: Json) -> list[str]:
     """What a document need not have, but must not have otherwise."""
-    found = [f"{name} is no object" for name in ("journal", "failure", "solve_times", "provider")
+    found = [f"{name} is no object" for name in ("journal", "failure", "solve_times", "provider", "standby")
              if not isinstance(document.get(name), _OBJECT_OR_NULL)]
     features = document["api"].get("features") or []
     if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
@@ -244,3 +245,17 @@ class WorkerClient:
         if document is None or defect:
             raise Foreign(f"'{self.socket_path}' answers wrongly: {defect} (in its answer to a probe)")
         return document
+
+    def put_standby(self, body: Json) -> Json:
+        """Renew or change a standby; C(body) names its owner."""
+        return self._status_document(self.call("PUT", "/v1/standby", body)[1])
+
+    def delete_standby(self, owner: str, steal: bool = False) -> Json:
+        """End a standby; the document is its last."""
+        target = "/v1/standby?owner=" + quote(owner, safe="") + ("&steal=true" if steal else "")
+        return self._status_document(self.call("DELETE", target)[1])
+
+    def take_over(self, owner: str, within: float) -> Json:
+        """Have the standby become the worker; ApiProblem says why it did not, and then it stands by as before."""
+        body = {"owner": owner, "within_s": within}
+        return self._status_document(self.call("POST", "/v1/standby/take-over", body, within + self.timeout)[1])

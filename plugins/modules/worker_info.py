@@ -53,6 +53,12 @@ options:
       - The service that runs the worker, as in O(solver.fleet.worker_release#module:service).
       - When given, RV(service_problem) tells whether it could be started again.
     type: dict
+  standby_socket:
+    description:
+      - Control socket of the worker's standby, a second process that may take over from it.
+      - When given, RV(standby) tells what is there. That there is none is no failure.
+    type: path
+    version_added: "1.1.0"
 seealso:
   - module: solver.fleet.worker_drain
   - module: solver.fleet.solve_check
@@ -95,6 +101,23 @@ worker:
     instance:
       name: w1
       version: 1.2.0
+standby:
+  description: What answers at O(standby_socket), in the same words.
+  returned: when O(standby_socket) is given
+  type: dict
+  contains:
+    finding:
+      description: As RV(finding); V(stopped) where there is no standby.
+      type: str
+      returned: always
+    message:
+      description: The finding in words.
+      type: str
+      returned: always
+    worker:
+      description: The status document of the standby; V(none) unless it answers.
+      type: dict
+      returned: always
 releases:
   description: What the links of the worker point to.
   returned: when O(worker_dir) is given
@@ -200,7 +223,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._result import contro
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(control_argument_spec(), worker_dir={"type": "path"}, history={"type": "int", "default": 0},
-                           verdict_of={"type": "str"}, service={"type": "dict"}),
+                           verdict_of={"type": "str"}, service={"type": "dict"}, standby_socket={"type": "path"}),
         supports_check_mode=True,
     )
 

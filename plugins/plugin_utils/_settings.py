@@ -306,7 +306,8 @@ INTERNAL = frozenset({
     "solver_asked", "solver_claimed", "solver_gate", "solver_hook", "solver_hook_failed", "solver_judged",
     "solver_last_counts", "solver_last_duration_s", "solver_last_reason", "solver_last_rollout_id",
     "solver_last_verdict", "solver_looked", "solver_operation", "solver_package_wheel", "solver_planned",
-    "solver_removal", "solver_reported", "solver_request", "solver_resumed", "solver_rollout", "solver_staged", "solver_turn",
+    "solver_removal", "solver_reported", "solver_request", "solver_resumed",
+    "solver_rollout", "solver_staged", "solver_turn",
     "solver_verdict", "solver_wheels",
 })
 

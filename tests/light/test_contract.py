@@ -150,8 +150,10 @@ async def worker(request: pytest.FixtureRequest, light_folder: Path) -> AsyncIte
 async def test_status_features_and_versions(worker: Subject) -> None:
     assert await worker.control("GET", "/") == (200, {"versions": ["v1"]})
     status = await worker.status()
-    assert status["api"]["features"] == ["drain.lease", "drain.persist", "probe", "wait", "handover", "verify",
-                                         "peer_log", "solve_histogram", "failure_classes"]
+    optional = {"standby"}
+    assert [name for name in status["api"]["features"] if name not in optional] == [
+        "drain.lease", "drain.persist", "probe", "wait", "handover", "verify", "peer_log", "solve_histogram",
+        "failure_classes"]
     assert (status["instance"]["name"], status["instance"]["version"]) == ("w1", "1.2.0")
     assert (status["state"], status["accepting"], status["safe_to_stop"]) == ("running", True, False)
     assert (status["idle"], status["drain"], status["failure"]) == (True, None, None)

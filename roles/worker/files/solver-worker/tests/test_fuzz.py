@@ -94,7 +94,7 @@ class Subject:
     async def _up(self) -> None:
         asyncio.get_running_loop().set_exception_handler(logs.loop_failed)
         self.opened = serve.Opened()
-        sock = serve._control_socket(Path(self.socket))
+        sock = serve.control_socket(Path(self.socket))
         await self.opened.open("control", control.application(self.worker), [sock], serve.CONTROL_LIMITS, {})
         self.timekeeper = asyncio.create_task(self.worker.keep_time())
         await serve._come_up(self.worker, TOKEN, self.opened)

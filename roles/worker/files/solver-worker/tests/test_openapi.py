@@ -10,6 +10,7 @@ import yaml
 from harness import World, task
 from openapi_spec_validator import validate
 from solver_worker.status import FEATURES
+from test_standby import raise_standby
 
 FILE = Path(__file__).resolve().parents[5] / "docs" / "openapi" / "control-v1.yaml"
 pytestmark = pytest.mark.skipif(not FILE.exists(), reason="the description is not part of a release")
@@ -82,6 +83,34 @@ async def test_real_answers_match_the_description(world: World, description: Any
     answered = {(path, status) for _unused, path, status in contract.seen}
     assert {("/v1/drain", code) for code in (200, 202, 204, 400, 409, 415, 503)} <= answered
     assert {("/v1/probe", 200), ("/v1/probe", 400), ("/v1/status", 403)} <= answered
+
+
+async def test_the_answers_of_a_standby_match_the_description(world: World, description: Any) -> None:
+    world.sandbox("--solve", "default=0.1:0.1")
+    worker = await world.worker().start()
+    standby = await raise_standby(worker).up()
+    contract = Contract(description)
+
+    async def call(method: str, target: str, body: Any = None) -> Any:
+        return contract.check(method, target, await standby.control(method, target, body))
+
+    await call("GET", "/v1/status?until=standby&wait=1")
+    await call("PUT", "/v1/drain", {"owner": "me"})
+    await call("PUT", "/v1/standby", {"owner": "me"})
+    await call("PUT", "/v1/standby", {"owner": "you"})
+    await call("PUT", "/v1/standby", {"owner": "me", "lease_s": 1})
+    await call("DELETE", "/v1/standby?owner=you")
+    await call("POST", "/v1/standby/take-over", {"owner": "you"})
+    await call("POST", "/v1/standby/take-over", {"owner": "me", "within_s": 0})
+    await call("POST", "/v1/standby/take-over", {"owner": "me"})
+    await call("GET", "/v1/status")
+    await call("POST", "/v1/probe", {"request_id": "r"})
+    for method, target in (("PUT", "/v1/standby"), ("POST", "/v1/standby/take-over")):
+        contract.check(method, target, await worker.control(method, target, {"owner": "me"}))
+    await call("POST", "/v1/standby/take-over", {"owner": "me"})
+    answered = {(path, status) for _unused, path, status in contract.seen}
+    assert {("/v1/standby", code) for code in (200, 400, 409, 503)} <= answered
+    assert {("/v1/standby/take-over", code) for code in (200, 400, 409, 503)} <= answered
 
 
 async def test_the_description_would_notice_a_missing_field(world: World, description: Any) -> None:

@@ -6,9 +6,12 @@ SF_SCHEMA=n         knows that many journal schemas, each adding a column and a 
 SF_KILL=step:when   kills itself right before or after the commit of the first such step
 SF_MIN_READER=n     with SF_SCHEMA: the last step demands such a reader
 SF_TIDY=s           tidies its journal that often
+SF_NO_SOCKETS=1     cannot pass its listening socket on
+SF_DIE=place        kills itself at this place of a take-over
 SF_CLOCK=s          sees a wall clock that is off by so many seconds
 """
 
+import inspect
 import os
 import signal
 import sys
@@ -16,7 +19,7 @@ import time
 from types import SimpleNamespace
 
 import solver_worker
-from solver_worker import cli, clock, lifecycle, schema
+from solver_worker import cli, clock, handover, lifecycle, schema, serve, succession
 from solver_worker.journal import Journal
 
 
@@ -67,6 +70,50 @@ def bend_clock(seconds: float) -> None:
     )
 
 
+def bend_sockets() -> None:
+    def say(self, message, sockets=()):  # type: ignore[no-untyped-def]
+        return False if sockets else whole(self, message)
+
+    whole = handover.Line.say
+    handover.Line.say = say  # type: ignore[method-assign]
+
+
+def bend_take_over(place: str) -> None:
+    """Kills this process at one place of a take-over; which side it is on, the test knows."""
+
+    def die(*_args, **_kwargs):  # type: ignore[no-untyped-def]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying(method):  # type: ignore[no-untyped-def]
+        def before(*args, **kwargs):  # type: ignore[no-untyped-def]
+            done = method(*args, **kwargs)
+            return after(done) if inspect.isawaitable(done) else die()
+
+        async def after(done):  # type: ignore[no-untyped-def]
+            await done
+            die()
+
+        return before
+
+    def said(self, message, sockets=()):  # type: ignore[no-untyped-def]
+        return say(self, message, sockets) and ("within_s" in message and die())
+
+    say = handover.Line.say
+    where, name = {
+        "asked": (succession.Ask, "read"),
+        "quiet": (succession, "_give"),
+        "left": (lifecycle.Worker, "leave"),
+        "go": (succession.Successor, "_locks"),
+        "opened": (lifecycle.Worker, "open"),
+        "recovered": (lifecycle.Worker, "recover"),
+        "replaced": (serve.Process, "replace_worker"),
+        "served": (succession, "_linger"),
+    }[place]
+    if place == "asked":
+        handover.Line.say = said  # type: ignore[method-assign]
+    setattr(where, name, die if place in ("asked", "quiet", "go", "served") else dying(getattr(where, name)))
+
+
 if __name__ == "__main__":
     if "SF_CLOCK" in os.environ:
         bend_clock(float(os.environ["SF_CLOCK"]))
@@ -78,4 +125,8 @@ if __name__ == "__main__":
         bend_schema(int(os.environ["SF_SCHEMA"]), int(os.environ.get("SF_MIN_READER", "1")))
     if "SF_KILL" in os.environ:
         bend_commit(*os.environ["SF_KILL"].split(":"))
+    if "SF_NO_SOCKETS" in os.environ:
+        bend_sockets()
+    if "SF_DIE" in os.environ:
+        bend_take_over(os.environ["SF_DIE"])
     sys.exit(cli.main())

@@ -64,18 +64,23 @@ def _parser(command: str) -> argparse.ArgumentParser:
 def _add_serve(commands: Any) -> None:
     sub = commands.add_parser("serve", help="run the worker", description="Run the worker until SIGTERM.")
     sub.add_argument("--config", required=True, type=Path, help="TOML file")
+    sub.add_argument(
+        "--standby", type=Path, metavar="ORDER", help="if this file is there: be a standby as it says (control API)"
+    )
     sub.set_defaults(run=_serve)
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from . import lifecycle, logs, serve  # noqa: PLC0415 (other commands need no aiohttp)
+    from . import lifecycle, logs, serve, standby  # noqa: PLC0415 (other commands need no aiohttp)
 
     settings = config.load(args.config)
     key = config.api_key(settings, os.environ)
     token = config.data_token(settings)
     logs.configure(settings.log.level)
     release = config.release_id(args.config, __version__)
-    return serve.serve(lifecycle.Worker(settings, __version__, release, key), token)
+    worker = lifecycle.Worker(settings, __version__, release, key)
+    order = standby.read_order(args.standby, settings, worker.clock.boot()) if args.standby else None
+    return serve.serve(worker, token, order)
 
 
 # -- check

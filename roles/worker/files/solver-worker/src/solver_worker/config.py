@@ -46,7 +46,7 @@ def _secret_file(value: Any) -> str:
     return _absolute(value)
 
 
-def _socket_path(value: Any) -> str:
+def socket_path(value: Any) -> str:
     size = len(os.fsencode(_absolute(value)))
     if size > SOCKET_PATH_BYTES:
         raise ValueError(f"is {size} bytes long, a socket path ends at {SOCKET_PATH_BYTES}; choose a shorter directory")
@@ -107,7 +107,7 @@ class WorkerSection:
 
 @dataclass(frozen=True)
 class ControlSection:
-    socket: str = field(default=_REQUIRED, metadata=_by(_socket_path))
+    socket: str = field(default=_REQUIRED, metadata=_by(socket_path))
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def _text(field: str, value: Any, low: int, high: int) -> str:
     return value
 
 
-def _number(field: str, value: Any, low: float, high: float) -> float:
+def number(field: str, value: Any, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise BadFieldError(field, f"must be a number from {low:g} to {high:g}")
     return float(value)
@@ -97,29 +97,29 @@ def _flag(field: str, value: Any) -> bool:
     return value
 
 
-_FIELDS: dict[str, Any] = {
+FIELDS: dict[str, Any] = {
     "owner": lambda f, v: _text(f, v, 1, 200),
     "reason": lambda f, v: _text(f, v, 0, 500),
     "mode": lambda f, v: _choice(f, v, MODES),
-    "grace_s": lambda f, v: _number(f, v, 0, 86_400),
-    "deadline_s": lambda f, v: None if v is None else _number(f, v, 0, 86_400),
+    "grace_s": lambda f, v: number(f, v, 0, 86_400),
+    "deadline_s": lambda f, v: None if v is None else number(f, v, 0, 86_400),
     "on_deadline": lambda f, v: _choice(f, v, ON_DEADLINE),
-    "lease_s": lambda f, v: _number(f, v, 5, 86_400),
+    "lease_s": lambda f, v: number(f, v, 5, 86_400),
     "on_expire": lambda f, v: _choice(f, v, ON_EXPIRE),
     "steal": _flag,
 }
 
 
-def parse_request(body: Any) -> dict[str, Any]:
+def parse_request(body: Any, known: Mapping[str, Any] = FIELDS) -> dict[str, Any]:
     """Only what the request names; an unknown field is refused, since ignoring a misspelt wish is worse."""
     if not isinstance(body, Mapping):
         raise BadFieldError("body", "must be a JSON object")
-    unknown = sorted(set(body) - set(_FIELDS))
+    unknown = sorted(set(body) - set(known))
     if unknown:
-        raise BadFieldError(unknown[0], "is unknown; known: " + ", ".join(_FIELDS))
+        raise BadFieldError(unknown[0], "is unknown; known: " + ", ".join(known))
     if "owner" not in body:
         raise BadFieldError("owner", "is required: the rollout's id")
-    return {name: _FIELDS[name](name, value) for name, value in body.items()}
+    return {name: known[name](name, value) for name, value in body.items()}
 
 
 def decide(

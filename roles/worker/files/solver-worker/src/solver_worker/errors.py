@@ -14,6 +14,18 @@ class LockHeldError(Exception):
     """Another process has this state directory or socket (exit 75)."""
 
 
+class NotTakenOverError(Exception):
+    """A take-over that came to nothing: the standby stands by as before."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class HandedOnError(Exception):
+    """The journal went to a successor while a request was in hand."""
+
+
 class JournalRefusedError(Exception):
     """The journal is not one that this release may open; it was left untouched."""
 

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import secrets
 import sqlite3
 from typing import Any
 
+import aiohttp
 from aiohttp import web
 
 from . import fields
 from .clock import rfc3339
 from .drain import BadFieldError
+from .errors import HandedOnError
 from .journal import OPEN, Journal, Row, digest_of
 from .lifecycle import RECOVERING, SERVING, Worker
 from .problem import Handler, ProblemError, middleware, read_text, wait_seconds
@@ -25,7 +28,8 @@ NAME_HEADER = "X-Solver-Worker"
 def application(worker: Worker, token: str | None) -> web.Application:
     intake = _Intake(worker)
     app = web.Application(
-        middlewares=[middleware, _authentication(token)], client_max_size=worker.config.data.max_body_bytes
+        middlewares=[middleware, _pass_on(worker), _authentication(token)],
+        client_max_size=worker.config.data.max_body_bytes,
     )
     app.on_response_prepare.append(_name_worker(worker.config.worker.name))
     app.router.add_get("/healthz", intake.health)
@@ -40,6 +44,46 @@ def _name_worker(name: str) -> Any:
         response.headers[NAME_HEADER] = name
 
     return prepare
+
+
+_FORWARDED = ("Authorization", "Content-Type", "Idempotency-Key")
+_RETURNED = ("Content-Type", "Retry-After", "Allow")
+FORWARD_S = 30.0
+
+
+def _pass_on(worker: Worker) -> Any:
+    """What is in hand when a successor takes the journal, and what comes after that, is the successor's to answer."""
+
+    @web.middleware
+    async def pass_on(request: web.Request, handler: Handler) -> web.StreamResponse:
+        while True:
+            if worker.handed_on is None:
+                try:
+                    return await handler(request)
+                except HandedOnError:
+                    continue
+            address = await asyncio.shield(worker.handed_on)
+            if address is not None:
+                return await forward(request, address)
+
+    return pass_on
+
+
+async def forward(request: web.Request, address: tuple[str, int]) -> web.Response:
+    """Asks at ADDRESS instead, for what is there now; the connection ends with the answer."""
+    query = {name: value for name, value in request.query.items() if name != "wait"}
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    url = f"http://{host}:{address[1]}{request.rel_url.raw_path}"
+    headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
+    body = await request.read()
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=FORWARD_S), auto_decompress=False) as session,
+        session.request(request.method, url, params=query, data=body, headers=headers) as reply,
+    ):
+        kept = {name: reply.headers[name] for name in _RETURNED if name in reply.headers}
+        response = web.Response(status=reply.status, body=await reply.read(), headers=kept)
+    response.force_close()
+    return response
 
 
 def _authentication(token: str | None) -> Any:
@@ -88,7 +132,10 @@ class _Intake:
 
     @property
     def _journal(self) -> Journal:
-        assert self._worker.journal is not None
+        if self._worker.handed_on is not None:
+            raise HandedOnError
+        if self._worker.journal is None:
+            raise unavailable("not_now", f"the worker is {self._worker.state}", 1)
         return self._worker.journal
 
     async def health(self, _request: web.Request) -> web.Response:

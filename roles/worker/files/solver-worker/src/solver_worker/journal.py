@@ -415,6 +415,17 @@ class Journal:
         rows = self._read("SELECT answer FROM probes WHERE request_id = ?", (request_id,))
         return dict(json.loads(rows[0][0])) if rows and rows[0][0] is not None else None
 
+    def adopt_probes(
+        self, probes: Mapping[str, tuple[float, Mapping[str, Any] | None]], submits: int, calls: int
+    ) -> None:
+        """The probes that this process made before it had a journal."""
+        with self._write() as db:
+            rows = [(request_id, at, json.dumps(answer)) for request_id, (at, answer) in probes.items() if answer]
+            db.executemany("INSERT OR REPLACE INTO probes VALUES (?, ?, ?)", rows)
+            self._add(db, "probes", len(probes))
+            self._add(db, "provider_submits", submits)
+            self._add(db, RES_CALLS, calls)
+
     # -- books
 
     def count_later(self, name: str) -> None:

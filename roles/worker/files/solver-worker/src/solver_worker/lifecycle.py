@@ -4,26 +4,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from . import ability, logs, pace, probe, schema
 from . import drain as drains
+from . import standby as standbys
 from .ability import Refusal
 from .clock import Clock, kernel_boot_id
 from .config import Config
 from .drain import Decision, Drain, Moment
 from .engine import Engine
-from .journal import RES_CALLS, Journal
+from .journal import RES_CALLS, Books, Journal
 from .notify import Notifier
 from .probe import Prober
 from .provider import Provider
 from .pulse import Pulse
+from .standby import Standby
 
 STARTING, RECOVERING, SERVING, STOPPING, FAILED = "starting", "recovering", "serving", "stopping", "failed"
+STANDBY = "standby"
 VERIFY_AGAIN_S = 300.0
 TICK_S = 1.0
 TIDY_EVERY_S = 30.0
@@ -70,13 +74,58 @@ class Worker:
         self.provider = Provider(config.provider, key, self.clock)
         self.changes = Pulse()
         self.notifier = Notifier()
+        self.standby: Standby | None = None
+        self.end: Callable[[], None] = lambda: None  # what ends this process
+        self.keep: Callable[[Standby], None] = lambda _standby: None  # what writes the lease down
+        self.handing_over = False  # a successor asked; no call of in.php is begun
+        # While the journal is a successor's: where it serves in the end, or None if it never did.
+        self.handed_on: asyncio.Future[tuple[str, int] | None] | None = None
+        self.left_books: Books | None = None  # as they were when the journal was left to a successor
         self._last_served: str | None = None
+        self._proved = False  # as a standby, by a probe: this counts for this process alone
+        self._book = probe.MemoryBook()
         self._verify_after = 0.0
         self._background: set[asyncio.Task[None]] = set()
         self._balance_after = 0.0
         self._tidy_after = 0.0
         self._save_after = 0.0
         self._watchdog_after = 0.0
+
+    # -- standing by
+
+    async def stand_by(self, standby: Standby) -> None:
+        await self.provider.open()
+        self.provider.on_call = self._book.count_call
+        self.prober = Prober(self.config, self.clock, self._book, self.provider)
+        self.standby, self.failure, self._proved = standby, None, False
+        self._enter(STANDBY)
+        self.notifier.ready(f"standby of {standby.owner}")
+        logs.info("stands by", owner=standby.owner, version=self.version)
+
+    def set_standby(self, standby: Standby) -> None:
+        self.standby = standby
+        self.refresh(changed=True)
+
+    def become_worker(self) -> None:
+        assert self.standby is not None
+        self._proved = self.standby.verified
+        self.standby = None
+
+    def renew_standby(self, wish: Mapping[str, Any]) -> bool:
+        """False: it is another owner's."""
+        assert self.standby is not None
+        renewed = standbys.renew(self.standby, wish, self.clock.boot())
+        if renewed is not None:
+            self.keep(renewed)
+            self.set_standby(renewed)
+        return renewed is not None
+
+    async def probe(self, request: probe.Request) -> dict[str, Any]:
+        assert self.prober is not None
+        answer = await self.prober.run(request, self.identity)
+        if self.phase == STANDBY and self.standby is not None:
+            self.set_standby(replace(self.standby, verified=answer["outcome"] == "succeeded"))
+        return answer
 
     # -- coming up
 
@@ -107,10 +156,13 @@ class Worker:
     def _remember(self, journal: Journal) -> None:
         self.restarts = journal.count_start(kernel_boot_id(), self.clock.offset)
         self._last_served = journal.meta("last_served")
-        self.provider.captchas = journal.total("provider_submits")
-        self.provider.calls = journal.total(RES_CALLS)
+        self._count(journal)
         now = self.clock.now()
         self.provider.remember_submits([now - at for at in journal.submits_since(now - pace.WINDOW_S)])
+
+    def _count(self, journal: Journal) -> None:
+        self.provider.captchas = journal.total("provider_submits")
+        self.provider.calls = journal.total(RES_CALLS)
 
     def recovering(self) -> None:
         """The journal and the data port are open; what kept them from it is over."""
@@ -129,13 +181,21 @@ class Worker:
         boot = self.clock.boot()
         restored = drains.restore(saved, boot, kernel_boot_id()) if saved else None
         if self.drain is None:
-            self.drain = drains.at_startup(restored, self._moment(), self.version, self._last_served)
+            last = self.version if self._proved else self._last_served
+            self.drain = drains.at_startup(restored, self._moment(), self.version, last)
+        self._adopt_probes(journal)
         if saved and self.drain is None:
             journal.save_drain(None)
         self._persist(self.drain)
         engine.run()
         self._enter(SERVING)
         logs.info("serving" if self.drain is None else "held", state=self.state, version=self.version)
+
+    def _adopt_probes(self, journal: Journal) -> None:
+        if self._book.probes:
+            journal.adopt_probes(self._book.probes, self._book.submits, self._book.calls)
+            self._book = probe.MemoryBook()
+            self._count(journal)
 
     def fail(self, code: str, message: str) -> None:
         """The process lives and says why; a restart loop would hide it."""
@@ -149,6 +209,20 @@ class Worker:
     async def stop(self) -> None:
         self._enter(STOPPING)
         self.notifier.stopping()
+        await self._halt()
+        await self.provider.close()
+
+    async def leave(self) -> None:
+        """Puts the journal away for another process; this one lives on, and may come back by open() and recover()."""
+        self._enter(STOPPING)
+        await self._halt()
+        if self.journal is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self.left_books = self.journal.books()
+        self.close()
+        self.journal = self.engine = self.prober = self.drain = self.refusal = None
+
+    async def _halt(self) -> None:
         if self.engine is not None:
             self.engine.release_waiters()
             await self.engine.stop(self.config.lifecycle.stop_s)
@@ -156,7 +230,6 @@ class Worker:
             task.cancel()
         if self.prober is not None:
             await self.prober.stop()
-        await self.provider.close()
 
     def close(self) -> None:
         if self.journal is None:
@@ -197,17 +270,22 @@ class Worker:
     @property
     def safe_to_stop(self) -> bool:
         # A full disk makes no worker safe to stop: it may take tasks again in a second.
-        if self.in_service or self.on_the_wire or self.probing:
+        return not self.in_service and self.quiet
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is under way that another process could not go on with."""
+        if self.on_the_wire or self.probing:
             return False
         complete = self.drain is not None and self.drain.mode == "complete"
         return not (complete and self.open_tasks)
 
     @property
     def unverified(self) -> bool:
-        return self._last_served is not None and self._last_served != self.version
+        return self._last_served is not None and self._last_served != self.version and not self._proved
 
     def may_submit(self) -> bool:
-        if self.phase != SERVING:
+        if self.phase != SERVING or self.handing_over:
             return False
         if self.drain is None:
             return True
@@ -310,12 +388,18 @@ class Worker:
 
     def tick(self) -> None:
         self._watchdog()
+        self._standby_in_time()
         if self.phase != SERVING:
             return
         self.look()
         self._drain_in_time()
         self.refresh()
         self._housekeeping()
+
+    def _standby_in_time(self) -> None:
+        if self.phase == STANDBY and self.standby is not None and self.standby.expired(self.clock.boot()):
+            logs.warning("lease of the standby ran out", owner=self.standby.owner)
+            self.end()
 
     def look(self) -> None:
         """Whether new tasks can be kept now; also at once when one could not."""
@@ -367,10 +451,9 @@ class Worker:
 
     async def _verify(self) -> None:
         """Nobody came back for us: prove that this version solves, and only then serve."""
-        assert self.prober is not None
         request = probe.Request("self-" + uuid.uuid4().hex, probe.default_task(), probe.IMAGE_TEXT)
         try:
-            answer = await self.prober.run(request, self.identity)
+            answer = await self.probe(request)
         except (probe.ProbeRunningError, sqlite3.Error):
             self._verify_after = 0.0
             return

@@ -145,6 +145,7 @@ class Listener:
         self._opening: set[asyncio.Task[None]] = set()
         self._expected = 0  # accepted, and not a connection yet
         self._paused = False
+        self._held = False
         self._sweeper: asyncio.TimerHandle | None = None
         self.now: Callable[[], float] = self._loop.time
 
@@ -152,17 +153,42 @@ class Listener:
         self._sockets = sockets
         for sock in sockets:
             sock.setblocking(False)
-            self._loop.add_reader(sock, self._accept, sock)
+        self.go_on()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
     def close(self) -> None:
         """Takes no new connection; those that stand are the runner's to end."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self.let_go()
+
+    def hold(self) -> None:
+        """Leaves new connections in the kernel's hands: for another process, or for go_on()."""
+        self._held = True
         for sock in self._sockets:
             self._loop.remove_reader(sock)
+
+    def go_on(self) -> None:
+        self._held = self._paused = False
+        for sock in self._sockets:
+            self._loop.add_reader(sock, self._accept, sock)
+
+    def let_go(self) -> None:
+        """Has no socket any more; another process may, or may bind it again."""
+        self.hold()
+        for sock in self._sockets:
             sock.close()
         self._sockets = []
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        return self._sockets
+
+    @property
+    def connections(self) -> int:
+        return len(self._all) + self._expected
 
     # -- what connections tell
 
@@ -243,10 +269,8 @@ class Listener:
             self._loop.remove_reader(sock)
 
     def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            for sock in self._sockets:
-                self._loop.add_reader(sock, self._accept, sock)
+        if self._paused and not self._held:
+            self.go_on()
 
     def _sweep(self) -> None:
         now = self.now()
@@ -255,13 +279,17 @@ class Listener:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
 
-async def bind(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address of HOST; OSError says which cannot be had."""
+async def addresses(host: str, port: int) -> list[Any]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys(found))
+
+
+async def bind(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of HOST; OSError says which cannot be had."""
     sockets: list[socket.socket] = []
     try:
-        for family, kind, protocol, _name, address in dict.fromkeys(found):
+        for family, kind, protocol, _name, address in await addresses(host, port):
             try:
                 sock = socket.socket(family, kind, protocol)
             except OSError:

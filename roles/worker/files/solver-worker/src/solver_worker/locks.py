@@ -10,8 +10,13 @@ from pathlib import Path
 from .errors import LockHeldError
 
 
+def release(held: list[int]) -> None:
+    while held:
+        os.close(held.pop())
+
+
 def take(path: Path, what: str) -> int:
-    """Returns the open descriptor that holds the lock; it is never closed before the process ends."""
+    """Returns the open descriptor that holds the lock."""
     # A link in its place is somebody's trap: what it leads to is not ours.
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:

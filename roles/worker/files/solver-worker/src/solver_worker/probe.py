@@ -9,14 +9,13 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 from . import codes, fields, logs, pace
 from .clock import Clock
 from .codes import Answer, Class
 from .config import Config
 from .drain import BadFieldError
-from .journal import Journal
 from .provider import Provider, error_class
 
 # What the shipped image shows. It is a grey PNG of 5x7 block letters, drawn pixel by pixel; its text
@@ -87,11 +86,44 @@ def _task(task: Any) -> dict[str, str]:
         raise BadFieldError("task", f"is refused: {exc}") from exc
 
 
+class Book(Protocol):
+    """Where probes are kept: the journal has these."""
+
+    def begin_probe(self, request_id: str, at: float) -> None: ...
+    def probe_submitted(self) -> None: ...
+    def end_probe(self, request_id: str, answer: Mapping[str, Any]) -> None: ...
+    def probe_answer(self, request_id: str) -> dict[str, Any] | None: ...
+
+
+class MemoryBook:
+    """The probes of a standby, which has no journal yet."""
+
+    def __init__(self) -> None:
+        self.probes: dict[str, tuple[float, dict[str, Any] | None]] = {}
+        self.submits = 0
+        self.calls = 0  # of res.php
+
+    def count_call(self) -> None:
+        self.calls += 1
+
+    def begin_probe(self, request_id: str, at: float) -> None:
+        self.probes[request_id] = (at, None)
+
+    def probe_submitted(self) -> None:
+        self.submits += 1
+
+    def end_probe(self, request_id: str, answer: Mapping[str, Any]) -> None:
+        self.probes[request_id] = (self.probes[request_id][0], dict(answer))
+
+    def probe_answer(self, request_id: str) -> dict[str, Any] | None:
+        return self.probes.get(request_id, (0.0, None))[1]
+
+
 class Prober:
-    def __init__(self, config: Config, clock: Clock, journal: Journal, provider: Provider) -> None:
+    def __init__(self, config: Config, clock: Clock, book: Book, provider: Provider) -> None:
         self._config = config
         self._clock = clock
-        self._journal = journal
+        self._book = book
         self._provider = provider
         self._running: tuple[str, asyncio.Task[dict[str, Any]]] | None = None
 
@@ -101,11 +133,11 @@ class Prober:
 
     async def run(self, request: Request, identity: Mapping[str, str]) -> dict[str, Any]:
         """The same request joins the running probe, or reads its answer again: never a second bill."""
-        known = self._journal.probe_answer(request.request_id)
+        known = self._book.probe_answer(request.request_id)
         if known is not None:
             return known
         if self._running is None:
-            self._journal.begin_probe(request.request_id, self._clock.now())
+            self._book.begin_probe(request.request_id, self._clock.now())
             work = asyncio.create_task(self._work(request, identity))
             self._running = (request.request_id, work)
         elif self._running[0] != request.request_id:
@@ -130,7 +162,7 @@ class Prober:
                 **identity,
             }
             try:
-                self._journal.end_probe(request.request_id, answer)
+                self._book.end_probe(request.request_id, answer)
             except sqlite3.Error as exc:
                 logs.error("writing the journal failed", cause=str(exc))
             logs.info("probe ended", request_id=request.request_id, outcome=answer["outcome"], error=answer["error"])
@@ -161,7 +193,7 @@ class Prober:
             await asyncio.sleep(self._provider.submit_delay())
             answer = await self._provider.submit(fields)
             if answer.kind == "ok":
-                self._journal.probe_submitted()
+                self._book.probe_submitted()
                 return answer.value
             if answer.kind != "error":
                 return _transport_fault(answer, "in.php")

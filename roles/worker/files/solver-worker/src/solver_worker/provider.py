@@ -44,6 +44,8 @@ class Provider:
         self._captchas_at_balance = -1
 
     async def open(self) -> None:
+        if self._sessions:
+            return
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(_connection_stands)
         # A kept connection may be dead before we write to it, and then nobody knows whether a submit

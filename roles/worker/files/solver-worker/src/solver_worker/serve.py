@@ -4,112 +4,37 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import socket
 import sqlite3
-import stat
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
-from aiohttp import web
-
-from . import control, examine, intake, listener, locks, logs
-from .config import Config
-from .errors import ConfigError, JournalRefusedError, LockHeldError
-from .lifecycle import Worker
-from .listener import Limits, Listener
+from . import control, examine, listener, locks, logs, succession
+from .errors import JournalRefusedError, LockHeldError
+from .lifecycle import SERVING, Worker
+from .listener import Limits
+from .opening import Opened, control_socket, not_listening, prepare_data, refuse_others, take_locks
 from .schema import WAY_BACK
+from .standby import Order
 
-SHUTDOWN_S = 2.0
 RETRY_S = 1.0
 CONTROL_LIMITS = Limits(connections=64)
 # What keeps a process from working and may be over in a moment: it tries again.
 PASSING = ("journal_unwritable",)
-_BIND_CODES = {errno.EADDRINUSE: "port_taken", errno.EADDRNOTAVAIL: "address_missing"}
-_REMEDY = {
-    "port_taken": "free it or change data.port",
-    "address_missing": "give this host the address or change data.host",
-}
-_OTHER = "change data.host or data.port"
 
 
-def take_locks(config: Config) -> list[int]:
-    """Before the state directory or the socket is touched."""
-    socket_path = Path(config.control.socket)
-    # Whatever the service manager says: what this process makes, its parents too, nobody else can write.
-    os.umask(os.umask(0o077) | 0o022)
-    try:
-        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        socket_path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        return [
-            locks.take(config.state_dir / "lock", "state directory (worker.state_dir)"),
-            locks.take(Path(str(socket_path) + ".lock"), "control socket (control.socket)"),
-        ]
-    except OSError as exc:
-        raise ConfigError(f"preparing worker.state_dir and control.socket: {exc.strerror}: {exc.filename}") from exc
-
-
-def clear_leftover(path: Path) -> None:
-    """We hold its lock, so a socket at this path is a dead process's."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"control.socket {path} exists and is not a socket; remove it or choose another path")
-    path.unlink()
-
-
-class Opened:
-    """What has been opened, to be closed in reverse."""
-
-    def __init__(self) -> None:
-        self._listeners: list[Listener] = []
-        self._runners: list[web.AppRunner] = []
-
-    async def open(
-        self, name: str, app: web.Application, sockets: list[socket.socket], limits: Limits, headers: dict[str, str]
-    ) -> None:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
-        await runner.setup()
-        self._runners.append(runner)
-        opened = Listener(name, runner, limits, headers)
-        self._listeners.append(opened)
-        opened.listen(sockets)
-
-    async def close(self) -> None:
-        for opened in self._listeners:
-            opened.close()
-        for runner in reversed(self._runners):
-            await runner.cleanup()
-
-
-def _control_socket(path: Path) -> socket.socket:
-    clear_leftover(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Bound with no rights for anybody else, so that nobody connects before the mode is final.
-    before = os.umask(0o117)
-    try:
-        sock.bind(str(path))
-        sock.listen(listener.BACKLOG)
-    finally:
-        os.umask(before)
-    path.chmod(0o660)
-    return sock
-
-
-async def _come_up(worker: Worker, token: str | None, opened: Opened) -> None:
+async def _come_up(worker: Worker, token: str | None, opened: Opened, sockets: Sequence[socket.socket] = ()) -> None:
+    """SOCKETS: what another process left us, or what we had before; without them the port is bound."""
     try:
         if not await _open_journal(worker):
             return
-        sockets = await _bind_data(worker)
-        section, name = worker.config.data, worker.config.worker.name
-        limits = Limits(connections=listener.affordable(section.max_connections))
-        if limits.connections < section.max_connections:
-            logs.info("fewer connections than data.max_connections: descriptors are short", most=limits.connections)
-        app = intake.application(worker, token)
-        await opened.open("data", app, sockets, limits, {intake.NAME_HEADER: name})
+        listening = list(sockets) or await _bind_data(worker)
+        if opened.data is None:
+            opened.data = await prepare_data(worker, token, opened)
+        opened.data.listen(listening)
         worker.recovering()
         await worker.recover()
     except (sqlite3.Error, ValueError, TypeError, KeyError) as exc:
@@ -139,46 +64,117 @@ async def _bind_data(worker: Worker) -> list[socket.socket]:
         try:
             return await listener.bind(section.host, section.port)
         except OSError as exc:
-            code = _BIND_CODES.get(exc.errno or 0, "address_unusable")
-            cause = exc.strerror or type(exc).__name__
-            worker.fail(code, f"listening on {section.host}:{section.port}: {cause}; {_REMEDY.get(code, _OTHER)}")
+            worker.fail(*not_listening(section.host, section.port, exc))
             await asyncio.sleep(RETRY_S)
 
 
-async def run(worker: Worker, token: str | None) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(logs.loop_failed)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    opened = Opened()
-    path = Path(worker.config.control.socket)
-    await opened.open("control", control.application(worker), [_control_socket(path)], CONTROL_LIMITS, {})
-    timekeeper = asyncio.create_task(worker.keep_time())
-    coming = asyncio.create_task(_come_up(worker, token, opened))
-    await stop.wait()
-    coming.cancel()
-    await asyncio.gather(coming, return_exceptions=True)
-    await worker.stop()
-    timekeeper.cancel()
-    await opened.close()
-    path.unlink(missing_ok=True)
-    worker.close()
-    logs.info("stopped")
+class Process:
+    """What one process holds and has opened, be it the worker or a standby of it."""
+
+    def __init__(self, worker: Worker, token: str | None, held: list[int], order: Order | None) -> None:
+        self.worker = worker
+        self.token = token
+        self.held = held  # the locks of the worker, or of the standby
+        self.order = order  # while we are a standby
+        self.opened = Opened()
+        self.stopping = asyncio.Event()
+        self.code = 0
+        self._control: tuple[Path, int]  # our control socket, as long as it is ours
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(logs.loop_failed)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        self.worker.end = self.stopping.set
+        await self._open_control(Path(self.worker.config.control.socket) if self.order is None else self.order.socket)
+        timekeeper = asyncio.create_task(self.worker.keep_time())
+        if self.order is None:
+            self.spawn(self.be_worker())
+        else:
+            self.worker.keep = self.order.save
+            self.worker.keep(self.order.standby)
+            await self.worker.stand_by(self.order.standby)
+        await self.stopping.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.worker.stop()
+        timekeeper.cancel()
+        await self.opened.close()
+        self._remove_own()
+        self.worker.close()
+        logs.info("stopped")
+        return self.code
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def be_worker(self, sockets: Sequence[socket.socket] = ()) -> None:
+        await self.come_up(sockets)
+        if self.worker.phase == SERVING:
+            await succession.make_room(self)
+
+    async def come_up(self, sockets: Sequence[socket.socket] = ()) -> None:
+        await _come_up(self.worker, self.token, self.opened, sockets)
+
+    # -- the control socket
+
+    async def _open_control(self, path: Path) -> None:
+        sock = control_socket(path)
+        self._control = (path, path.stat().st_ino)
+        take_over = succession.Successor(self).take_over
+        await self.opened.open("control", control.application(self.worker, take_over), [sock], CONTROL_LIMITS, {})
+
+    def _owns_control(self) -> bool:
+        path, inode = self._control
+        try:
+            return path.stat().st_ino == inode
+        except OSError:
+            return False
+
+    async def regain_control(self) -> None:
+        """After a successor that died with its socket in the place of ours."""
+        if not self._owns_control():
+            await self._open_control(self._control[0])
+
+    def replace_worker(self, held: list[int]) -> None:
+        """From here on this process is the worker, for clients and for whoever starts it again."""
+        assert self.order is not None
+        path = Path(self.worker.config.control.socket)
+        refuse_others(path)
+        self._control[0].replace(path)
+        self._control = (path, self._control[1])
+        self.order.fulfil()
+        locks.release(self.held)
+        self.held += held
+        self.order = None
+
+    def _remove_own(self) -> None:
+        if self._owns_control():
+            self._control[0].unlink(missing_ok=True)
+        if self.order is not None:
+            self.order.fulfil()
 
 
-def serve(worker: Worker, token: str | None) -> int:
+async def run(worker: Worker, token: str | None, held: list[int], order: Order | None) -> int:
+    return await Process(worker, token, held, order).run()
+
+
+def serve(worker: Worker, token: str | None, order: Order | None = None) -> int:
     try:
-        held = take_locks(worker.config)
+        held = take_locks(worker.config, order)
     except LockHeldError as exc:
         logs.error("refused to start", cause=str(exc))
         return os.EX_TEMPFAIL
     try:
-        asyncio.run(run(worker, token))
+        return asyncio.run(run(worker, token, held, order))
     except OSError as exc:
         logs.error("refused to start", cause=f"opening control.socket: {exc}")
         return 1
     finally:
-        for fd in held:
-            os.close(fd)
-    return 0
+        locks.release(held)

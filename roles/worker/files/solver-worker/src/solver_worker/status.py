@@ -12,7 +12,7 @@ from . import drain as drains
 from .clock import rfc3339
 from .drain import Moment
 from .journal import Books, Journal
-from .lifecycle import FAILED, Worker
+from .lifecycle import FAILED, STOPPING, Worker
 
 FEATURES = [
     "drain.lease",
@@ -24,6 +24,7 @@ FEATURES = [
     "peer_log",
     "solve_histogram",
     "failure_classes",
+    "standby",
 ]
 
 
@@ -31,6 +32,8 @@ def build(worker: Worker) -> dict[str, Any]:
     moment = Moment(worker.clock.boot(), worker.clock.now())
     journal = worker.journal if worker.phase != FAILED else None
     books, times = _read(journal)
+    if journal is None and worker.phase == STOPPING:
+        books = worker.left_books
     return {
         "schema": "solver.worker.status/1",
         "api": {"versions": ["v1"], "features": FEATURES},
@@ -56,8 +59,9 @@ def build(worker: Worker) -> dict[str, Any]:
         "failures": None if books is None else books.failures,
         "solve_times": _solve_times(times),
         "solve_histogram": None if books is None else books.histogram,
-        "provider": worker.provider.describe() if books is not None else None,
+        "provider": worker.provider.describe() if books is not None or worker.standby else None,
         "journal": _journal(journal),
+        "standby": None if worker.standby is None else worker.standby.describe(moment),
         "failure": None if worker.failure is None else vars(worker.failure),
     }
 
