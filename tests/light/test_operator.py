@@ -82,6 +82,16 @@ def test_what_was_removed_and_provisioned_again_serves(light_fleet: LightFleet) 
     assert "w1 is in place, but does not serve: it is drained by 'alice' (new disk)" in flat(kept.stdout)
 
 
+def test_why_a_worker_could_not_be_removed_is_said(light_fleet: LightFleet) -> None:
+    fleet = light_fleet.up(2, drain_s=600)
+    done = fleet.playbook("remove", solver_only=["w1", "w2"], solver_drain_timeout=1, solver_drain_grace=0)
+    assert done.returncode == 2, done.stdout
+    said = flat(done.stdout).rpartition("could not be removed: ")[2]
+    assert "solver_drain_timeout" in said.partition("Run the same command again.")[0], said
+    assert "not tried, or out of reach" in said.partition("Run the same command again.")[0], "the second one was not"
+    assert set(states(fleet).values()) == {"running"}
+
+
 @pytest.mark.long  # the next fleet builds its environments anew
 def test_removing_everything_leaves_nothing_and_says_what_it_left_before(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(2, drain_s=0.1)

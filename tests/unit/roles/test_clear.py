@@ -38,6 +38,7 @@ def cleared(folder: Path, *words: str, **more: object) -> str:
 def folder(tmp_path: Path) -> Path:
     for name in ("base/workers", "base/releases/one", "base/envs", "etc"):
         (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "base/lock").touch()
     return tmp_path
 
 
