@@ -42,7 +42,7 @@ class ActionModule(RunAction):
         # How long a look takes is known from the gates before: what is old is so by that.
         self.mean_s, self.asked_at = float(self.ledger.read("looks").get("mean_s", 1.0)), dict[str, float]()
         self.seen_version: tuple[int, ...] = (-1,)  # of no document
-        self.said, self.said_at = "", time.monotonic()
+        self.said, self.said_at, self.compared_at = "", time.monotonic(), -BAKE_SAYS_S
         self.last_change: tuple[tuple[int, ...], float] = (self.seen_version, time.monotonic())
         try:
             decision = self._wait()
@@ -107,8 +107,8 @@ class ActionModule(RunAction):
             return self._closed(state, closed)
 
     def _say_progress(self, now: float) -> None:
-        if self.bake and self.bake.baselines and now - self.said_at >= BAKE_SAYS_S:
-            self.said_at = now
+        if self.bake and self.bake.baselines and now - self.compared_at >= BAKE_SAYS_S:
+            self.compared_at = now
             line = self.bake.progress()
             self.ledger.emit("bake", part=self.part, reason=line)
             self.tell(f"comparing canaries: {line}")

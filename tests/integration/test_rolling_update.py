@@ -40,6 +40,22 @@ def test_a_good_release_rolls_without_losing_a_task(make_fleet, tmp_path):
     assert {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()} == before
 
 
+def test_a_canary_is_compared_by_the_books_of_real_workers(make_fleet, tmp_path):
+    fleet: Fleet = make_fleet()
+    fleet.start_traffic()
+    done = fleet.playbook("canary_update", solver_version="1.3.0", solver_canary_bake=5, solver_canary_min_tasks=30,
+                          solver_events_dir=str(tmp_path / "events"))
+    audit = fleet.end_traffic()
+    assert done.returncode == 0, done.stdout
+    assert_nothing_lost(audit)
+    judgement = fleet.verdict()["judgement"]
+    assert judgement["word"] == "promote"
+    # The workers tell how long their solves took, and these are compared.
+    assert "solve times are not compared" not in judgement["reason"]
+    assert fleet.verdict()["waves"][0] == ["w1"]
+    assert set(fleet.versions().values()) == {"1.3.0"}
+
+
 def test_a_crashing_release_is_reverted_and_stops_at_budget_zero(make_fleet):
     fleet: Fleet = make_fleet()
     fleet.start_traffic()

@@ -105,8 +105,7 @@ def test_a_comparison_that_is_killed_goes_on_where_it_was(light_fleet: LightFlee
     events = Events(fleet)
     process = fleet.start_playbook("canary_update", solver_version=NEW, **{
         **SOON, "solver_canary_bake": 600, "solver_canary_bake_max": 600}, **events.settings)
-    until("the baseline in the record of each", lambda: all(
-        (record_of(fleet, name)["rollout"] or {}).get("baseline") for name in fleet.hosts()), process, 200)
+    until("a line of the comparison", lambda: events.find("bake"), process, 200)
     kill_all(process)
     before = {name: record_of(fleet, name)["rollout"]["baseline"] for name in fleet.hosts()}
     again = Events(fleet, "again")
