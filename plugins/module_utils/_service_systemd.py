@@ -18,8 +18,6 @@ from ansible_collections.solver.fleet.plugins.module_utils._service_base import 
 )
 
 _PROPERTIES = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus,NRestarts,Job"
-# When the unit last began to start. One that is tried again and again after a crash has begun once.
-_BEGAN = "InactiveExitTimestampMonotonic"
 _STATES = {
     "active": "running",
     "reloading": "running",
@@ -54,13 +52,16 @@ def hands_credentials_over() -> bool:
     return systemd_version() >= _CREDENTIALS_SINCE
 
 
-def read_properties(text: str) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+def since_its_start(text: str) -> str:
+    """What was said from systemd's own word that it starts the unit; before that speaks the process that it stopped."""
+    lines = text.splitlines()
+    first = next((number for number, line in enumerate(lines) if line.startswith("Starting ")), 0)
+    return "\n".join(lines[first:])
 
 
 def read_show(text: str) -> ServiceState:
     """The answer of C(systemctl show) as a state."""
-    found = read_properties(text)
+    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     active, sub = found.get("ActiveState", ""), found.get("SubState", "")
     state = "restarting" if sub.startswith("auto-restart") else _STATES.get(active, "unknown")
     if state in ("stopped", "failed") and found.get("Job", "0") not in ("", "0"):
@@ -193,13 +194,10 @@ class SystemdService(Service):
     def log_tail(self, lines: int = 20) -> list[str]:
         if self.settings.get("log_file"):
             return super().log_tail(lines)
-        begin = [] if self.since is None else [f"--since=@{self._began(self.since):.6f}"]
-        wanted = ["-u", self.unit, *begin, "-n", str(lines), "-o", "cat", "--no-pager"]
-        return log_lines(self._run("journalctl", *wanted)[1], lines)
+        if self.since is None:
+            return log_lines(self._journal("-n", str(lines)), lines)
+        # More than is shown, since some of it may be left out.
+        return log_lines(since_its_start(self._journal(f"--since=@{self.since:.6f}", "-n", "500")), lines)
 
-    def _began(self, since: float) -> float:
-        """When the process was started that came after SINCE; what was said before is the farewell of another one."""
-        _status, output = self._run("systemctl", "show", f"--property={_BEGAN}", "--", self.unit)
-        micros = read_properties(output).get(_BEGAN, "")
-        passed = time.monotonic() - int(micros) / 1e6 if micros.isdigit() and int(micros) else 0.0
-        return max(since, time.time() - passed) if passed > 0 else since
+    def _journal(self, *which: str) -> str:
+        return self._run("journalctl", "-u", self.unit, *which, "-o", "cat", "--no-pager")[1]
