@@ -55,9 +55,10 @@ class ActionModule(FleetAction):
         for name in run["kept_by"]:
             args = self.info_args(verdict_of=run["run_id"])[name]
             said = self.each("worker_info", {name: args}, _kept)[name]
-            if said.get("verdict"):
-                return said["verdict"], []
-            wrong.append(f"{name}: {said.get('msg') or 'it is gone'}")
+            document = said.get("verdict")
+            if document and (document["run_id"], document["verdict"]) == (run["run_id"], run["verdict"]):
+                return document, []
+            wrong.append(f"{name}: {'it is another verdict' if document else said.get('msg') or 'it is gone'}")
         return None, wrong[:3]
 
 

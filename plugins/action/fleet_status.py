@@ -26,11 +26,13 @@ class ActionModule(FleetAction):
         every, as_json = self.settings["solver_status_watch"], self.settings["solver_status_format"] == "json"
         document = self._look()
         watched = document["rollout"] if every and (document["rollout"] or {}).get("state") == "running" else None
-        while watched and _goes_on(document, watched):
+        reached_at = time.monotonic()
+        while watched and _goes_on(document, watched, time.monotonic() - reached_at < self.settings["solver_lock_ttl"]):
             self._display.display(json.dumps(document) if as_json else "\n".join([*_status.lines(document), ""]))
             if not self._wait(every):
                 return result | {"failed": True, "msg": "the controller's process is gone"}
             document = self._look()
+            reached_at = time.monotonic() if document["fleet"]["reached"] else reached_at
         if as_json:
             # As it is, for programs: the callback would make it a part of its own words.
             self._display.display(json.dumps(document) if every else json.dumps(document, indent=2))
@@ -50,7 +52,8 @@ class ActionModule(FleetAction):
         return os.getppid() == self.main
 
 
-def _goes_on(document: dict[str, Any], watched: dict[str, Any]) -> bool:
-    """Whether the run is at work, by a fresh lock; one that nobody can be asked about may come back."""
+def _goes_on(document: dict[str, Any], watched: dict[str, Any], lately: bool) -> bool:
+    """Whether the run is at work, by a fresh lock. A fleet that was reached LATELY may come back, as long as a lock."""
     now = document["rollout"] or {}
-    return not document["fleet"]["reached"] or (now.get("run_id") == watched["run_id"] and now["state"] == "running")
+    at_work = now.get("run_id") == watched["run_id"] and now["state"] == "running"
+    return at_work if document["fleet"]["reached"] else lately

@@ -55,8 +55,8 @@ _NEXT = {
     "drain": "See who holds it with solver.fleet.status; give it more time with solver_drain_timeout.",
     "host": "Look at the machine.", "hook": "Mend the task of your own that failed.",
     "unknown": "Read the output of the run around this worker."}
-_LEAVES = ("drain", "switch", "verify", "resume", "give_back", "revert_drain", "revert", "revert_verify",
-           "revert_resume")
+# With these a worker leaves service, with those it comes back.
+_LEAVES, _RETURNS = ("drain", "revert_drain"), ("resume", "give_back", "revert_resume")
 
 
 def page(document: Doc, template: str) -> str:
@@ -327,12 +327,24 @@ def _cells(worker: Json) -> dict[str, Any]:
     timings = worker.get("timings") or {}
     steps = worker.get("steps") or []
     drain = sum(value for name, value in timings.items() if name in ("drain", "back_drain"))
-    away = sum(step["to_s"] - step["from_s"] for step in steps if step["step"].removeprefix("back_") in _LEAVES)
+    away = _away_s(steps)
     return {"name": worker["name"], "from": worker.get("from") or "-", "to": worker.get("to") or "-",
             "outcome": worker["outcome"].replace("_", " "), "good": worker["outcome"] in GOOD,
             "open": "-" if worker.get("open_at_drain") is None else worker["open_at_drain"],
             "drain": duration(drain) if drain else "-", "away": duration(away) if away else "-",
             "runs": worker.get("runs") or "-", "reason": _short(worker.get("reason") or "")}
+
+
+def _away_s(steps: Iterable[Json]) -> float:
+    """Return how long a worker was out of service, with what lay between its steps; to its last one if for good."""
+    away, since, at = 0.0, None, 0.0
+    for step in steps:
+        kind, at = step["step"].removeprefix("back_"), float(step["to_s"])
+        if kind in _LEAVES and since is None:
+            since = float(step["from_s"])
+        elif kind in _RETURNS and step["ok"] and since is not None:
+            away, since = away + at - since, None
+    return away if since is None else away + at - since
 
 
 def _short(text: str) -> str:

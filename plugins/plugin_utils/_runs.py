@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
@@ -21,17 +22,25 @@ COLUMNS = 80
 
 def runs(fleet: Fleet) -> list[dict[str, Any]]:
     """Return the runs, newest first; a record alone knows of one that has not ended, and has no C(run_id)."""
-    ended: dict[str, dict[str, Any]] = {}
+    heads: dict[str, list[tuple[str, Json]]] = {}
     begun: dict[str, dict[str, Any]] = {}
     for name in in_order(fleet):
         for head in fleet[name].get("history") or []:
-            ended.setdefault(str(head["run_id"]), {**head, "kept_by": []})["kept_by"].append(name)
+            heads.setdefault(str(head["run_id"]), []).append((name, head))
         record = fleet[name].get("rollout") or {}
         if (record.get("rollout") or {}).get("id"):
             _remember(begun, record)
+    ended = {run: _agreed(kept) for run, kept in heads.items()}
     told = {str(run["rollout_id"]) for run in ended.values()}
     found = [*ended.values(), *(run for rollout, run in begun.items() if rollout not in told)]
     return sorted((_whole(run) for run in found), key=lambda run: str(run["started_at"] or ""), reverse=True)
+
+
+def _agreed(heads: Sequence[tuple[str, Json]]) -> dict[str, Any]:
+    """Return a run as most of those that keep it tell it: all were given the same, so who differs was changed."""
+    word = Counter(head["verdict"] for _name, head in heads).most_common(1)[0][0]
+    agree = [(name, head) for name, head in heads if head["verdict"] == word]
+    return {**agree[0][1], "kept_by": [name for name, _head in agree]}
 
 
 def _remember(begun: dict[str, dict[str, Any]], record: Json) -> None:

@@ -65,6 +65,15 @@ def test_a_rollout_is_watched_until_its_lock_is_gone(monkeypatch: pytest.MonkeyP
     assert ask(fleet_status, [free], {"solver_status_watch": 5.0})[0]["problem"] == "", "nothing to watch is one look"
 
 
+def test_a_fleet_that_stays_away_is_not_watched_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(fleet_status.ActionModule, "_wait", lambda _self, seconds: not slept.append(seconds))
+    held = census(dict(LOCK))
+    result, _shown = ask(fleet_status, [held, GONE], {"solver_status_watch": 5.0, "solver_lock_ttl": 0.05})
+    assert slept
+    assert "no worker's host could be reached" in result["problem"]
+
+
 def test_nobody_goes_on_watching_for_a_controller_that_is_gone() -> None:
     action = made(fleet_status.ActionModule, {})
     action.main = os.getpid()  # not our parent
@@ -89,7 +98,9 @@ def test_the_history_is_listed_and_one_is_brought_from_a_worker_that_has_it_whol
     ([{**census(), "history": []}], {"whole": True}, "no worker has a verdict of any rollout"),
     ([census(), {**census(), "verdict": None}], {"rollout_id": "r0"}, "w1: it is no verdict that this release reads"),
     ([census(), {**census(), "verdict": {"schema": "solver.verdict/1", "verdict": "\x1b[2J"}}], {"whole": True},
-     "w1: it is a damaged verdict: verdict is no word"), ([census(), GONE], {"whole": True}, "w2: no route")])
+     "w1: it is a damaged verdict: verdict is no word"), ([census(), GONE], {"whole": True}, "w2: no route"),
+    ([census(), {**census(), "verdict": {"schema": "solver.verdict/1", "verdict": "completed", "run_id": "run0"}}],
+     {"whole": True}, "w1: it is another verdict")])
 def test_a_history_that_is_gone_or_damaged_is_one_clear_line(looks: list[Any], args: dict[str, Any], said: str) -> None:
     result, _shown = ask(fleet_history, looks, **args)
     assert result["failed"] is True

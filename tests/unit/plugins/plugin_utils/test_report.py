@@ -67,6 +67,19 @@ def test_it_says_what_became_of_the_rollout() -> None:
         assert said in text, text
 
 
+def test_the_time_out_of_service_is_from_the_drain_to_the_return() -> None:
+    def step(name: str, begin: float, end: float, ok: bool = True) -> dict[str, Any]:
+        return {"step": name, "from_s": begin, "to_s": end, "ok": ok}
+
+    turn = [step("drain", 10, 15), step("verify", 20, 25, ok=False), step("revert_drain", 40, 41),
+            step("revert_resume", 42, 43)]
+    assert _report._away_s(turn) == 33.0, "also while a reference was asked"
+    again = [step("soak", 43, 50), step("back_drain", 60, 61), step("back_resume", 61, 62)]
+    assert _report._away_s([*turn, *again]) == 35.0
+    assert _report._away_s([step("drain", 10, 15), step("switch", 15, 30, ok=False)]) == 20.0
+    assert _report._away_s([]) == 0.0
+
+
 def test_how_to_do_it_again_is_a_command_of_a_shell() -> None:
     command = _report.command(kit.verdict(2, text="ada's reason; rm -rf /", solver_drain_timeout=60.0))
     shown = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)

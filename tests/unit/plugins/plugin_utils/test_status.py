@@ -251,6 +251,13 @@ def test_the_last_five_are_in_the_status_and_a_lock_says_who_runs_the_one_that_h
     assert told(under_way())["history"][0]["who"] == {"user": "ada", "job": None, "host": "deck"}
 
 
+def test_one_worker_that_tells_another_end_does_not_make_it():
+    fleet = {name: census(history=[head(word=word)]) for name, word in (
+        ("w1", "completed"), ("w2", "aborted"), ("w3", "aborted"))}
+    (run,) = _runs.runs(fleet)
+    assert (run["verdict"], run["kept_by"]) == ("aborted", ["w2", "w3"])
+
+
 def test_a_run_is_chosen_by_either_id_and_without_one_the_newest_that_ended():
     found = _runs.runs({"w1": census(history=[head("b", rollout_id="r2", started_at="2026-11-24T02:00:00Z"),
                                               head("a", rollout_id="r1")]),
