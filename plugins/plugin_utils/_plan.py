@@ -52,11 +52,12 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     todo = order_of(workers, settings)
     idle = [name for name in todo if not workers[name]["serving"]]
     todo = idle + spread(todo[len(idle):], run["machines"], int(settings["window"]))
-    window, size = int(settings["window"]), len(fleet)
+    size = len(fleet)
     budget = settings["solver_max_fail_percentage"]
     strategy, other = strategy_of(fleet, settings, kind, rollout_id)
     made = shape(strategy, Going(rollout_id, todo, workers, fleet, settings, tolerated(size, budget),
                                  run.get("strata") or {}, run.get("measured") or {}))
+    window = made.window or int(settings["window"])
     order = [name for stage in made.stages for name in stage["workers"]]
     locked = live_locks(fleet, settings, run["dead_runs"])
     lock = lock_plan(fleet, workers, settings, run)

@@ -33,7 +33,7 @@ def plan_lines(plan: Plan) -> list[str]:
     for number, stage in enumerate(plan["stages"], 1):
         place = f"stage {number}{_kind_of(stage)}: " if len(plan["stages"]) > 1 else ""
         moves = [*(_move(name, plan["workers"][name]) for name in stage["workers"]),
-                 *(f"{name} is there" for name in stage["there"])]
+                 *(f"{name} runs it already" for name in stage["there"])]
         lines += [place + ", ".join(moves), *_after(plan, stage)]
     if plan["order"]:
         lines.append(f"about {minutes(plan['estimate_s'])}, by the workers' own solve times; {plan['probes']} probe "
@@ -61,7 +61,8 @@ def _after(plan: Plan, stage: Stage) -> list[str]:
     if not bake:
         return then
     about = f"; about {minutes(bake['needs_s'])} at today's traffic" if bake["needs_s"] else ""
-    return [f"then they are compared with {', '.join(bake['control'])} for at least {minutes(bake['bake_s'])}, until "
+    others = f"the {len(bake['control'])} others" if len(bake["control"]) > 3 else ", ".join(bake["control"])
+    return [f"then they are compared with {others} for at least {minutes(bake['bake_s'])} and until "
             f"{bake['min_tasks']} tasks have ended on both sides{about} ({bake['traffic']}), at most "
             f"{minutes(bake['max_s'])}" + (", from where an earlier run was" if bake["baselines"] else ""), *then]
 

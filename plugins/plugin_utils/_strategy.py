@@ -42,11 +42,12 @@ class Going(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What a strategy makes of it."""
+    """What a strategy makes of it; C(window) only where it is another than the operator's: the floor follows."""
 
     stages: list[Stage]
     refused: Sequence[str] = ()
     bake: BakePlan | None = None
+    window: int | None = None
 
 
 Strategy = Callable[[Going], Shape]

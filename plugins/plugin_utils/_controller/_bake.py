@@ -59,7 +59,7 @@ class Bake:
         self.asked: dict[str, float] = {}
         self.down: dict[str, float] = {}
         self.began = time.monotonic() - self._ago()
-        self.look = Look(max((own["looks"] for own in self.baselines.values()), default=0))
+        self.look = Look(max((own["looks"] for own in self.baselines.values() if own["arm"] == "canary"), default=0))
 
     def _ago(self) -> float:
         """How long ago the comparison began, by most of the records."""
