@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import handover, listener, locks, logs
+from . import standby as standbys
 from .drain import Drain
 from .errors import ConfigError, JournalRefusedError, LockHeldError, NotTakenOverError
 from .handover import Line
@@ -49,9 +50,9 @@ class Ask:
             found = cls(**{name: (message or {})[name] for name in cls.__dataclass_fields__})
         except KeyError:
             return None
-        texts = isinstance(found.owner, str) and isinstance(found.version, str)
-        good = texts and isinstance(found.verified, bool) and isinstance(found.within_s, (int, float))
-        return found if good and isinstance(found.addresses, list) else None
+        kinds: dict[str, Any] = {"owner": str, "version": str, "verified": bool, "within_s": (int, float), "addresses": list}
+        good = all(isinstance(getattr(found, name), kind) for name, kind in kinds.items())
+        return found if good and 0 < found.within_s <= standbys.WITHIN_MOST_S else None
 
 
 def why_not(phase: str, version: str, drain: Drain | None, ask: Ask) -> NotTakenOverError | None:
