@@ -508,6 +508,18 @@ async def test_whoever_is_killed_one_process_serves_what_is_verified(world: Worl
     assert [(await world.submits())[f"nonce-{number:08x}"] for number in (1, 2)] == [1, 1]
 
 
+async def test_who_can_neither_hand_over_nor_come_back_ends_and_is_started_again(world: World) -> None:
+    world.sandbox(*FAST)
+    worker = await world.worker().start(SF_NO_WAY_BACK="1")
+    assert worker.process is not None
+    standby = await verified(worker, SF_DIE="opened")
+    with suppress(aiohttp.ClientError, OSError):
+        await standby.take_over()
+    assert await worker.process.wait() == 1
+    await worker.start()  # as its service manager does
+    assert (await worker.post("k", task(1)))[0] == 202
+
+
 async def test_whoever_is_started_again_is_the_worker_or_finds_it(world: World) -> None:
     """By a service manager that sees one of the two processes die: the one place, and the other."""
     world.sandbox(*FAST)
