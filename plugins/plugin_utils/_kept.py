@@ -61,7 +61,8 @@ _WORKER = fields({
     "totals": may(fields({"before": known(_NUMBERS), "after": known(_NUMBERS)}), nullable=False),
     "steps": may(items(_STEP, 1000)), "log": may(tail(50, 2000, 100_000))})
 _DOCUMENT = fields({
-    "schema_version": may(text(20)), "verdict": need(word), "kind": may(word),
+    "schema_version": may(text(20)), "verdict": need(word), "kind": may(word), "strategy": may(word),
+    "judgement": may(fields({"word": need(word), "reason": may(text(_TEXT))})),
     **{each: may(name(200)) for each in ("rollout_id", "run_id")},
     **{each: may(text(200)) for each in ("target", "started_at", "ended_at")},
     "who": may(fields({each: may(text(253)) for each in ("user", "job", "host")})),
@@ -81,7 +82,8 @@ _NO_WORKER: dict[str, Any] = {
     **dict.fromkeys(("from", "to", "release", "cause", "open_at_drain", "runs")), "reason": "", "timings": {},
     "totals": {"before": None, "after": None}, "log": []}
 _NO_DOCUMENT: dict[str, Any] = {
-    **dict.fromkeys(("kind", "rollout_id", "run_id", "target", "started_at", "ended_at")), "reasons": [],
+    **dict.fromkeys(("kind", "strategy", "judgement", "rollout_id", "run_id", "target", "started_at", "ended_at")),
+    "reasons": [],
     "warnings": [], "settings": {}}
 
 

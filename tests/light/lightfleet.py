@@ -131,18 +131,18 @@ class LightFleet(Fleet):
                 "seed": seed,
                 "worker_dir": str(self._worker_dir(name))}
 
-    def link(self, version: str, *workers: str) -> None:
+    def link(self, version: str, *workers: str, name: str = "current") -> None:
         """Link workers to VERSION: to the release, to the byte, that staging would make of the inventory."""
         package = Package(version, sha256_file(str(self.wheelhouse / f"solver_worker-{version}-py3-none-any.whl")))
         found = _settings_rules.resolve(self.hosts(), need_version=False)
         assert not found.errors, found.errors
-        for name in workers:
-            config = _toml.dumps(found.workers[name]["config"])
+        for worker in workers:
+            config = _toml.dumps(found.workers[worker]["config"])
             folder = Path(self.base.release(release_id(package, Content(config))))
             if not folder.exists():
-                _write_release(folder, package, config, name)
-            self._worker_dir(name).mkdir(parents=True, exist_ok=True)
-            switch_link(str(self._worker_dir(name) / "current"), str(folder))
+                _write_release(folder, package, config, worker)
+            self._worker_dir(worker).mkdir(parents=True, exist_ok=True)
+            switch_link(str(self._worker_dir(worker) / name), str(folder))
 
     def _start(self, workers: list[dict[str, Any]]) -> None:
         path = os.pathsep.join((str(HERE), str(SOURCE / "src")))
@@ -189,6 +189,13 @@ class LightFleet(Fleet):
 
     def stop(self, worker: str) -> None:
         self._admin("stop", worker)
+
+    def start_standby(self, worker: str) -> None:
+        """Start what lies behind the link `standby`: with an order beside the control socket as a standby."""
+        self._admin("start-standby", worker)
+
+    def stop_standby(self, worker: str) -> None:
+        self._admin("stop-standby", worker)
 
     def kill(self, worker: str) -> None:
         self._admin("kill", worker)

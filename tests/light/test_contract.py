@@ -7,9 +7,11 @@ Every answer is also held against docs/openapi/control-v1.yaml.
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import aiohttp
 import pytest
 import yaml
 from fleetlib import ROOT
-from harness import Worker, World, balanced, eventually, task
+from harness import Process, Worker, World, balanced, eventually, task
 from lightfleet import LightFleet
 from test_openapi import Contract
 
@@ -68,6 +70,54 @@ class Subject(Worker):
     async def hurry(self) -> None:
         """Let leases end earlier, where that can be had."""
 
+    async def stand_by(self, version: str = "1.3.0", lease_s: float = 60) -> AStandby:
+        """Raise a standby and wait until it answers."""
+        socket = self.socket.with_name("s.sock")
+        order = {"socket": str(socket), "owner": "me", "lease_s": lease_s}
+        self.order.write_text(json.dumps(order), encoding="utf-8")
+        await self.start_standby(version)
+        standby = AStandby(self, socket)
+        await eventually(standby.answers)
+        return standby
+
+    @property
+    def order(self) -> Path:
+        raise NotImplementedError
+
+    async def start_standby(self, version: str) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class AStandby:
+    worker: Subject
+    socket: Path
+
+    async def control(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+        connector = aiohttp.UnixConnector(str(self.socket))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.request(method, "http://localhost" + target, json=body) as reply,
+        ):
+            answer = reply.status, await reply.json(content_type=None)
+        CONTRACT.check(method, target, answer)
+        return answer
+
+    async def answers(self) -> bool:
+        try:
+            return bool((await self.control("GET", "/v1/status"))[1]["state"] == "standby")
+        except (aiohttp.ClientError, OSError):
+            return False
+
+    async def status(self) -> Any:
+        return (await self.control("GET", "/v1/status"))[1]
+
+    async def probe(self, request_id: str, **more: Any) -> Any:
+        return (await self.control("POST", "/v1/probe", {"request_id": request_id, **more}))[1]["outcome"]
+
+    async def take_over(self, owner: str = "me") -> tuple[int, Any]:
+        return await self.control("POST", "/v1/standby/take-over", {"owner": owner})
+
 
 class Real(Subject):
     def __init__(self, world: World) -> None:
@@ -92,6 +142,14 @@ class Real(Subject):
             await self.world.faults({"on": "in", "fault": "ERROR_KEY_DOES_NOT_EXIST", "times": None})
         if slow:
             await self.world.faults({"on": "res", "fault": "CAPCHA_NOT_READY", "times": 8})
+
+    @property
+    def order(self) -> Path:
+        return self.home / "order.json"
+
+    async def start_standby(self, version: str) -> None:
+        command = self.command("serve", "--standby", str(self.order), "--config", str(self.config))
+        self.world.keep(Process(command, self.home / "log", {"SF_VERSION": version}))
 
 
 class Light(Subject):
@@ -126,6 +184,14 @@ class Light(Subject):
     async def kill(self) -> None:
         self.fleet.kill("w1")
 
+    @property
+    def order(self) -> Path:
+        return self.socket.with_suffix(".order")
+
+    async def start_standby(self, version: str) -> None:
+        self.fleet.link(version, "w1", name="standby")
+        await asyncio.to_thread(self.fleet.start_standby, "w1")
+
 
 class _Answering:
     """Stands for a process where the harness looks whether there is still one."""
@@ -150,10 +216,9 @@ async def worker(request: pytest.FixtureRequest, light_folder: Path) -> AsyncIte
 async def test_status_features_and_versions(worker: Subject) -> None:
     assert await worker.control("GET", "/") == (200, {"versions": ["v1"]})
     status = await worker.status()
-    optional = {"standby"}
-    assert [name for name in status["api"]["features"] if name not in optional] == [
+    assert status["api"]["features"] == [
         "drain.lease", "drain.persist", "probe", "wait", "handover", "verify", "peer_log", "solve_histogram",
-        "failure_classes"]
+        "failure_classes", "standby"]
     assert (status["instance"]["name"], status["instance"]["version"]) == ("w1", "1.2.0")
     assert (status["state"], status["accepting"], status["safe_to_stop"]) == ("running", True, False)
     assert (status["idle"], status["drain"], status["failure"]) == (True, None, None)
@@ -310,6 +375,62 @@ async def test_a_failed_probe_says_whose_fault_it_is(worker: Subject) -> None:
     await worker.probes(refused=True)
     _unused, answer = await worker.probe("r3")
     assert (answer["outcome"], answer["error"]["class"]) == ("failed", "account")
+
+
+async def test_a_standby_is_probed_and_takes_over(worker: Subject) -> None:
+    await worker.busy()
+    before = await worker.status()
+    standby = await worker.stand_by()
+    document = await standby.status()
+    assert [document[name] for name in ("tasks", "totals", "journal", "drain", "accepting")] == [None] * 4 + [False]
+    assert (document["instance"]["version"], document["standby"]["owner"]) == ("1.3.0", "me")
+    assert (await standby.control("PUT", "/v1/drain", {"owner": "me"}))[1]["state"] == "standby"
+    status, problem = await standby.take_over()
+    assert (status, problem["code"]) == (409, "unverified")
+    assert (await standby.status())["standby"]["last_error"]["code"] == "unverified"
+    assert await standby.probe("p1", expect="other") == "failed"
+    assert await standby.probe("p2") == "succeeded"
+    assert (await standby.status())["standby"]["verified"] is True
+    status, document = await standby.take_over()
+    assert (status, document["state"], document["standby"]) == (200, "running", None)
+    after = await worker.reach("running")
+    assert after["instance"]["boot_id"] == document["instance"]["boot_id"] != before["instance"]["boot_id"]
+    assert (after["instance"]["version"], after["journal"]["id"]) == ("1.3.0", before["journal"]["id"])
+    assert after["instance"]["restarts"] == before["instance"]["restarts"] + 1
+    assert (after["tasks"]["open"], after["totals"]["probes"]) == (1, 2)
+    assert (worker.order.exists(), standby.socket.exists()) == (False, False)
+    assert (await worker.probe("p2"))[1]["boot_id"] == after["instance"]["boot_id"]
+    assert (await worker.control("POST", "/v1/standby/take-over", {"owner": "me"}))[0] == 503
+    assert (await worker.control("PUT", "/v1/standby", {"owner": "me"}))[0] == 503
+
+
+async def test_a_standby_is_its_owner_s_and_so_is_the_drain_under_it(worker: Subject) -> None:
+    standby = await worker.stand_by()
+    for method, target in (("PUT", "/v1/standby"), ("DELETE", "/v1/standby?owner=you"),
+                           ("POST", "/v1/standby/take-over")):
+        status, problem = await standby.control(method, target, {"owner": "you"})
+        assert (status, problem["code"], problem["owner"]) == (409, "standby_of_another", "me")
+    status, problem = await standby.control("PUT", "/v1/standby", {"owner": "me", "lease_s": 1})
+    assert (status, problem["field"]) == (400, "lease_s")
+    assert (await standby.control("PUT", "/v1/standby", {"owner": "me", "reason": "r"}))[1]["standby"]["reason"] == "r"
+    assert await standby.probe("p") == "succeeded"
+    await worker.drain("you")
+    assert (await standby.take_over())[1]["code"] == "drained_by_another"
+    await worker.drain("me", steal=True, mode="handover")
+    status, document = await standby.take_over()
+    assert (status, document["state"], document["drain"]["owner"]) == (200, "drained", "me")
+    assert (await worker.drain("me", on_expire="resume"))[1]["drain"]["on_expire"] == "resume"  # it is verified
+    assert (await worker.resume("me"))[1]["state"] == "running"
+
+
+async def test_a_standby_ends_by_its_owner_or_by_its_lease(worker: Subject) -> None:
+    standby = await worker.stand_by()
+    assert (await standby.control("DELETE", "/v1/standby?owner=me"))[0] == 200
+    await eventually(lambda: not standby.socket.exists() and not worker.order.exists())
+    again = await worker.stand_by(lease_s=5)
+    await worker.hurry()
+    await eventually(lambda: not again.socket.exists() and not worker.order.exists())
+    assert (await worker.status())["state"] == "running"
 
 
 async def test_a_waiting_client_hears_of_a_change_and_of_the_end(worker: Subject) -> None:

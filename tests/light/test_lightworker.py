@@ -53,6 +53,30 @@ def test_the_commands_start_stop_and_tell(light_fleet: LightFleet) -> None:
     assert light_fleet.status("w2")["instance"]["restarts"] == 0
 
 
+def test_after_a_take_over_the_second_slot_runs_the_worker(light_fleet: LightFleet) -> None:
+    light_fleet.up(1)
+    light_fleet.link("1.3.0", "w1", name="standby")
+    own = Path(light_fleet.socket("w1")).with_name("s.sock")
+    order = Path(light_fleet.socket("w1")).with_suffix(".order")
+    order.write_text(json.dumps({"socket": str(own), "owner": "me"}), encoding="utf-8")
+    light_fleet.start_standby("w1")
+    assert control(str(own), "POST", "/v1/probe", {"request_id": "p"})[1]["outcome"] == "succeeded"
+    assert control(str(own), "POST", "/v1/standby/take-over", {"owner": "me"})[0] == 200
+    assert service(light_fleet, "status").returncode == 3
+    assert service(light_fleet, "stop").returncode == 0  # has nothing to stop
+    before = light_fleet.status("w1")["instance"]
+    assert before["version"] == "1.3.0"
+    light_fleet.kill("w1")
+    light_fleet.start_standby("w1")
+    after = light_fleet.status("w1")
+    assert (after["state"], after["instance"]["version"]) == ("running", "1.3.0")
+    assert after["instance"]["boot_id"] != before["boot_id"]
+    light_fleet.stop_standby("w1")
+    assert service(light_fleet, "start").returncode == 0
+    assert light_fleet.status("w1")["instance"]["version"] == "1.2.0"
+    assert light_fleet.served_by_unverified() == []
+
+
 def test_a_drain_takes_the_time_that_was_asked_for(light_fleet: LightFleet) -> None:
     light_fleet.up(3, drain_s=(0.3, 0.6), seed=7)
     times = [light_fleet.status(name)["solve_times"]["p99_s"] for name in light_fleet.hosts()]

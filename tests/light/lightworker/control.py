@@ -4,21 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from solver_worker import drain as drains
+from solver_worker import standby as standbys
 from solver_worker.clock import rfc3339
 from solver_worker.drain import BadFieldError, Moment
+from solver_worker.errors import NotTakenOverError
 
 from .behaviour import merged
 from .http import ProblemError, Request
 
 if TYPE_CHECKING:
+    from .standby import Standby
     from .worker import Worker
 
 FEATURES = ["drain.lease", "drain.persist", "probe", "wait", "handover", "verify", "peer_log", "solve_histogram",
-            "failure_classes"]
-STATES = ("starting", "recovering", "running", "draining", "drained", "stopping", "failed")
+            "failure_classes", "standby"]
+STATES = ("starting", "recovering", "running", "draining", "drained", "stopping", "failed", "standby")
 PROBE_FIELDS = ("request_id", "task", "expect", "timeout_s")
 
 Answer = tuple[int, Any]
@@ -89,8 +92,51 @@ async def _delete_drain(worker: Worker, request: Request, peer: int) -> Answer:
 
 
 async def _probe(worker: Worker, request: Request, _peer: int) -> Answer:
-    _refuse(worker)
+    if worker.phase != "standby":
+        _refuse(worker)
     return 200, await worker.probe(**_parsed(_probe_wish, request))
+
+
+async def _renew_standby(worker: Worker, request: Request, _peer: int) -> Answer:
+    wish = _parsed(standbys.parse_renewal, request)
+    standby = _standing_by(worker)
+    if not standby.renew(wish):
+        raise _held_standby(standby)
+    return 200, status(standby)
+
+
+async def _end_standby(worker: Worker, request: Request, _peer: int) -> Answer:
+    owner, standby = request.query.get("owner", ""), _standing_by(worker)
+    if not owner:
+        raise _bad("owner", "is required: ?owner=O")
+    if owner != standby.wanted.owner and request.query.get("steal") != "true":
+        raise _held_standby(standby)
+    document = status(standby)
+    standby.end()
+    return 200, document
+
+
+async def _take_over(worker: Worker, request: Request, _peer: int) -> Answer:
+    wish = _parsed(standbys.parse_take_over, request)
+    standby = _standing_by(worker)
+    if wish["owner"] != standby.wanted.owner:
+        raise _held_standby(standby)
+    try:
+        await standby.take_over(wish["owner"])
+    except NotTakenOverError as exc:
+        raise ProblemError(409, exc.code, str(exc)) from exc
+    return 200, status(standby.serves)
+
+
+def _standing_by(worker: Worker) -> Standby:
+    if worker.phase != "standby":
+        raise ProblemError(503, "not_now", f"the worker is {worker.state}, no standby", state=worker.state)
+    return cast("Standby", worker)
+
+
+def _held_standby(standby: Standby) -> ProblemError:
+    more = {name: standby.standby()[name] for name in ("owner", "reason", "lease_expires_at")}
+    return ProblemError(409, "standby_of_another", f"{more['owner']} has this worker", **more)
 
 
 def _probe_wish(body: Any) -> dict[str, Any]:
@@ -148,6 +194,8 @@ CALLS: dict[str, dict[str, Callable[[Worker, Request, int], Awaitable[Answer]]]]
     "/v1/status": {"GET": _status},
     "/v1/drain": {"PUT": _put_drain, "DELETE": _delete_drain},
     "/v1/probe": {"POST": _probe},
+    "/v1/standby": {"PUT": _renew_standby, "DELETE": _end_standby},
+    "/v1/standby/take-over": {"POST": _take_over},
 }
 
 
@@ -176,10 +224,12 @@ def status(worker: Worker) -> Any:
         "safe_to_stop": worker.safe_to_stop,
         "idle": worker.books.open == 0 and not worker.probing,
         "drain": _described(worker),
-        **dict.fromkeys(("tasks", "totals", "solve_times", "provider", "journal", "failure")),
+        **dict.fromkeys(("tasks", "totals", "solve_times", "provider", "journal", "standby", "failure")),
     }
     if worker.phase == "failed":
         document["failure"] = {"code": behaviour.failed, "message": "a test wants it to fail"}
+    elif worker.phase == "standby":
+        document["standby"] = _standing_by(worker).standby()
     elif worker.phase != "starting":
         document.update(_from_journal(worker, now))
     return document if behaviour.status is None else merged(document, behaviour.status)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from solver_worker import drain as drains
 from solver_worker.clock import Clock
@@ -23,6 +23,9 @@ from solver_worker.pulse import Pulse
 from . import control, http
 from .behaviour import PROBE_ERRORS, Behaviour
 from .books import Books
+
+if TYPE_CHECKING:
+    from .standby import Standby
 
 STARTING, SERVING, STOPPING, FAILED = "starting", "serving", "stopping", "failed"
 RUNS, ENDED, STOPPED = 0, 1, 3  # exit statuses of a status command, as the Linux Standard Base has them
@@ -57,8 +60,11 @@ class Worker:
         self.drain: Drain | None = None
         self.restarts = -1
         self._last_served: str | None = None
+        self._proved = False  # as a standby, by a probe
         self._answers: dict[str, dict[str, Any]] = {}
-        # the process
+        # the process, and the service that runs it
+        self.slot = "main"
+        self.service = self.path.with_suffix(".service")
         self.phase: str | None = None
         self.behaviour = Behaviour()
         self.changes = Pulse()
@@ -80,11 +86,12 @@ class Worker:
 
     # -- the service
 
-    async def start(self) -> None:
+    async def start(self, slot: str = "main", link: str = "current") -> None:
         if self.phase is not None:
             return
-        linked = _linked_release(self.worker_dir)
+        linked = _linked_release(self.worker_dir / link)
         self._begin(linked.get("version", ""), linked.get("id", ""))
+        self._take_slot(slot)
         self.restarts += 1
         self.behaviour = self.host.behaviour(self.name, self.version)
         if not linked or self.behaviour.crash:
@@ -100,6 +107,37 @@ class Worker:
             self._spawn(self._come_up_late(self.boot_id))
         else:
             self._come_up()
+
+    def _take_slot(self, slot: str) -> None:
+        self.slot, self._proved = slot, False
+        self.service = self.path.with_suffix(".service" if slot == "main" else ".standby.service")
+
+    async def follow(self, standby: Standby) -> None:
+        """The process of this worker from now on: what was a standby. Its journal is still the same."""
+        self._advance()
+        if self.phase is not None:
+            self.phase = STOPPING
+            self.refresh()
+            self._end_process()
+            self._tell_service(STOPPED)
+        self._begin(standby.version, standby.release)
+        self.boot_id, self.pid, self.started_at = standby.boot_id, standby.pid, standby.started_at
+        self.restarts += 1
+        self.behaviour = standby.behaviour
+        self.path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._connected, self.path, **_KEEP)
+        self.path.chmod(0o660)
+        self._take_slot("standby")
+        self._proved = standby.wanted.verified
+        self._answers.update(standby._answers)
+        for name in ("probes", "provider_submits"):
+            self.books.totals[name] += standby.books.totals[name]
+        self.phase = SERVING
+        last = self.version if self._proved else self._last_served
+        self.drain = drains.at_startup(self.drain, self._moment(), self.version, last)
+        self._served()
+        self._tell_service(RUNS)
+        self.refresh()
 
     async def _come_up_late(self, boot_id: str) -> None:
         await asyncio.sleep(self.behaviour.start_s)
@@ -155,7 +193,7 @@ class Worker:
 
     def _tell_service(self, code: int) -> None:
         """For the status command, which is one line of shell that reads this."""
-        self.path.with_suffix(".service").write_text(f"{code} {self.pid}\n", encoding="ascii")
+        self.service.write_text(f"{code} {self.pid}\n", encoding="ascii")
 
     # -- state
 
@@ -226,7 +264,7 @@ class Worker:
     # -- drain
 
     def put_drain(self, wish: dict[str, Any]) -> Decision:
-        unverified = self._last_served is not None and self._last_served != self.version
+        unverified = self._last_served not in (None, self.version) and not self._proved
         decision = drains.decide(self.drain, wish, self._moment(), self.version, unverified)
         if decision.status == 202:
             self._advance()
@@ -403,10 +441,10 @@ def _must_verify(drain: Drain) -> bool:
     return drain.expired and drain.on_expire == "verify"
 
 
-def _linked_release(worker_dir: Path) -> dict[str, str]:
-    """Version and release id of what C(current) names; empty where that is nothing that could run."""
+def _linked_release(link: Path) -> dict[str, str]:
+    """Version and release id of what a link names; empty where that is nothing that could run."""
     try:
-        document = json.loads((worker_dir / "current" / "release.json").read_bytes())
+        document = json.loads((link / "release.json").read_bytes())
     except (OSError, ValueError):
         return {}
     return {"version": str(document["version"]), "id": str(document["id"])}

@@ -442,7 +442,7 @@ async def test_a_password_leaves_the_journal_s_files_when_its_task_is_submitted(
 
     def clean() -> bool:
         state = worker.home / "state"
-        return not any(SECRET.encode() in item.read_bytes() for item in state.iterdir())
+        return not any(SECRET.encode() in item.read_bytes() for item in state.iterdir() if item.is_file())
 
     await eventually(clean)
     assert (await worker.status())["totals"]["accepted"] == 30

@@ -25,7 +25,7 @@ import jsonschema
 import pytest
 import yaml
 from harness import KEY, balanced
-from solver_worker import config, control, lifecycle, listener, logs, pace, problem, serve
+from solver_worker import config, control, lifecycle, listener, logs, opening, pace, problem, serve
 
 REQUESTS = int(os.environ.get("SF_EXAMPLES", "500"))
 BATCH = 50
@@ -174,7 +174,7 @@ def log() -> Iterator[Kept]:
 def subject(log: Kept) -> Iterator[Subject]:
     patch = pytest.MonkeyPatch()
     tight = {"head_s": 0.2, "idle_s": 0.2, "answer_s": 5.0}
-    patch.setattr(serve, "Limits", partial(listener.Limits, **tight))
+    patch.setattr(opening, "Limits", partial(listener.Limits, **tight))
     patch.setattr(serve, "CONTROL_LIMITS", listener.Limits(connections=64, **tight))
     patch.setattr(listener, "SWEEP_S", 0.05)
     patch.setattr(listener, "LINGER_S", 0.2)
@@ -299,6 +299,8 @@ CALLS: dict[str, list[tuple[str, str, list[Any]]]] = {
     ],
     "control": [
         ("PUT", "/v1/drain", DRAINS), ("PUT", "/v1/drain", DRAINS), ("DELETE", "/v1/drain?owner=fuzzer", []),
+        ("PUT", "/v1/standby", DRAINS), ("DELETE", "/v1/standby?owner={odd}", []),
+        ("POST", "/v1/standby/take-over", DRAINS),
         ("POST", "/v1/probe", PROBES), ("GET", "/v1/status?wait=0.05&until=drained", []), ("GET", "/v1/status", []),
         ("GET", "/", []), ("DELETE", "/v1/drain?owner={odd}&steal={odd}", []), ("GET", "/v1/status?until={odd}", []),
     ],

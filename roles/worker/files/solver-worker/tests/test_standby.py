@@ -7,14 +7,21 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from harness import Process, Worker, World, balanced, eventually, task
+from hypothesis import given
+from hypothesis import strategies as st
+from solver_worker import config
+from solver_worker import drain as drains
+from solver_worker.errors import ConfigError
+from solver_worker.standby import read_order
+from solver_worker.succession import Ask, why_not
 
 FAST = ("--solve", "default=0.2:0.4")
 
@@ -224,6 +231,63 @@ async def test_a_bad_order_is_refused_by_field(world: World, order: dict[str, An
     assert text in worker.log
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["socket", "owner", "reason", "lease_s", "renewed", "kernel"]), JSON) | JSON)
+def test_no_order_breaks_more_than_itself(tmp_path_factory: pytest.TempPathFactory, document: Any) -> None:
+    home = tmp_path_factory.mktemp("order", numbered=True)
+    path = home / "order.json"
+    made, _problems = config.parse(
+        {
+            "worker": {"name": "w1", "state_dir": "/s"},
+            "control": {"socket": "/r/c.sock"},
+            "data": {"port": 1},
+            "provider": {"api_key_file": "/k"},
+        }
+    )
+    assert made is not None
+    path.write_text(json.dumps(document))
+    with suppress(ConfigError):
+        read_order(path, made, 100.0)
+    for text in (b"", b"{", b"\xff", b"[" * 70_000):
+        path.write_bytes(text)
+        with pytest.raises(ConfigError, match="reading the order"):
+            read_order(path, made, 100.0)
+
+
+@given(st.dictionaries(st.sampled_from(["owner", "version", "verified", "within_s", "addresses"]), JSON))
+def test_only_a_whole_question_is_one(message: dict[str, Any]) -> None:
+    good = {"owner": "me", "version": "9", "verified": True, "within_s": 5, "addresses": []}
+    assert Ask.read(good) is not None
+    found = Ask.read({**good, **message})
+    assert found is None or 0 < found.within_s <= 300
+    assert message.keys() == good.keys() or Ask.read(message) is None
+
+
+def test_who_may_take_over() -> None:
+    ask = Ask("me", "9", True, 5.0, [])
+    drain = drains.decide(None, {"owner": "you"}, drains.Moment(1.0, 1.0), "8", False).drain
+    bare = replace(ask, verified=False)
+    rows = (
+        ("serving", None, ask, None),
+        ("failed", None, ask, "not_now"),
+        ("stopping", None, ask, "not_now"),
+        ("serving", drain, ask, "drained_by_another"),
+        ("serving", replace(drain, expired=True), ask, None),
+        ("serving", replace(drain, owner="me"), ask, None),
+        ("serving", None, bare, "unverified"),
+        ("serving", None, replace(bare, version="8"), None),
+    )
+    for phase, held, asked, code in rows:
+        refusal = why_not(phase, "8", held, asked)
+        assert (None if refusal is None else refusal.code) == code, (phase, held, asked)
+
+
 # -- taking over
 
 
@@ -270,7 +334,7 @@ async def test_take_overs_under_traffic_refuse_and_break_nothing(world: World) -
             assert await serving.wait() == 0
             serving = standby.process
     assert seen.wrong == []
-    assert len(seen.ids) > 20
+    assert len(seen.ids) > 8
     for task_id in seen.ids.values():
         assert (await worker.final(task_id))["state"] == "succeeded"
     totals = (await worker.status())["totals"]
@@ -442,6 +506,18 @@ async def test_whoever_is_killed_one_process_serves_what_is_verified(world: Worl
     assert (await worker.final((await worker.post("k2", task(2)))[1]["id"]))["state"] == "succeeded"
     await (worker.process if death.serves == "new" else standby.process).wait()
     assert [(await world.submits())[f"nonce-{number:08x}"] for number in (1, 2)] == [1, 1]
+
+
+async def test_who_can_neither_hand_over_nor_come_back_ends_and_is_started_again(world: World) -> None:
+    world.sandbox(*FAST)
+    worker = await world.worker().start(SF_NO_WAY_BACK="1")
+    assert worker.process is not None
+    standby = await verified(worker, SF_DIE="opened")
+    with suppress(aiohttp.ClientError, OSError):
+        await standby.take_over()
+    assert await worker.process.wait() == 1
+    await worker.start()  # as its service manager does
+    assert (await worker.post("k", task(1)))[0] == 202
 
 
 async def test_whoever_is_started_again_is_the_worker_or_finds_it(world: World) -> None:

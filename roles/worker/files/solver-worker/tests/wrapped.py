@@ -7,6 +7,7 @@ SF_KILL=step:when   kills itself right before or after the commit of the first s
 SF_MIN_READER=n     with SF_SCHEMA: the last step demands such a reader
 SF_TIDY=s           tidies its journal that often
 SF_NO_SOCKETS=1     cannot pass its listening socket on
+SF_NO_WAY_BACK=1    cannot come back from a take-over that failed
 SF_DIE=place        kills itself at this place of a take-over
 SF_CLOCK=s          sees a wall clock that is off by so many seconds
 """
@@ -127,6 +128,8 @@ if __name__ == "__main__":
         bend_commit(*os.environ["SF_KILL"].split(":"))
     if "SF_NO_SOCKETS" in os.environ:
         bend_sockets()
+    if "SF_NO_WAY_BACK" in os.environ:
+        serve.Process.regain_control = lambda _self: 1 / 0  # type: ignore[assignment, method-assign, return-value]
     if "SF_DIE" in os.environ:
         bend_take_over(os.environ["SF_DIE"])
     sys.exit(cli.main())

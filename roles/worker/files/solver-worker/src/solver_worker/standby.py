@@ -19,10 +19,11 @@ from .errors import ConfigError, NotTakenOverError
 MAX_ORDER_BYTES = 65_536
 LEASE_S = 900.0
 WITHIN_S = 30.0
+WITHIN_MOST_S = 300.0
 
 _COMMON = {name: drains.FIELDS[name] for name in ("owner", "reason", "lease_s")}
 _RENEWAL = {**_COMMON, "steal": drains.FIELDS["steal"]}
-_TAKE_OVER = {"owner": drains.FIELDS["owner"], "within_s": lambda f, v: drains.number(f, v, 1, 300)}
+_TAKE_OVER = {"owner": drains.FIELDS["owner"], "within_s": lambda f, v: drains.number(f, v, 1, WITHIN_MOST_S)}
 # What a client writes, and what we add to it: the boot clock at the last renewal, and the boot that it belongs to.
 _ORDER = {
     **_COMMON,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import handover, listener, locks, logs
+from . import standby as standbys
 from .drain import Drain
 from .errors import ConfigError, JournalRefusedError, LockHeldError, NotTakenOverError
 from .handover import Line
@@ -49,9 +50,15 @@ class Ask:
             found = cls(**{name: (message or {})[name] for name in cls.__dataclass_fields__})
         except KeyError:
             return None
-        texts = isinstance(found.owner, str) and isinstance(found.version, str)
-        good = texts and isinstance(found.verified, bool) and isinstance(found.within_s, (int, float))
-        return found if good and isinstance(found.addresses, list) else None
+        kinds: dict[str, Any] = {
+            "owner": str,
+            "version": str,
+            "verified": bool,
+            "within_s": (int, float),
+            "addresses": list,
+        }
+        good = all(isinstance(getattr(found, name), kind) for name, kind in kinds.items())
+        return found if good and 0 < found.within_s <= standbys.WITHIN_MOST_S else None
 
 
 def why_not(phase: str, version: str, drain: Drain | None, ask: Ask) -> NotTakenOverError | None:
@@ -92,7 +99,9 @@ async def make_room(process: Process) -> None:
             done = await _hand_over(process, line)
         except Exception as exc:  # noqa: BLE001 (a successor must not cost us the worker)
             logs.error("handing over failed", cause=logs.cause_of(exc))
-            done = False
+            # Who can neither go on nor come back makes room for a restart.
+            done = process.worker.handed_on is not None
+            process.code = int(done)
         finally:
             line.close()
         if done:
@@ -130,14 +139,16 @@ async def _prepare(process: Process, line: Line, ask: Ask) -> NotTakenOverError 
             if line.gone or worker.clock.boot() >= ends - MARGIN_S:
                 return NotTakenOverError("busy", "calls of in.php, a probe or, in mode complete, tasks did not end")
             await asyncio.sleep(LOOK_S)
-        if line.gone:
-            return NotTakenOverError("gone", "the successor went away")
-        await _give(process, line, passed, ends)
+        refusal = why_not(worker.phase, worker.version, worker.drain, ask)  # somebody may have drained meanwhile
+        if refusal is None and line.gone:
+            refusal = NotTakenOverError("gone", "the successor went away")
+        if refusal is None:
+            await _give(process, line, passed, ends)
     finally:
         worker.handing_over = False
         if worker.engine is not None:
             worker.engine.wake()
-    return None
+    return refusal
 
 
 async def _give(process: Process, line: Line, passed: bool, ends: float) -> None:
