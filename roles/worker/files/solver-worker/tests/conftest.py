@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -21,3 +21,11 @@ async def world() -> AsyncIterator[World]:
         finally:
             made.end()
             shutil.rmtree(home)
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A folder whose path a socket may have."""
+    folder = Path(tempfile.mkdtemp(prefix="sf-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

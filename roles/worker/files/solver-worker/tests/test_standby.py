@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import time
@@ -17,7 +18,7 @@ import pytest
 from harness import Process, Worker, World, balanced, eventually, task
 from hypothesis import given
 from hypothesis import strategies as st
-from solver_worker import config
+from solver_worker import config, handover
 from solver_worker import drain as drains
 from solver_worker.errors import ConfigError
 from solver_worker.standby import read_order
@@ -544,3 +545,36 @@ async def test_a_bare_standby_is_held_like_any_unverified_version(world: World) 
     await worker.kill()
     status, document = await standby.take_over()
     assert (status, document["state"], document["drain"]["owner"]) == (200, "drained", "solver-worker")
+
+
+def test_only_its_own_user_and_root_may_ask_for_the_listening_socket(
+    monkeypatch: pytest.MonkeyPatch, short_dir: Path,
+) -> None:
+    """The folder keeps others out already; this holds where somebody has opened it."""
+    address = str(short_dir / "door.sock")
+
+    def ask() -> socket.socket:
+        asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        asking.connect(address)
+        return asking
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(address)
+        listening.listen()
+        with ask(), listening.accept()[0] as connection:
+            assert handover._may(connection)
+        if os.geteuid() != 0:
+            monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+            with ask(), listening.accept()[0] as connection:
+                assert not handover._may(connection)
+            return
+        short_dir.chmod(0o755)
+        Path(address).chmod(0o777)
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            ask().recv(1)
+            os._exit(0)
+        with listening.accept()[0] as connection:
+            assert not handover._may(connection)
+        assert os.waitpid(child, 0)[1] == 0
