@@ -124,3 +124,20 @@ def test_a_plan_refuses_what_the_run_would_refuse(light_fleet: LightFleet) -> No
     stray = fleet.playbook("pause", "-e", "solver_reason=on the phone")
     assert stray.returncode == 2, stray.stdout
     assert "-e has 'the phone', which belongs to no variable" in flat(stray.stdout)
+
+
+@pytest.mark.quick
+def test_the_doctor_names_what_is_wrong_and_its_exit_code_says_so(light_fleet: LightFleet) -> None:
+    light_fleet.up(3)
+    well = light_fleet.playbook("doctor")
+    assert well.returncode == 0, well.stdout
+    assert "3 workers: 3 without a finding" in well.stdout
+    light_fleet.kill("w2")
+    ill = light_fleet.playbook("doctor", solver_worker_python="/no/python3", solver_version="9.9.9",
+                               solver_offline=True)
+    text = " ".join(ill.stdout.split())
+    assert ill.returncode == 2, ill.stdout
+    assert "BAD w1, w2, w3: looking for a Python of at least 3.11" in text
+    assert "odd w2: no worker serves (dead)" in text
+    assert "BAD controller: solver_wheelhouse" in text
+    assert "has no wheel of solver-worker 9.9.9" in text

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Look at every worker's machine and at the worker, and say what is wrong there and what mends it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.plugin_utils import _doctor, _entry
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
+
+
+class ActionModule(FleetAction):
+    """Changes nothing. The play fails where something is bad."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = self.settle(tmp, task_vars)
+        machines = self.each("host_look", {name: {
+            "base_dir": own["base_dir"], "worker_python": own["python"] or None, "backend": own["service"]["backend"],
+            "data_address": own["data_address"], "secrets": _secrets(own)}
+            for name, own in self.workers.items() if name in self.rollout["hosts"]},
+            lambda said, _now: said if said.get("unreachable") else {"machine": _doctor.machine(said)})
+        censuses = self.each("worker_info", self.info_args(), _entry.census)
+        now = time.time()
+        fleet = {name: _doctor.examined(
+            self.workers[name], own.get("machine") or own, censuses.get(name) or {}, self.settings, now - own["age_s"])
+            for name, own in machines.items()}
+        controller = _doctor.wheels(self.settings, _listed(str(self.settings["solver_wheelhouse"])))
+        lines = _doctor.lines(fleet, controller)
+        return result | {"msg": lines, "bad": _doctor.is_bad(fleet, controller)}
+
+
+def _secrets(own: dict[str, Any]) -> list[str]:
+    provider = own["provider"]["api_key_file"]
+    return sorted({*own["credentials"].values(), *([provider] if provider else [])})
+
+
+def _listed(folder: str) -> list[str] | None:
+    try:
+        return os.listdir(os.path.expanduser(folder))
+    except OSError:
+        return None
