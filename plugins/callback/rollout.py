@@ -81,7 +81,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         super().__init__()
         self._ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
         self._block: Block | None = None
-        self._document = False
+        self._document = self._others = False
         self._follower = Follower(self._ledger, self._line)
 
     @property
@@ -103,10 +103,14 @@ class CallbackModule(Default):  # type: ignore[misc]
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self._end()
-        if not (self.screen.verdict or self._document) or self._verbose:
+        if self._verbose or not (self.screen.verdict or self._document or self._only_looked(stats)):
             super().v2_playbook_on_stats(stats)
         for number, line in enumerate(self.screen.verdict):
             self._display.display(line if number == 0 else f"  {line}")
+
+    def _only_looked(self, stats: Any) -> bool:
+        """Whether nothing but our own tasks ran, and they changed nothing and all went well."""
+        return not (self._others or stats.changed or stats.failures or stats.dark)
 
     def _at_exit(self) -> None:
         if self._follower.in_main_process:
@@ -148,6 +152,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         self.screen.task, self.screen.task_began = str(task.get_name()).rpartition(" : ")[2], time.monotonic()
         self.screen.task_hosts = 0
         if not self._quiet(task):
+            self._others = True
             super().v2_playbook_on_task_start(task, is_conditional)
 
     def v2_playbook_on_include(self, included_file: Any) -> None:

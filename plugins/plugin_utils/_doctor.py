@@ -117,8 +117,10 @@ def _worker(census: Json) -> Iterator[Finding]:
         yield Finding("bad", f"it would not survive a restart: {one_line(census['release_problem'])}",
                       "provision.yml with the version that runs mends it")
     if not worker:
-        yield Finding("odd", f"no worker serves ({census.get('finding') or 'nothing was found'})",
-                      "provision.yml installs and starts it")
+        # One that was there and is gone, or hangs, is not one that was never installed.
+        finding = census.get("finding") or "nothing was found"
+        yield Finding("bad" if finding in ("dead", "hung") else "odd", f"no worker serves ({finding})",
+                      "provision.yml installs and starts it; status.yml says more")
         return
     if worker["state"] == "failed":
         yield Finding("bad", f"it has failed: {one_line((worker.get('failure') or {}).get('message'))}",

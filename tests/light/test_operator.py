@@ -138,6 +138,6 @@ def test_the_doctor_names_what_is_wrong_and_its_exit_code_says_so(light_fleet: L
     text = " ".join(ill.stdout.split())
     assert ill.returncode == 2, ill.stdout
     assert "BAD w1, w2, w3: looking for a Python of at least 3.11" in text
-    assert "odd w2: no worker serves (dead)" in text
+    assert "BAD w2: no worker serves (dead)" in text
     assert "BAD controller: solver_wheelhouse" in text
     assert "has no wheel of solver-worker 9.9.9" in text
