@@ -46,7 +46,8 @@ unit: $(VENV)/.dev ## Unit tests of the plugins
 	$(BIN)/pytest tests/unit -n auto --dist worksteal -m 'not slow' --junit-xml=.cache/results/unit.xml
 
 worker-test: $(VENV)/.dev ## The reference worker's own tests
-	cd $(WORKER) && PYTHONPATH=src "$(CURDIR)/$(BIN)/pytest" -n auto --dist worksteal --junit-xml="$(CURDIR)/.cache/results/worker.xml"
+	@# These wait more than they compute.
+	cd $(WORKER) && PYTHONPATH=src "$(CURDIR)/$(BIN)/pytest" -n 4 --dist worksteal --junit-xml="$(CURDIR)/.cache/results/worker.xml"
 
 quick: $(VENV)/.dev ## Rollouts of light and of real workers, faults, hostile answers: the quick ones of each
 	$(BIN)/pytest tests/fuzz tests/integration tests/faults tests/light -n 2 --dist worksteal -m quick --junit-xml=.cache/results/quick.xml

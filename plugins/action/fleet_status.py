@@ -9,7 +9,10 @@ import os
 import time
 from typing import Any
 
+from ansible import constants
+
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _status
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of
@@ -24,6 +27,9 @@ class ActionModule(FleetAction):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = self.settle(tmp, task_vars)
         every, as_json = self.settings["solver_status_watch"], self.settings["solver_status_format"] == "json"
+        if as_json:
+            self.to_stderr = True
+            Ledger.under(constants.DEFAULT_LOCAL_TMP).show_document()
         document = self._look()
         watched = document["rollout"] if every and (document["rollout"] or {}).get("state") == "running" else None
         reached_at = time.monotonic()

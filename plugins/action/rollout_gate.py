@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import Any
@@ -50,6 +51,8 @@ class ActionModule(RunAction):
             why = f"{self.me}: our own code failed at the gate, please report it: {error!r}"
             self._display.display(why)
             decision = {"open": False, "begins_stage": False, "ends_stage": False, "cause": "unknown", "reason": why}
+            with contextlib.suppress(Exception), self.ledger.edit(self.part) as state:
+                state["closed"] = state["closed"] or {"cause": "unknown", "reason": why}
         if decision is None:
             return result | {"failed": True, "msg": "the controller's process is gone"}
         return result | decision | {"msg": decision["reason"] or "going on"}
@@ -65,10 +68,15 @@ class ActionModule(RunAction):
         return None
 
     def _after(self) -> str:
-        """Return what the stage before this worker's has to wait for; the first one at this gate waits for all."""
+        """Return what the stages before this worker's have to wait for; the first one at this gate waits for all.
+
+        Also where the one that should have waited before could not: nobody passes without a judgement.
+        """
         first = self.plan["stages"][self.stage]["workers"][0] == self.me
-        waits = self.part == "roll" and self.stage > 0 and first
-        return str(self.plan["stages"][self.stage - 1]["after"]) if waits else "nothing"
+        if self.part != "roll" or not first or self.ledger.read(self.part).get("judgement"):
+            return "nothing"
+        waits = [stage["after"] for stage in self.plan["stages"][:self.stage] if stage["after"] != "nothing"]
+        return str(waits[-1]) if waits else "nothing"
 
     # -- between two stages ------------------------------------------------------------------------
 

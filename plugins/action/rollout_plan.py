@@ -49,6 +49,7 @@ class ActionModule(RunAction):
         self.ledger.emit("planned", **{name: plan.get(name) for name in (
             "kind", "strategy", "rollout_id", "run_id", "target", "stages", "window", "floor", "tolerated",
             "estimate_s")},
+            out=[name for name, own in plan["workers"].items() if not own["serving"]],
             p99_s={name: plan["workers"][name]["p99_s"] for name in plan["order"] if plan["workers"][name]["p99_s"]},
             lines=plan_lines(plan))
         shown = {name: plan.get(name) for name in ("kind", "rollout_id", "target")}

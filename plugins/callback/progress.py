@@ -54,13 +54,16 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         super().__init__()
         self._ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
         self._follower = Follower(self._ledger, self._display.display)
+        self._shows = False
 
     def v2_playbook_on_start(self, _playbook: Any) -> None:
-        if self._ledger.has_screen():
+        if self._ledger.has_screen() and not self._shows:
             self.disabled = True
             return
+        self._shows = True
         self._ledger.show()
         self._follower.start(float(self.get_option("heartbeat")))
+        atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
 
     def v2_playbook_on_stats(self, _stats: Any) -> None:

@@ -63,7 +63,7 @@ from ansible.plugins.callback.default import CallbackModule as Default
 from ansible_collections.solver.fleet.plugins.plugin_utils import _screen
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._follower import Follower
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._live import Above, Block
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._live import Block, write_above
 
 DEBUG = ("debug", "ansible.builtin.debug")
 OURS = tuple(str(Path(__file__).resolve().parents[2] / folder) + os.sep for folder in ("playbooks", "roles"))
@@ -75,8 +75,6 @@ class CallbackModule(Default):  # type: ignore[misc]
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "solver.fleet.rollout"
-    _display: Any
-
     def __init__(self) -> None:
         super().__init__()
         self._ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
@@ -93,12 +91,14 @@ class CallbackModule(Default):  # type: ignore[misc]
     def v2_playbook_on_start(self, playbook: Any) -> None:
         super().v2_playbook_on_start(playbook)
         self._ledger.show()
-        if self.get_option("live") and not self._verbose:
+        if self._block is None and self.get_option("live") and not self._verbose:
             self._block = Block.on(sys.stdout, os.environ)
-        if self._block is not None:
-            self._display = Above(self._display, self._block)
-            self._follower = Follower(self._ledger, self._line, self._redraw)
+            if self._block is not None:
+                write_above(self._display, self._block)
+                self._follower.tick = self._redraw
+        self._document = self._others = False
         self._follower.start(float(self.get_option("heartbeat")))
+        atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
@@ -127,7 +127,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         self._display.display(line)
 
     def _redraw(self) -> None:
-        if self._block is not None:
+        if self._block is not None and not self._ledger.has_document():
             self._block.show(_screen.block(self.screen, time.monotonic(), *self._block.size()))
 
     # -- our own tasks -----------------------------------------------------------------------------
@@ -188,5 +188,7 @@ class CallbackModule(Default):  # type: ignore[misc]
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         # Each worker that is not at the target fails at the end, so that the exit code says so; the verdict says why.
         self._follower.catch_up()
-        if not (self._quiet(result._task) and (self.screen.verdict or self._document)):
+        if self._document and self._quiet(result._task):
+            self._display.display(_screen.clean(str(result._result.get("msg"))), stderr=True)
+        elif not (self._quiet(result._task) and self.screen.verdict):
             super().v2_runner_on_failed(result, ignore_errors)

@@ -48,7 +48,7 @@ REASON_CHARS = 160
 MOST_STEPS = 40
 # Which mood the page opens in.
 _MOOD = {"completed": "good", "planned": "good", "paused": "warn", "inconclusive": "warn", "interrupted": "warn",
-         "incomplete": "warn"}
+         "incomplete": "warn", "awaiting_promotion": "warn"}
 _PLAYBOOK = {"update": "rolling_update", "rollback": "rollback", "recover": "recover"}
 _NEXT = {
     "release": "Try the release on one worker; its log says more.",
@@ -57,6 +57,11 @@ _NEXT = {
     "unknown": "Read the output of the run around this worker."}
 # With these a worker leaves service, with those it comes back.
 _LEAVES, _RETURNS = ("drain", "revert_drain"), ("resume", "give_back", "revert_resume")
+
+
+def _judged(doc: Doc) -> list[str]:
+    judged = doc.get("judgement") or {}
+    return [f"The canaries: {judged['word']}; {judged.get('reason') or ''}"] if judged else []
 
 
 def page(document: Doc, template: str) -> str:
@@ -80,7 +85,7 @@ def facts(doc: Doc) -> dict[str, Any]:
     return {
         "title": f"{doc['verdict'].replace('_', ' ')}: {doc.get('kind') or 'rollout'} to {doc.get('target') or '?'}",
         "mood": _MOOD.get(doc["verdict"], "bad"), "verdict": doc["verdict"].replace("_", " "),
-        "summary": summary(doc, workers, samples), "reasons": doc.get("reasons") or [],
+        "summary": summary(doc, workers, samples), "reasons": [*(doc.get("reasons") or []), *_judged(doc)],
         "warnings": doc.get("warnings") or [], "failures": failed[:MOST_FAILURES],
         "not_shown": max(0, len(failed) - MOST_FAILURES), "legend": LEGEND,
         "rows": [_row(worker, length) for worker in workers], "timed": any(own.get("steps") for own in workers),

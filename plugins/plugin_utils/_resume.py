@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
@@ -105,9 +106,17 @@ def removals(decided: Mapping[str, Resume]) -> list[str]:
 
 def at_work(before: Json, after: Json) -> bool:
     """Whether a removal went on between two looks at a worker: it renewed the drain, or the worker is going."""
+    if after.get("unreachable"):
+        return False  # that says nothing
     held, still = _drain(before), _drain(after)
-    return still is None or (still["owner"], still.get("lease_expires_at")) != (
-        held and held["owner"], held and held.get("lease_expires_at"))
+    if still is None or held is None or still["owner"] != held["owner"]:
+        return True
+    # The worker computes the date anew each time, by two clocks.
+    return abs(_seconds(still) - _seconds(held)) >= 1.0
+
+
+def _seconds(drain: Json) -> float:
+    return datetime.fromisoformat(str(drain["lease_expires_at"]).replace("Z", "+00:00")).timestamp()
 
 
 def _drain(census: Json) -> Json | None:

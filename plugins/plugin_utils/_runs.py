@@ -38,8 +38,8 @@ def runs(fleet: Fleet) -> list[dict[str, Any]]:
 
 def _agreed(heads: Sequence[tuple[str, Json]]) -> dict[str, Any]:
     """Return a run as most of those that keep it tell it: all were given the same, so who differs was changed."""
-    word = Counter(head["verdict"] for _name, head in heads).most_common(1)[0][0]
-    agree = [(name, head) for name, head in heads if head["verdict"] == word]
+    word = Counter(head.get("verdict") for _name, head in heads).most_common(1)[0][0]
+    agree = [(name, head) for name, head in heads if head.get("verdict") == word]
     return {**agree[0][1], "kept_by": [name for name, _head in agree]}
 
 

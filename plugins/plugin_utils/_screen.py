@@ -159,6 +159,7 @@ def _planned(screen: Screen, event: Event) -> list[str]:
     screen.order = [name for stage in event["stages"] for name in stage["workers"]]
     screen.tolerated, screen.floor = int(event.get("tolerated") or 0), int(event.get("floor") or 0)
     screen.fleet, screen.p99_s = screen.floor + int(event.get("window") or 0), dict(event.get("p99_s") or {})
+    screen.out = set(event.get("out") or [])
     return [f"{event['kind']} {event['rollout_id']}", *(f"  {line}" for line in event.get("lines", []))]
 
 
@@ -232,6 +233,8 @@ def _outcome(screen: Screen, event: Event) -> list[str]:
                 f"{event['worker']} could not go back: {event.get('reason')}"]
     screen.ended.append(event["worker"])
     screen.failed += event["outcome"] != "updated"
+    serves = event["outcome"] in ("updated", "reverted", "returned")
+    (screen.out.discard if serves else screen.out.add)(event["worker"])
     return [progress_line(event["worker"], event, len(screen.ended), len(screen.order))]
 
 

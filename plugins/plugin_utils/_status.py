@@ -20,6 +20,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_orde
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import minutes
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import by_name
 from ansible_collections.solver.fleet.plugins.plugin_utils._runs import COLUMNS, fold, run_lines, runs
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import FINE
 
 Json = Mapping[str, Any]
 Fleet = Mapping[str, Json]
@@ -92,7 +93,7 @@ def _rollout(fleet: Fleet, locks: Sequence[Json], now: float) -> dict[str, Any] 
     lock = max(locks, key=lambda own: (own["state"] == "held", len(own["workers"])))
     records = {name: census.get("rollout") or {} for name, census in by_name(fleet)}
     of_it = {name: record["rollout"] for name, record in records.items()
-             if (record.get("rollout") or {}).get("id") == lock["rollout_id"]}
+             if record.get("rollout") and record["rollout"].get("id") == lock["rollout_id"]}
     done = [name for name, own in of_it.items() if own.get("outcome")]
     one: Json = next(iter(of_it.values()), {})
     asked = [record["request"] for name, record in records.items() if name in lock["workers"] and record.get("request")]
@@ -313,6 +314,6 @@ def problem(doc: Json, watched: Json | None = None) -> str:
     if (doc["rollout"] or {}).get("run_id") == watched["run_id"]:
         return f"{name} did not end, its controller is gone; run the same command again to go on, or recover.yml"
     verdict = next((run["verdict"] for run in doc["history"] if run["run_id"] == watched["run_id"]), None)
-    if verdict in ("completed", "planned"):
+    if verdict in FINE:
         return ""
     return f"{name} ended: {str(verdict).replace('_', ' ') if verdict else 'no worker has its verdict'}"

@@ -19,6 +19,8 @@ SOON_S = 2.0
 # A look costs the controller the start of a process. So a large fleet is asked at a steady pace, one look a second,
 # until one of it is a surprise: then everybody whose answer is from before it is asked at once.
 CALM_S = 1.0
+# A look also renews the run's lock, so nobody is left alone for longer than this.
+CALM_MOST_S = 600.0
 # A request stands in every record, and two of them prove it. So two looks that are not older than this have seen it;
 # the next ones are taken when they are half as old.
 NEWS_S = 6.0
@@ -95,7 +97,7 @@ def to_ask(view: View, names: Iterable[str], now: float, soon: Collection[str] =
     """Return whom to ask again, the oldest answer first; sooner those who keep the gate waiting."""
     ages = {name: age_of(view, name, now) for name in names}
     last = max((own.get("surprised", NEVER) for own in view.values()), default=NEVER)
-    fresh = max(FRESH_S, min(CALM_S * len(ages), now - last))
+    fresh = max(FRESH_S, min(CALM_S * len(ages), CALM_MOST_S, now - last))
     old = [name for name, age in ages.items()
            if age > (SOON_S if name in soon or _silent_once(view, name) else fresh)]
     looks = _looks(view, names, now)

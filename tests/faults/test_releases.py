@@ -39,7 +39,6 @@ def test_a_release_that_starts_slowly_is_waited_for(make_fleet):
     assert set(fleet.versions().values()) == {STARTS_SLOWLY}
 
 
-@pytest.mark.quick
 def test_an_abort_rolls_every_updated_worker_back(make_fleet):
     """Good on the first workers, bad on the others: all go back to where they came from, drained and verified."""
     fleet: Fleet = make_fleet(4)

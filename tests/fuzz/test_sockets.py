@@ -338,7 +338,7 @@ def test_any_record(folder: Path) -> None:
         options |= {"worker_dir": str(folder), "state": state, "rollout_id": "r2", "run_id": rng.choice(("run-1", "x")),
                     "roster": ["w1"], "to_release": "x", "from_release": "y", "request": "pause"}
         ends[judged(_job_lock.LockJob(options, False, str).run(), number)] += 1
-        looked = attempt(lambda: census(str(folder / "none"), TIMEOUT_S, str(folder), 3))
+        looked = attempt(lambda: census(str(folder / "none"), TIMEOUT_S, str(folder), history=3))
         ends[judged(looked, number)] += 1
     print(dict(ends))
     assert ends["bad_record"]

@@ -67,7 +67,6 @@ def test_a_worse_release_goes_back_and_is_not_tried_again(light_fleet: LightFlee
     assert (done.returncode, fleet.verdict()["verdict"]) == (0, "completed"), done.stdout
 
 
-@pytest.mark.quick
 def test_a_manual_promotion_ends_well_and_goes_on_when_it_is_given(light_fleet: LightFleet) -> None:
     fleet = busy(light_fleet, size=3)
     done = canary(fleet, solver_promote="manual")

@@ -24,6 +24,8 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._types import Baselin
 DOWN_S = 30.0
 # A worker's books are read so often in the time of the comparison, but no more often than the gate looks at anybody.
 READINGS, SOONEST_S, LATEST_S = 20, 2.0, 10.0
+# A large control group is read at this pace; the canaries are few, and what they show is what is waited for.
+CONTROL_S = 0.25
 _DATE = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -50,14 +52,16 @@ class Bake:
     def __init__(self, asks: Asks, plan: Plan) -> None:
         assert plan["bake"] is not None
         self.asks, self.plan, self.bake = asks, plan, plan["bake"]
-        self.arm_of = {**dict.fromkeys(self.bake["control"], "control"),
-                       **dict.fromkeys(self.bake["canaries"], "canary")}
+        self.arm_of = {**dict.fromkeys(self.bake["canaries"], "canary"),
+                       **dict.fromkeys(self.bake["control"], "control")}
         self.rules = _canary.Rules(self.bake["min_tasks"], self.bake["bake_s"], self.bake["max_s"])
         self.every_s = min(LATEST_S, max(SOONEST_S, self.rules.bake_s / READINGS))
         self.baselines: dict[str, Baseline] = dict(self.bake["baselines"])
         self.books: dict[str, tuple[str, Books]] = {}
         self.asked: dict[str, float] = {}
+        # Since when a canary is down, and how long it was before.
         self.down: dict[str, float] = {}
+        self.was_down: dict[str, float] = {}
         self.began = time.monotonic() - self._ago()
         self.look = Look(max((own["looks"] for own in self.baselines.values() if own["arm"] == "canary"), default=0))
 
@@ -71,8 +75,10 @@ class Bake:
     # -- the books
 
     def due(self, now: float) -> list[str]:
-        """Return whose books are to be read again."""
-        return [name for name in self.arm_of if now - self.asked.get(name, -LATEST_S) >= self.every_s]
+        """Return whose books are to be read again, the oldest first: else the last ones would never have their turn."""
+        every = {"canary": self.every_s, "control": max(self.every_s, CONTROL_S * len(self.bake["control"]))}
+        due = [name for name, arm in self.arm_of.items() if now - self.asked.get(name, -1e9) >= every[arm]]
+        return sorted(due, key=lambda name: self.asked.get(name, -1e9))
 
     def take(self, name: str, answer: Mapping[str, Any], now: float) -> None:
         """Take in what a worker said."""
@@ -114,20 +120,23 @@ class Bake:
         return self._judge(now)
 
     def _down(self, live: _gate.Live, now: float) -> str:
-        """Return a canary that has not served for long, though nobody drained it."""
+        """Return a canary that has not served for long in all, though nobody drained it."""
         for name in self.bake["canaries"]:
             seen: Seen = live.get(name) or {}
             worker = seen["census"]["worker"] if "census" in seen else None
             drained = worker is not None and worker["drain"]
             if seen.get("unreachable") or _gate.serves_now(seen) or drained:
-                self.down.pop(name, None)
-            elif now - self.down.setdefault(name, now) >= DOWN_S:
+                since = self.down.pop(name, now)
+                self.was_down[name] = self.was_down.get(name, 0.0) + now - since
+            elif now - self.down.setdefault(name, now) + self.was_down.get(name, 0.0) >= DOWN_S:
                 return name
         return ""
 
     def _judge(self, now: float) -> Ended | None:
         old, new = self.arms()
         said = _canary.judge(old, new, self.rules, now - self.began, self.look)
+        if said.word == "promote" and self.down:
+            return None  # its books are good, and it is out of service at this moment
         if said.word:
             return self._write_down(said.word, said.reason)
         if said.look.due > self.look.due:

@@ -20,15 +20,16 @@ TICK_S = 0.3
 
 
 class Follower:
-    """Hands each line to SAY; TICK, if given, is called after each look at the events."""
+    """Hands each line to SAY. C(tick), where it is set, is called after each look at the events."""
 
-    def __init__(self, ledger: Ledger, say: Callable[[str], None], tick: Callable[[], None] | None = None) -> None:
+    def __init__(self, ledger: Ledger, say: Callable[[str], None]) -> None:
         self.screen = _screen.Screen()
-        self._ledger, self._say, self._tick = ledger, say, tick
+        self.tick: Callable[[], None] | None = None
+        self._ledger, self._say = ledger, say
         self._read, self._said_at, self._heartbeat_s = 0, time.monotonic(), 0.0
         self._pid = os.getpid()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     @property
@@ -37,13 +38,17 @@ class Follower:
         return os.getpid() == self._pid
 
     def start(self, heartbeat_s: float) -> None:
-        self._heartbeat_s = heartbeat_s
+        """Begin, also with the next playbook of the same command: of the last one nothing is said again."""
+        self.end()
+        self.screen, self._heartbeat_s = _screen.Screen(), heartbeat_s
+        self._over.clear()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
     def end(self) -> None:
         """Say what is left to say; after this nothing more comes."""
         self._over.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(5)
         self.catch_up()
 
@@ -63,9 +68,9 @@ class Follower:
         while not self._over.wait(TICK_S):
             self.catch_up()
             now = time.monotonic()
-            if self._tick is not None:
-                self._tick()
-            elif now - self._said_at >= self._heartbeat_s:
+            if self.tick is not None:
+                self.tick()
+            elif now - self._said_at >= self._heartbeat_s and not self._ledger.has_document():
                 self.say(_screen.heartbeat(self.screen, now))
 
     def _events(self) -> list[dict[str, Any]]:

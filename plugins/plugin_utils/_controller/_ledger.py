@@ -61,6 +61,18 @@ class Ledger:
         with contextlib.suppress(OSError):
             self._screen.touch(mode=0o600)
 
+    @property
+    def _document(self) -> Path:
+        return self.folder.parent / f"{NAME}.document"
+
+    def has_document(self) -> bool:
+        """Whether an action shows a document that a program reads, so that nothing else may be written beside it."""
+        return self._document.exists()
+
+    def show_document(self) -> None:
+        with contextlib.suppress(OSError):
+            self._document.touch(mode=0o600)
+
     def exists(self) -> bool:
         return (self.folder / "rollout.json").exists()
 

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, TextIO
 
 try:
@@ -72,21 +74,25 @@ class Block:
             self._live = None
 
 
-class Above:
-    """Stands for Ansible's display: whatever is shown through it is written above the block."""
+# What writes to the terminal, of Ansible's one display of a process.
+_SHOW = ("display", "banner", "warning", "deprecated", "error", "verbose")
 
-    _SHOW = frozenset({"display", "banner", "warning", "deprecated", "error", "verbose"})
 
-    def __init__(self, display: Any, block: Block) -> None:
-        self._display, self._block = display, block
+def write_above(display: Any, block: Block) -> None:
+    """Have whatever anybody shows in this process written above the block; Ansible's forks have no block."""
+    pid = os.getpid()
+    for name in _SHOW:
+        real = getattr(display, name, None)
+        if real is not None:
+            setattr(display, name, _above(real, block, pid))
 
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(self._display, name)
-        if name not in self._SHOW:
-            return real
 
-        def show(*args: Any, **named: Any) -> Any:
-            with self._block.away():
-                return real(*args, **named)
+def _above(real: Callable[..., Any], block: Block, pid: int) -> Callable[..., Any]:
+    @wraps(real)
+    def show(*args: Any, **named: Any) -> Any:
+        if os.getpid() != pid:
+            return real(*args, **named)
+        with block.away():
+            return real(*args, **named)
 
-        return show
+    return show

@@ -37,6 +37,8 @@ class FleetAction(ActionBase):  # type: ignore[misc]
 
     TRANSFERS_FILES = False
     _requires_connection = False
+    # Where a program reads what is shown.
+    to_stderr = False
 
     def settle(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
         """Read the options, the fleet among them; return the result to fill."""
@@ -88,7 +90,7 @@ class FleetAction(ActionBase):  # type: ignore[misc]
                     at[name] = time.monotonic()
                 if time.monotonic() - said_at >= SAY_EVERY_S and looks.busy:
                     said_at = time.monotonic()
-                    self._display.display(waiting_line(looks.asked(), len(args), self.look_s))
+                    self._display.display(waiting_line(looks.asked(), len(args), self.look_s), stderr=self.to_stderr)
         now = time.monotonic()
         return {name: {**answers[name], "age_s": round(now - at[name], 1)} for name in args}
 

@@ -18,7 +18,7 @@ class Display:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def display(self, line: str) -> None:
+    def display(self, line: str, stderr: bool = False) -> None:
         self.lines.append(line)
 
 

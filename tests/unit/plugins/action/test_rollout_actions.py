@@ -397,6 +397,21 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return take
 
 
+def test_a_mistake_of_ours_at_the_gate_closes_it_for_all(tmp_path, gate):
+    """One that fails open would let the next stage begin without a judgement, or leave the others waiting for ever."""
+    ledger = rolling(tmp_path, size=3)
+    ledger.keep("view", {name: _view.seen(RENEWED, time.monotonic() - 60.0) for name in ("w1", "w2", "w3")})
+
+    def answer(_host: str) -> Any:
+        raise OSError("no space")
+
+    said = gate(ledger, "w1", answer)
+    assert not said["open"]
+    assert "please report it" in said["reason"]
+    assert ledger.read("roll")["closed"]["cause"] == "unknown"
+    assert not gate(ledger, "w2")["open"]
+
+
 def test_how_long_a_look_takes_is_known_from_the_gates_before(tmp_path, gate):
     """On a slow machine each worker would wait anew for looks that are never fresh enough."""
     ledger = rolling(tmp_path, size=3)

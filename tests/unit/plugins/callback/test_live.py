@@ -56,7 +56,8 @@ def test_lines_that_stay_are_above_the_block_and_nothing_of_it_is_left(terminal:
     stream, written = terminal
     block = _live.Block.on(stream, TERMINAL)
     assert block is not None
-    display = _live.Above(type("Display", (), {"display": staticmethod(lambda text: print(text, file=stream))}), block)
+    display = type("Display", (), {"display": staticmethod(lambda text: print(text, file=stream))})()
+    _live.write_above(display, block)  # as Ansible's one display: whoever writes by it makes room
     block.show(["1 of 4 done", "  w1 drains"])
     block.show(["1 of 4 done", "  w1 restarts"])
     display.display("w1 updated")
@@ -92,3 +93,16 @@ def test_there_is_none_in_a_pipe_or_without_rich(terminal: tuple[Any, Any], monk
     assert _live.Block.on(io.StringIO(), TERMINAL) is None
     monkeypatch.setattr(_live, "Console", None)
     assert _live.Block.on(terminal[0], TERMINAL) is None
+
+
+def test_a_fork_of_ansible_has_no_block(terminal: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that some thread held when it was forked would never be free there."""
+    block = _live.Block.on(terminal[0], TERMINAL)
+    assert block is not None
+    said: list[str] = []
+    display = type("Display", (), {"display": staticmethod(said.append)})()
+    _live.write_above(display, block)
+    monkeypatch.setattr(_live.os, "getpid", lambda: -1)
+    monkeypatch.setattr(block, "away", lambda: pytest.fail("it waited for the block"))
+    display.display("w1 updated")
+    assert said == ["w1 updated"]

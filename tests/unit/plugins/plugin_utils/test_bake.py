@@ -64,7 +64,7 @@ def begun(gate: Gate, **more: Any) -> Bake:
 def test_nobody_is_judged_before_the_baseline_is_in_all_records():
     gate = Gate()
     bake = made(gate)
-    assert bake.due(NOW) == ["w2", "w3", "w1"]
+    assert bake.due(NOW) == ["w1", "w2", "w3"], "the canaries first: they are what is waited for"
     assert step(bake, 0) is None
     assert gate.written == [], "not everybody has been asked"
     says(bake, NOW, w1=(10, 0))
@@ -170,3 +170,30 @@ def test_a_canary_that_serves_no_more_has_failed_unless_somebody_drained_it(work
     assert bake.step(live, NOW + 21) is None
     ended = bake.step(live, NOW + 22 + _bake.DOWN_S)
     assert (ended.word if ended else None) == ("fail" if fails else None)
+
+
+def test_whoever_was_not_read_for_longest_is_next_however_many_there_are():
+    """Else the first ones are due again before the last ones were ever read."""
+    bake = made(Gate(), bake_s=20)
+    bake.asked = {"w1": NOW - 3, "w2": NOW - 9}
+    assert bake.due(NOW) == ["w3", "w2", "w1"]
+    many = Bake(Gate(), {"promote": "auto", "bake": {
+        "canaries": ["c"], "control": [f"w{number}" for number in range(400)], "min_tasks": 100, "bake_s": 600.0,
+        "max_s": 900.0, "needs_s": None, "least_s": None, "traffic": "", "judged": None, "baselines": {}}})
+    many.asked = dict.fromkeys(many.arm_of, NOW)
+    assert many.due(NOW + 11) == ["c"], "a large control group is read at a pace"
+    assert len(many.due(NOW + 101)) == 401
+
+
+def test_a_canary_that_is_down_is_not_promoted_and_each_time_counts():
+    down = {**LIVE, "w1": {"at": 0.0, "census": {"worker": None}}}
+    bake = begun(Gate())
+    says(bake, NOW + 60, w1=(95, 5), w2=(95, 5), w3=(190, 10))
+    assert bake.step(down, NOW + 60) is None
+    assert bake.step(down, NOW + 80) is None
+    bake.began = NOW + 1000  # nothing is judged meanwhile
+    assert bake.step(LIVE, NOW + 85) is None
+    assert bake.step(down, NOW + 90) is None
+    ended = bake.step(down, NOW + 96)
+    assert ended is not None
+    assert ended.word == "fail", "it was down for 25 s, and for 6 s more"

@@ -226,3 +226,8 @@ def test_it_fits_a_phone_and_a_desk_in_dark_and_light(tmp_path: Path, scheme: in
         assert own["strangers"] == 0
         back, ink = (sum(map(int, re.findall(r"\d+", own[name])[:3])) for name in ("back", "ink"))
         assert (back < ink) is dark
+
+
+def test_what_the_canaries_showed_is_there():
+    document = {**verdict(), "judgement": {"word": "fail", "reason": "<b>12 points worse"}}
+    assert "The canaries: fail; &lt;b&gt;12 points worse" in page(document)

@@ -98,9 +98,9 @@ def test_only_those_that_are_named_and_each_has_a_line():
     assert found["w10"][1].endswith("run the same command again")
 
 
-def renewed(own: dict[str, Any]) -> dict[str, Any]:
+def renewed(own: dict[str, Any], until: str = "2026-11-29T05:00:05Z") -> dict[str, Any]:
     worker = own["worker"]
-    return {**own, "worker": {**worker, "drain": {**worker["drain"], "lease_expires_at": "2026-11-29T05:00:05Z"}}}
+    return {**own, "worker": {**worker, "drain": {**worker["drain"], "lease_expires_at": until}}}
 
 
 @pytest.mark.parametrize(("after", "goes_on"), [
@@ -110,7 +110,8 @@ def renewed(own: dict[str, Any]) -> dict[str, Any]:
     (census(REMOVAL, state="stopping"), True),
     (census(), True),
     ({"finding": "stopped", "worker": None}, True),
-    ({"unreachable": True, "msg": "no route"}, True),
+    ({"unreachable": True, "msg": "no route"}, False),
+    (renewed(census(REMOVAL), "2026-11-29T05:00:00.002Z"), False),
 ])
 def test_a_removal_that_goes_on_is_told_from_one_that_died(after, goes_on):
     assert at_work(census(REMOVAL), after) is goes_on

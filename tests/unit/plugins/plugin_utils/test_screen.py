@@ -137,6 +137,8 @@ def test_the_block_shows_who_is_at_what_and_fits(screen: Screen) -> None:
     take(screen, event("seen", "w2", serves=True))
     take(screen, outcome("reverted", cause="release", reason="x\x1b[2J"))
     assert "1/2 done | 2/2 serve (floor 1) | 1 failed" in block(screen, 22.0, 120, 40)[0]
+    take(screen, outcome("quarantined", "w2", cause="release", reason="x"))
+    assert "1/2 serve" in block(screen, 22.0, 120, 40)[0], "it serves no more"
     many = Screen(began=1.0, order=[f"w{n}" for n in range(200)], fleet=200)
     many.turns = {f"w{n}\x1b": _screen.Turn(1.0) for n in range(60)}
     lines = block(many, 2.0, 80, 24)

@@ -280,3 +280,18 @@ def test_a_machine_is_cleared_once_and_only_after_its_last_worker():
     assert last_of_machines(["w2", "w1"], own) == ["w1"]
     assert last_of_machines(["w3"], own) == [], "its other worker may need what is there"
     assert last_of_machines(["w10", "w3", "w9"], own) == ["w3", "w10"]
+
+
+def test_a_worker_that_invents_an_end_or_a_lock_breaks_nothing_for_the_others():
+    head = {"run_id": "a", "rollout_id": "r1", "kind": "update", "target": "1.3.0", "started_at": None,
+            "ended_at": None, "reasons": []}
+    strange = census(history=[head], lock_state="held", record={"seq": 1, "lock": {
+        "run_id": "x", "renewed_at": "2026-11-24T01:59:00Z", "ttl_s": 900.0}})
+    assert told({"w1": strange, "w2": census()})["fleet"]["reached"]
+
+
+def test_a_rollout_that_waits_to_be_promoted_ended_well():
+    watched = told(under_way())["rollout"]
+    last = {"run_id": "run0", "rollout_id": "r0", "kind": "update", "target": "1.3.0", "verdict": "awaiting_promotion",
+            "started_at": "2026-11-24T01:00:00Z", "ended_at": "2026-11-24T01:30:00Z", "reasons": []}
+    assert _status.problem(told({"w1": census(history=[last])}), watched) == ""

@@ -200,3 +200,15 @@ def test_what_a_workflow_gets_is_small_and_no_setting():
     assert (stats["solver_last_verdict"], stats["solver_last_duration_s"]) == ("incomplete", 125)
     assert not {*stats} & {*_settings.SETTINGS}
     assert {*stats} <= _settings.INTERNAL  # so the next job of a workflow, which is given them, is not refused
+
+
+def test_a_canary_that_died_while_the_rollout_waited_to_be_promoted_is_no_good_end():
+    made = plan()
+    gate = {"cause": _gate.AWAITS, "open": False, "reason": "solver_promote=now goes on"}
+    outcomes = {"w1": {"outcome": "updated"}}
+    waits = judge(made, outcomes, {"w1": AT_TARGET}, gate=gate)
+    assert waits["verdict"] == "awaiting_promotion"
+    assert _verdict.not_done(waits, made) == {}
+    doc = judge(made, outcomes, {"w1": {"finding": "dead", "worker": None}}, gate=gate)
+    assert (doc["verdict"], doc["reasons"]) == ("aborted", ["w1 failed while the rollout waited to be promoted"])
+    assert "w1" in _verdict.not_done(doc, made)
