@@ -18,6 +18,7 @@ PAGE = ROOT / "docs" / "settings.md"
 sys.path.insert(0, str(ROOT / ".collections"))
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (  # noqa: E402
+    AWX,
     LOCAL_FLEET,
     ROUTER,
     SECRETS,
@@ -98,6 +99,7 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
          "solver_supervisor")),
 }
 LOCAL_THEME = ("The embedded local fleet", "For `local_fleet.yml` alone; [local-fleet.md](local-fleet.md) explains it.")
+AWX_THEME = ("AWX", "For `awx_configure.yml` alone, with `-e @FILE`; [awx.md](awx.md) explains it.")
 
 
 class ThemeError(ValueError):
@@ -158,6 +160,8 @@ def page() -> str:
     lines += ["## Each router", "", "Set on the hosts of `solver_router_hosts`.", "", *table(ROUTER), ""]
     title, intro = LOCAL_THEME
     lines += [f"## {title}", "", intro, "", *table(LOCAL_FLEET), ""]
+    title, intro = AWX_THEME
+    lines += [f"## {title}", "", intro, "", *table(AWX), ""]
     shown = ", ".join(f"`{name}`" for name in shown_settings())
     rest = ("Of the fleet's other settings those that differ from their default, without mappings, URLs and the files "
             "that a run writes on the controller.")

@@ -301,6 +301,40 @@ LOCAL_FLEET: dict[str, Setting] = {
     "solver_local_fleet_purge": Setting("flag", False, "With absent: remove cached builds and reports as well."),
 }
 
+# What playbooks/awx_configure.yml writes into AWX; they may stand in the same files.
+AWX: dict[str, Setting] = {
+    "solver_awx_project_url": Setting(
+        "text", "", "Git address of the project: your copy of examples/awx_project. Required."),
+    "solver_awx_project_branch": Setting("text", "", "Its branch. Default: what Git calls the default."),
+    "solver_awx_project_credential": Setting(
+        "text", "", "Name of the credential in AWX that may read it. Default: it is public."),
+    "solver_awx_playbooks": Setting("text", "playbooks", "Folder of the project with the playbooks."),
+    "solver_awx_inventory_path": Setting("text", "inventory.yml", "The inventory, as a path in the project."),
+    "solver_awx_image": Setting(
+        "text", "", "Container image of the execution environment, with ansible-core 2.18 or later and Python 3.11 or "
+        "later. Default: the one that the organization has."),
+    "solver_awx_organization": Setting("text", "Default", "Organization in AWX; it must exist."),
+    "solver_awx_prefix": Setting("text", "Solver", "First word of the name of each object."),
+    "solver_awx_names": Setting(
+        "mapping", {}, "Other names for single objects, such as {update: Roll the solvers}. Default: the prefix and "
+        "what it is."),
+    "solver_awx_collection": _choice(
+        "awx.awx", "The collection that writes into AWX: ansible.controller for the Ansible Automation Platform.",
+        "awx.awx", "ansible.controller"),
+    "solver_awx_forks": Setting("count", 20, "Forks of each job.", minimum=1, maximum=500),
+    "solver_awx_job_timeout": Setting(
+        "count", 28_800, "Seconds after which AWX kills a job that changes workers. Longer than the longest plan: "
+        "what is killed leaves a drain to its lease.", minimum=3600, maximum=604_800),
+    "solver_awx_approval_timeout": Setting(
+        "count", 86_400, "Seconds that the workflow waits between its canaries and the rest. 0: for ever.", minimum=0,
+        maximum=2_592_000),
+    "solver_awx_recover_minutes": Setting(
+        "count", 15, "Minutes between two runs of recover.yml. 0: it is not scheduled.", minimum=0, maximum=1440),
+    "solver_awx_report_dir": Setting(
+        "text", "", "Folder that AWX shows in its job containers, for the reports. Default: no template for them, "
+        "because a file elsewhere is gone with the container."),
+}
+
 # Set by the playbooks themselves; those with "last" also by an earlier job of a workflow, from set_stats.
 INTERNAL = frozenset({
     "solver_asked", "solver_claimed", "solver_gate", "solver_hook", "solver_hook_failed", "solver_judged",
@@ -314,7 +348,7 @@ INTERNAL = frozenset({
 
 def setting_of(name: str) -> Setting:
     """Return the row of a setting, whoever it is for."""
-    return SETTINGS.get(name) or ROUTER.get(name) or LOCAL_FLEET[name]
+    return SETTINGS.get(name) or ROUTER.get(name) or LOCAL_FLEET.get(name) or AWX[name]
 
 
 def shown_settings() -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
+    AWX,
     HOOKS,
     INTERNAL,
     LOCAL_FLEET,
@@ -81,7 +82,7 @@ def resolve(
 
 def unknown_names(names: Mapping[str, Any]) -> list[str]:
     """Return a message for each solver_ variable that nothing reads."""
-    known = set(SETTINGS) | set(ROUTER) | set(LOCAL_FLEET) | set(SECRETS)
+    known = set(SETTINGS) | set(ROUTER) | set(LOCAL_FLEET) | set(SECRETS) | set(AWX)
     messages = []
     for name in sorted(names):
         if not name.startswith("solver_") or name in known or name in INTERNAL:

@@ -238,6 +238,6 @@ def test_links_lead_somewhere(page):
     gone = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert gone == []
     settings = set(re.findall(r"\bsolver_[a-z][a-z_]*[a-z]\b", page.read_text(encoding="utf-8")))
-    known = {*_settings.SETTINGS, *_settings.ROUTER, *_settings.LOCAL_FLEET, *_settings.SECRETS, *_settings.INTERNAL,
-             "solver_workers", "solver_worker", "solver_routers"}
+    known = {*_settings.SETTINGS, *_settings.ROUTER, *_settings.LOCAL_FLEET, *_settings.AWX, *_settings.SECRETS,
+             *_settings.INTERNAL, "solver_workers", "solver_worker", "solver_routers"}
     assert sorted(settings - known) == []

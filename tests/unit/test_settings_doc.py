@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / ".collections"))
 
 import settings_doc  # noqa: E402
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (  # noqa: E402
+    AWX,
     LOCAL_FLEET,
     ROUTER,
     SECRETS,
@@ -36,7 +37,7 @@ def test_the_page_is_current():
 
 def test_every_setting_has_one_row():
     rows = re.findall(r"^\| `(solver_\w+)` \|", settings_doc.PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(rows) == sorted([*SETTINGS, *ROUTER, *LOCAL_FLEET, *SECRETS])
+    assert sorted(rows) == sorted([*SETTINGS, *ROUTER, *LOCAL_FLEET, *AWX, *SECRETS])
 
 
 def test_a_stale_page_is_told_and_left_alone(tmp_path):

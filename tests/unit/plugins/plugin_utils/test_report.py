@@ -229,5 +229,5 @@ def test_it_fits_a_phone_and_a_desk_in_dark_and_light(tmp_path: Path, scheme: in
 
 
 def test_what_the_canaries_showed_is_there():
-    document = {**verdict(), "judgement": {"word": "fail", "reason": "<b>12 points worse"}}
-    assert "The canaries: fail; &lt;b&gt;12 points worse" in page(document)
+    document = {**kit.verdict(), "judgement": {"word": "fail", "reason": "<b>12 points worse"}}
+    assert "The canaries: fail; <b>12 points worse" in made(document).text

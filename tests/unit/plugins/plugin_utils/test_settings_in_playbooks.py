@@ -12,10 +12,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.solver.fleet.plugins.plugin_utils._settings import LOCAL_FLEET, ROUTER, SETTINGS, setting_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
+    AWX,
+    LOCAL_FLEET,
+    ROUTER,
+    SETTINGS,
+    setting_of,
+)
 
 PLAYBOOKS = Path(__file__).parents[4] / "playbooks"
-ALL = {**SETTINGS, **ROUTER, **LOCAL_FLEET}
+ALL = {**SETTINGS, **ROUTER, **LOCAL_FLEET, **AWX}
 # Not the setting's own default, but what is done without one.
 INSTEAD = {
     "solver_index_url": "omit", "solver_local_fleet_dir": "lookup('ansible.builtin.env', 'PWD') ~ '/.local-fleet'",
@@ -38,7 +44,7 @@ def test_they_are_found():
     assert {"provision.yml", "remove.yml", "rolling_update.yml"} <= {
         path for path, name, _given in FOUND if name == "solver_hosts"}
     assert {f"{name}.yml" for name in (
-        "doctor", "history", "provision", "remove", "report", "request", "resume", "rolling_update",
+        "awx_verdict", "doctor", "history", "provision", "remove", "report", "request", "resume", "rolling_update",
         "status")} == LOOKED_UP
 
 

@@ -4,7 +4,13 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.solver.fleet.plugins.plugin_utils._settings import LOCAL_FLEET, ROUTER, SETTINGS, setting_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
+    AWX,
+    LOCAL_FLEET,
+    ROUTER,
+    SETTINGS,
+    setting_of,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import (
     SettingError,
     read,
@@ -14,7 +20,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import
 from hypothesis import given
 from hypothesis import strategies as st
 
-ALL = {**SETTINGS, **ROUTER, **LOCAL_FLEET}
+ALL = {**SETTINGS, **ROUTER, **LOCAL_FLEET, **AWX}
 NUMBERS = ("count", "seconds", "percent", "window", "stages")
 LINES = ("text", "path", "choice", "window", "names", "stages")
 # A value of another type, by the kind that must refuse it.
