@@ -46,7 +46,7 @@ FINE = ("planned", "completed", "awaiting_promotion")
 def verdict(
     plan: Plan, outcomes: Outcomes, final: Final, *, gate: Closed | None = None,
     backs: Outcomes | None = None, undone: bool = True, check_mode: bool = False,
-    story: Mapping[str, Any] = NO_STORY, judgement: Mapping[str, Any] | None = None,
+    story: Mapping[str, Any] | None = None, judgement: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the verdict document: one shape, whatever happened.
 
@@ -54,6 +54,7 @@ def verdict(
     was rolled back after an abort, UNDONE whether that was to undo the rollout, STORY what happened when, and JUDGEMENT
     what the canaries showed.
     """
+    story = NO_STORY if story is None else story
     seen = {} if check_mode else judged(plan, outcomes, final, backs or {})
     workers = [{**_worker(plan, seen, final, name), "steps": story["steps"].get(name, [])} for name in plan["workers"]]
     closed = closed_by(plan, seen, gate or {})

@@ -240,7 +240,7 @@ def test_it_ends_without_a_word_while_clients_come(light_fleet: LightFleet) -> N
     assert process is not None
     assert process.stdin is not None
     process.send_signal(signal.SIGSTOP)  # so that it meets them and its end in one moment
-    clients = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+    clients = [socket.socket(socket.AF_UNIX) for _number in range(40)]
     for client in clients:
         client.connect(light_fleet.socket("w1"))
     process.stdin.close()

@@ -50,8 +50,10 @@ class Bake:
     """One comparison; C(step) is called again and again until it returns how it ended."""
 
     def __init__(self, asks: Asks, plan: Plan) -> None:
-        assert plan["bake"] is not None
-        self.asks, self.plan, self.bake = asks, plan, plan["bake"]
+        bake = plan["bake"]
+        if bake is None:
+            raise ValueError("the plan has a stage that is compared, and does not say how")
+        self.asks, self.plan, self.bake = asks, plan, bake
         self.arm_of = {**dict.fromkeys(self.bake["canaries"], "canary"),
                        **dict.fromkeys(self.bake["control"], "control")}
         self.rules = _canary.Rules(self.bake["min_tasks"], self.bake["bake_s"], self.bake["max_s"])

@@ -40,7 +40,6 @@ class Behaviour:
     solve_s: float | None = None  # the median of its solve times
     stop_s: float = 0.0  # stopping takes so long
 
-
     @property
     def traffic(self) -> Traffic:
         return Traffic(self.error_share, self.provider_share, self.per_s, self.solve_s, self.drawn)

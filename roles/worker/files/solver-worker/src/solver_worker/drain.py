@@ -110,8 +110,9 @@ FIELDS: dict[str, Any] = {
 }
 
 
-def parse_request(body: Any, known: Mapping[str, Any] = FIELDS) -> dict[str, Any]:
+def parse_request(body: Any, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Only what the request names; an unknown field is refused, since ignoring a misspelt wish is worse."""
+    known = FIELDS if fields is None else fields
     if not isinstance(body, Mapping):
         raise BadFieldError("body", "must be a JSON object")
     unknown = sorted(set(body) - set(known))
