@@ -75,6 +75,7 @@ class CallbackModule(Default):  # type: ignore[misc]
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "solver.fleet.rollout"
+
     def __init__(self) -> None:
         super().__init__()
         self._ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)

@@ -87,8 +87,8 @@ _STATUS = fields({
     "instance": need(fields({
         "name": need(name(253)), "version": need(text(200)), "release": need(name(200, least=0)),
         "boot_id": need(name()), "pid": need(count(low=1)), "started_at": need(moment), "restarts": need(_COUNT)})),
-    "state": need(choice("starting", "recovering", "running", "draining", "drained", "stopping", "failed",
-                          "standby")),
+    "state": need(choice(
+        "starting", "recovering", "running", "draining", "drained", "stopping", "failed", "standby")),
     "since": need(moment), "seq": need(_COUNT), "accepting": need(flag), "safe_to_stop": need(flag),
     "refusal": may(fields({"code": need(text(100)), "message": need(text(MESSAGE))})),
     "idle": need(flag), "drain": known(_DRAIN), "tasks": known(_TASKS), "totals": known(_TOTALS),

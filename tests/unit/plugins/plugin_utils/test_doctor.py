@@ -24,9 +24,9 @@ def worker(**fields: Any) -> dict[str, Any]:
     return {**WELL, "worker": {**WELL["worker"], **fields}}
 
 
-def said(machine: dict[str, Any] | None = None, about: Any = WELL) -> list[str]:
+def said(machine: dict[str, Any] | None = None, about: Any = None) -> list[str]:
     found = _doctor.machine({"machine": {**MACHINE, **(machine or {})}})
-    return [f"{one.level}: {one.text}" for one in _doctor.examined(WORKER, found, about, SETTINGS, NOW)]
+    return [f"{one.level}: {one.text}" for one in _doctor.examined(WORKER, found, about or WELL, SETTINGS, NOW)]
 
 
 def test_of_a_worker_that_is_well_nothing_is_said():
