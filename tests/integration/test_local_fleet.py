@@ -104,7 +104,7 @@ def test_the_demo_leaves_verdict_and_audit(fleet_folder):
     Fleet(fleet_folder).down()
     done = subprocess.run([sys.executable, str(ROOT / "tools/demo.py"), "--dir", str(fleet_folder), "--size", "2",
                            "--rate", "8"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=240, check=False)
+                          timeout=480, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     verdict = json.loads((fleet_folder / "verdict.json").read_text(encoding="utf-8"))
     assert verdict["verdict"] == "completed"
