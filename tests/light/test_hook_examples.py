@@ -59,11 +59,13 @@ def test_each_example_posts_what_the_docs_show(
     light_fleet.up(2)
     done = light_fleet.roll("1.3.0", **variables(url))
     assert done.returncode == 0, done.stdout
-    assert [(verb, path) for verb, path, _body in got] == [
+    # The next worker may begin while the last one is put back into the balancer.
+    inner = sorted(got[1:-1], key=lambda one: one[1])
+    assert [(verb, path) for verb, path, _body in (got[0], *inner, got[-1])] == [
         ("POST", "/api/v2/silences"),
         ("PUT", "/pools/solver/w1"), ("PUT", "/pools/solver/w1"), ("PUT", "/pools/solver/w2"),
         ("PUT", "/pools/solver/w2"), ("POST", "/hook/T0KEN")]
-    bodies = [body for _verb, _path, body in got]
+    bodies = [body for _verb, _path, body in (got[0], *inner, got[-1])]
     rollout = light_fleet.verdict()["rollout_id"]
     assert (bodies[0]["createdBy"], bodies[0]["comment"]) == (rollout, "update to 1.3.0")
     assert bodies[0]["startsAt"] < bodies[0]["endsAt"]
