@@ -8,6 +8,9 @@ import os
 import time
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError
+from ansible_collections.solver.fleet.plugins.module_utils._release import PROGRAM
+from ansible_collections.solver.fleet.plugins.module_utils._wheels import find_in_wheelhouse
 from ansible_collections.solver.fleet.plugins.plugin_utils import _doctor, _entry
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
 
@@ -27,7 +30,7 @@ class ActionModule(FleetAction):
         fleet = {name: _doctor.examined(
             self.workers[name], own.get("machine") or own, censuses.get(name) or {}, self.settings, now - own["age_s"])
             for name, own in machines.items()}
-        controller = _doctor.wheels(self.settings, _listed(str(self.settings["solver_wheelhouse"])))
+        controller = _doctor.wheels(self.settings, _versions(str(self.settings["solver_wheelhouse"])))
         lines = _doctor.lines(fleet, controller)
         return result | {"msg": lines, "bad": _doctor.is_bad(fleet, controller)}
 
@@ -37,8 +40,9 @@ def _secrets(own: dict[str, Any]) -> list[str]:
     return sorted({*own["credentials"].values(), *([provider] if provider else [])})
 
 
-def _listed(folder: str) -> list[str] | None:
+def _versions(folder: str) -> list[str]:
+    """Return which versions of the worker lie there; a wheelhouse that is not there yet has none."""
     try:
-        return os.listdir(os.path.expanduser(folder))
-    except OSError:
-        return None
+        return find_in_wheelhouse(os.path.expanduser(folder), PROGRAM, None)[1]
+    except StepError:
+        return []

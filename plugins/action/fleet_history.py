@@ -9,14 +9,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible import constants
-
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _runs
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._kept import kept_verdict
 
-HISTORY = 20
 SCHEMA = "solver.history/1"
 
 
@@ -27,9 +23,8 @@ class ActionModule(FleetAction):
         result = self.settle(tmp, task_vars, rollout_id={"type": "str", "default": ""},
                              whole={"type": "bool", "default": False})
         if self.settings["solver_status_format"] == "json" and not self.args["whole"]:
-            self.to_stderr = True
-            Ledger.under(constants.DEFAULT_LOCAL_TMP).show_document()
-        answers = self.each("worker_info", self.info_args(history=HISTORY), _entry.census)
+            self.begin_document()
+        answers = self.each("worker_info", self.info_args(history=self.HISTORY), _entry.census)
         if all(own.get("unreachable") for own in answers.values()):
             why = next(iter(answers.values()), {}).get("msg")
             return result | {"failed": True, "msg": "reading the history: no worker's host could be reached; "

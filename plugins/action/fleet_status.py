@@ -9,15 +9,11 @@ import os
 import time
 from typing import Any
 
-from ansible import constants
-
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _status
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of
 
-HISTORY = 20
 TICK_S = 0.2
 
 
@@ -28,8 +24,7 @@ class ActionModule(FleetAction):
         result = self.settle(tmp, task_vars)
         every, as_json = self.settings["solver_status_watch"], self.settings["solver_status_format"] == "json"
         if as_json:
-            self.to_stderr = True
-            Ledger.under(constants.DEFAULT_LOCAL_TMP).show_document()
+            self.begin_document()
         document = self._look()
         watched = document["rollout"] if every and (document["rollout"] or {}).get("state") == "running" else None
         reached_at = time.monotonic()
@@ -46,7 +41,7 @@ class ActionModule(FleetAction):
                          "msg": [] if as_json else _status.lines(document)}
 
     def _look(self) -> dict[str, Any]:
-        fleet = self.each("worker_info", self.info_args(history=HISTORY), _entry.census)
+        fleet = self.each("worker_info", self.info_args(history=self.HISTORY), _entry.census)
         dead = dead_of({name: {"census": own} for name, own in fleet.items()}, here(self.main), provably_dead)
         return _status.status(fleet, time.time(), dead)
 

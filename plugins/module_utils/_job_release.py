@@ -16,6 +16,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._job import Job
 from ansible_collections.solver.fleet.plugins.module_utils._record_file import BUSY_S, RecordFile
 from ansible_collections.solver.fleet.plugins.module_utils._release import Content
 from ansible_collections.solver.fleet.plugins.module_utils._release_stage import (
+    MIN_FREE_MB,
     Stage,
     Target,
     current_content,
@@ -64,7 +65,7 @@ def argument_spec() -> dict[str, Any]:
         run_id={"type": "str"},
         lease={"type": "float", "default": LEASE_S},
         keep={"type": "int", "default": 5},
-        min_free_mb={"type": "int", "default": 200},
+        min_free_mb={"type": "int", "default": MIN_FREE_MB},
         deploy_timeout={"type": "int", "default": 300},
         worker_dirs_glob={"type": "str"},
     )

@@ -70,6 +70,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._wheels import (
 # The name of a release's unit among the drop-ins, before any that an operator adds.
 DROP_IN = "00-release.conf"
 CHECK_TIMEOUT_S = 60.0
+MIN_FREE_MB = 200
 LENT = ".credentials-"
 SECRET_BYTES = 65536
 PYTHON_SETTING = "solver_worker_python (python)"
@@ -91,7 +92,7 @@ class Target(NamedTuple):
     python: str | None = None
     rollout_id: str | None = None
     keep: int = 5
-    min_free_mb: int = 200
+    min_free_mb: int = MIN_FREE_MB
     timeout: float = 300.0
     worker_dirs: str | None = None
     unit: tuple[str, str] | None = None

@@ -92,7 +92,11 @@ def _waited(story: Story, who: str, at: float) -> None:
             "worker": who or None, "from_s": _round(since), "to_s": _round(at), "reason": why, "for": gave})
 
 
-def _planned(story: Story, _plan: Plan, _event: Event, at: float) -> None:
+def _bake(story: Story, _plan: Plan, _event: Event, at: float) -> None:
+    story.waiting.setdefault("", (at, "the canaries were compared with the others"))
+
+
+def _goes_on(story: Story, _plan: Plan, _event: Event, at: float) -> None:
     _waited(story, "", at)
 
 
@@ -164,8 +168,9 @@ def _outcome(story: Story, _plan: Plan, event: Event, at: float) -> None:
 
 
 _HEARD: dict[str, Callable[[Story, Plan, Event, float], None]] = {
-    "waiting": _waiting, "planned": _planned, "admitted": _admitted, "program_begun": _program_begun,
-    "progress": _progress, "step_ended": _step_ended, "seen": _seen, "outcome": _outcome}
+    "waiting": _waiting, "planned": _goes_on, "bake": _bake, "judged": _goes_on, "admitted": _admitted,
+    "program_begun": _program_begun, "progress": _progress, "step_ended": _step_ended, "seen": _seen,
+    "outcome": _outcome}
 
 
 # -- the curves --------------------------------------------------------------------------------

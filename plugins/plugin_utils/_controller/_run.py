@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from ansible import constants
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
@@ -37,7 +38,8 @@ class FleetAction(ActionBase):  # type: ignore[misc]
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    # Where a program reads what is shown.
+    # Of each worker's past so much is asked where people look at it.
+    HISTORY = 20
     to_stderr = False
 
     def settle(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
@@ -72,6 +74,11 @@ class FleetAction(ActionBase):  # type: ignore[misc]
     def look_s(self) -> float:
         """When one look at a worker has taken too long: the connection, the module, the worker's own answer."""
         return CONNECT_S + 4 * float(self.settings["solver_control_timeout"])
+
+    def begin_document(self) -> None:
+        """From here on a program reads what is shown: nothing of ours may stand beside the document."""
+        self.to_stderr = True
+        Ledger.under(constants.DEFAULT_LOCAL_TMP).show_document()
 
     def each(self, module: str, args: Mapping[str, Mapping[str, Any]], read: Read) -> dict[str, Json]:
         """Run a module on many workers at once, each for at most C(look_s), and say how long ago each answered.

@@ -397,6 +397,24 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return take
 
 
+def test_no_stage_behind_the_canaries_begins_without_a_judgement(tmp_path, gate):
+    """Also not the one after the next, where the gate that should have waited could not."""
+    ledger = rolling(tmp_path, size=3)
+    made = ledger.read("plan")
+    stage = {"there": [], "window": 1, "tolerated": 0, "after": "nothing"}
+    made["stages"] = [{**stage, "workers": ["w1"], "after": "bake"}, {**stage, "workers": ["w2"]},
+                      {**stage, "workers": ["w3"]}]
+    judged = {"word": "inconclusive", "reason": "too few tasks", "at": "2026-11-29T00:00:00Z"}
+    made["bake"] = {"canaries": ["w1"], "control": ["w2", "w3"], "min_tasks": 1, "bake_s": 1.0, "max_s": 2.0,
+                    "needs_s": None, "least_s": None, "traffic": "", "judged": judged, "baselines": {}}
+    ledger.keep("plan", made)
+    with ledger.edit("roll") as state:
+        state["phase"], state["begun"] = {"w1": "left", "w2": "left"}, [0, 1]
+    said = gate(ledger, "w3")
+    assert not said["open"]
+    assert "too few tasks" in said["reason"]
+
+
 def test_a_mistake_of_ours_at_the_gate_closes_it_for_all(tmp_path, gate):
     """One that fails open would let the next stage begin without a judgement, or leave the others waiting for ever."""
     ledger = rolling(tmp_path, size=3)

@@ -81,20 +81,20 @@ def test_a_host_that_cannot_be_asked_or_answers_wrongly_has_one_finding():
         assert one.text.startswith(text)
 
 
-@pytest.mark.parametrize(("files", "more", "bad"), [
-    (["solver_worker-1.3.0-py3-none-any.whl"], {}, False),
-    (["solver_worker-1.2.0-py3-none-any.whl", "note.txt"], {}, True),
-    (None, {}, True),
-    (None, {"solver_offline": False}, False),
-    (None, {"solver_version": ""}, False),
-    (None, {"solver_package": "/x.whl"}, False),
+@pytest.mark.parametrize(("versions", "more", "bad"), [
+    (["1.2.0", "1.3.0"], {}, False),
+    (["1.2.0"], {}, True),
+    ([], {}, True),
+    ([], {"solver_offline": False}, False),
+    ([], {"solver_version": ""}, False),
+    ([], {"solver_package": "/x.whl"}, False),
 ])
-def test_a_wheel_that_is_missing_is_named_where_none_can_be_fetched(files, more, bad):
-    assert bool(_doctor.wheels({**SETTINGS, **more}, files)) is bad
+def test_a_wheel_that_is_missing_is_named_where_none_can_be_fetched(versions, more, bad):
+    assert bool(_doctor.wheels({**SETTINGS, **more}, versions)) is bad
 
 
 def test_what_is_true_of_many_is_said_once():
-    one = _doctor.Finding("bad", "x", "do y")
+    one = _doctor.Defect("bad", "x", "do y")
     assert _doctor.lines({"w10": [one], "w2": [one], "w1": []}, [one._replace(text="z")]) == [
         "BAD  controller: z; do y", "BAD  w2, w10: x; do y",
         "3 workers: 1 without a finding, 2 findings that keep something from working"]

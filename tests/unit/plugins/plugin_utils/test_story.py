@@ -89,3 +89,13 @@ def test_events_of_a_later_release_and_none_at_all_are_no_error() -> None:
     made = plan(fleet(1))
     assert _story.tell(made, [])["steps"] == {}
     assert _story.tell(made, [{"event": "new", "clock": 1.0}])["samples"][0]["serving"] == 1
+
+
+def test_the_comparison_of_canaries_is_a_wait_of_the_rollout() -> None:
+    told = _story.tell(plan(fleet(2)), [
+        BEGUN, {"event": "bake", "clock": 110.0, "reason": "5 tasks"},
+        {"event": "bake", "clock": 130.0, "reason": "9 tasks"},
+        {"event": "judged", "clock": 170.0, "word": "promote", "reason": "as good"}])
+    wait, = told["waits"]
+    assert (wait["worker"], wait["from_s"], wait["to_s"]) == (None, 10.0, 70.0)
+    assert "canaries" in wait["reason"]
