@@ -97,13 +97,18 @@ def to_ask(view: View, names: Iterable[str], now: float, soon: Collection[str] =
     """Return whom to ask again, the oldest answer first; sooner those who keep the gate waiting."""
     ages = {name: age_of(view, name, now) for name in names}
     last = max((own.get("surprised", NEVER) for own in view.values()), default=NEVER)
-    fresh = max(FRESH_S, min(CALM_S * len(ages), CALM_MOST_S, now - last))
+    fresh = max(FRESH_S, min(_round_s(len(ages)), now - last))
     old = [name for name, age in ages.items()
            if age > (SOON_S if name in soon or _silent_once(view, name) else fresh)]
     looks = _looks(view, names, now)
     if not old and _news_age(looks) > NEWS_S / 2:
         return sorted(looks, key=lambda name: -looks[name])[:PROOFS]
     return sorted(old, key=lambda name: -ages[name])
+
+
+def _round_s(count: int) -> float:
+    """Return in what time everybody is asked once, where nobody is a surprise."""
+    return min(CALM_S * count, CALM_MOST_S)
 
 
 def age_of(view: View, name: str, now: float) -> float:
@@ -128,7 +133,7 @@ def _silent_once(view: View, name: str) -> bool:
 
 def is_stale(view: View, names: Collection[str], now: float, look_s: float, parallel: int) -> bool:
     """Whether the view is too old to decide by, may lack a request, or a worker has been silent just once."""
-    bound = max(OLDEST_S, 3.0 * len(names) * max(CALM_S, look_s / max(1, parallel)))
+    bound = max(OLDEST_S, 3.0 * max(_round_s(len(names)), len(names) * look_s / max(1, parallel)))
     if _news_age(_looks(view, names, now)) > max(NEWS_S, 3.0 * look_s):
         return True
     return any(age_of(view, name, now) > bound or _silent_once(view, name) for name in names)

@@ -83,6 +83,9 @@ def test_a_large_fleet_is_asked_at_a_steady_pace_until_one_of_it_is_a_surprise()
     view, names = known(**ages), list(ages)
     assert _view.to_ask(view, names, NOW) == [], "news is there, and nobody is older than a second for each worker"
     assert _view.to_ask(known(**ages | {"w5": 101.0}), names, NOW) == ["w5"]
+    thousand = known(**dict.fromkeys((f"w{number}" for number in range(1000)), 601.0), news=0.0, more=0.0)
+    assert len(_view.to_ask(thousand, list(thousand), NOW)) == 1000, "a look renews its lock"
+    assert _view.is_stale(known(old=1801.0, news=0.0, more=0.0), ["old", "news", "more"], NOW, 1.0, 2)
     dead = {"census": {"finding": "dead", "worker": None}, "record": {}}
     view["w5"] = _view.seen(dead, NOW - 20.0, _view.seen({"census": census(), "record": {}}, NOW - 80.0))
     asked = _view.to_ask(view, names, NOW)
