@@ -60,26 +60,27 @@ def examined(
     """Return what there is to say of one worker: its machine FOUND, its CENSUS; NOW is the controller's clock."""
     if found.get("unreachable"):
         return [Defect("bad", one_line(found.get("msg")) or "no answer",
-                        "see ansible_host, ansible_user and the SSH key in the inventory")]
+                       "see ansible_host, ansible_user and the SSH key in the inventory")]
     if found.get("problem"):
         return [Defect("bad", str(found["problem"]), "see solver_become and ansible_python_interpreter")]
-    return [*_machine(worker, found, settings, now), *_secrets(found), *_service(worker, found, census),
+    if worker["service"]["backend"] == "systemd" and found["uid"] != 0:
+        # Without it the rest looks worse than it is, and what would mend that may harm a worker that is well.
+        return [Defect("bad", f"tasks run as user {found['uid']}, and units of systemd need root",
+                       "set solver_become: true, and see that this user may use sudo")]
+    return [*_machine(found, settings, now), *_secrets(found), *_service(worker, found, census),
             *_worker(census)]
 
 
-def _machine(worker: Json, found: Json, settings: Json, now: float) -> Iterator[Defect]:
-    if worker["service"]["backend"] == "systemd" and found["uid"] != 0:
-        yield Defect("bad", f"tasks run as user {found['uid']}, and systemd's units need root",
-                      "set solver_become: true, and see that this user may use sudo")
+def _machine(found: Json, settings: Json, now: float) -> Iterator[Defect]:
     if found.get("worker_python_problem"):
         yield Defect("bad", str(found["worker_python_problem"]), "install it, or name one in solver_worker_python")
     disk = found["disk"]
     if disk["free_mb"] < MIN_FREE_MB:
         yield Defect("bad", f"{disk['free_mb']} MB are free at {disk['place']}, a release needs {MIN_FREE_MB}",
-                      "make room, or set solver_base_dir to where there is some")
+                     "make room, or set solver_base_dir to where there is some")
     if not disk["writable"]:
         yield Defect("bad", f"{disk['place']} cannot be written",
-                      "set solver_become: true, or another solver_base_dir")
+                     "set solver_become: true, or another solver_base_dir")
     skew = abs(found["clock"] - now)
     if skew > SKEW_S + float(settings["solver_control_timeout"]):
         yield Defect("odd", f"its clock differs from the controller's by {skew:.0f} s", "set up time synchronization")
@@ -89,7 +90,7 @@ def _secrets(found: Json) -> Iterator[Defect]:
     for path, own in found["secrets"].items():
         if own.get("problem"):
             yield Defect("bad", f"{path}: {own['problem']}", "provision.yml puts it there from solver_api_key or "
-                                                              "solver_data_token, or put it there yourself")
+                                                             "solver_data_token, or put it there yourself")
         elif not own.get("filled"):
             yield Defect("bad", f"{path} is empty", "provision.yml fills it from solver_api_key or solver_data_token")
         elif int(own.get("mode") or 0) & 0o007:
@@ -102,36 +103,36 @@ def _service(worker: Json, found: Json, census: Json) -> Iterator[Defect]:
     elif census.get("service_problem"):
         yield Defect("bad", one_line(census["service_problem"]), "provision.yml puts the service there")
     finding = census.get("finding")
-    if found["port_open"] and finding not in ("answering", "hung"):
+    if found["port_open"] and finding not in ("answering", "hung", "denied"):
         yield Defect("bad", f"somebody listens at {worker['data_address']}, and it is no worker of this name",
-                      "end that, or set another solver_data_port")
+                     "end that, or set another solver_data_port")
     if finding in ("foreign", "denied"):
         yield Defect("bad", one_line(census.get("message")) or f"its control socket is {finding}",
-                      "see solver_control_socket and solver_become")
+                     "see solver_control_socket and solver_become")
 
 
 def _worker(census: Json) -> Iterator[Defect]:
     worker = census.get("worker")
     if census.get("release_problem"):
         yield Defect("bad", f"it would not survive a restart: {one_line(census['release_problem'])}",
-                      "provision.yml with the version that runs mends it")
+                     "provision.yml with the version that runs mends it")
     if not worker:
         # One that was there and is gone, or hangs, is not one that was never installed.
         finding = census.get("finding") or "nothing was found"
         yield Defect("bad" if finding in ("dead", "hung") else "odd", f"no worker serves ({finding})",
-                      "provision.yml installs and starts it; status.yml says more")
+                     "provision.yml installs and starts it; status.yml says more")
         return
     if worker["state"] == "failed":
         yield Defect("bad", f"it has failed: {one_line((worker.get('failure') or {}).get('message'))}",
-                      "status.yml says more")
+                     "status.yml says more")
     elif worker.get("accepting") is False and not worker.get("drain"):
         yield Defect("bad", f"it takes no tasks: {one_line((worker.get('refusal') or {}).get('message'))}",
-                      "make room for its journal")
+                     "make room for its journal")
     provider = worker.get("provider") or {}
     if provider.get("ok") is False:
         error = provider.get("last_error") or {}
         yield Defect("bad", f"its provider answers {one_line(error.get('code')) or 'with errors'}",
-                      "see the account, its balance and solver_provider_url")
+                     "see the account, its balance and solver_provider_url")
 
 
 def wheels(settings: Json, versions: Sequence[str]) -> list[Defect]:

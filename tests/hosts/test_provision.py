@@ -42,6 +42,26 @@ def test_the_first_fleet(fleet: HostFleet) -> None:
         assert (status["state"], status["instance"]["version"]) == ("running", "1.2.0")
     for secret in (fleet.key, fleet.token):
         assert secret not in done.stdout + plan.stdout
+    well = fleet.playbook("doctor")
+    assert well.returncode == 0, well.stdout
+    assert "3 workers: 3 without a finding" in well.stdout, well.stdout
+
+
+@pytest.mark.long
+def test_the_doctor_names_what_is_wrong_on_a_host(fleet: HostFleet) -> None:
+    shown(fleet, "w1", "chmod 0644 /etc/solver/w1.key && systemctl mask --runtime solver-worker@w1")
+    try:
+        ill = fleet.playbook("doctor", solver_become=False)
+        text = said(fleet.playbook("doctor").stdout)
+    finally:
+        shown(fleet, "w1", "chmod 0600 /etc/solver/w1.key && systemctl unmask --runtime solver-worker@w1")
+    assert ill.returncode == 2, ill.stdout
+    assert "and units of systemd need root; set solver_become: true" in said(ill.stdout), ill.stdout
+    assert "somebody listens" not in said(ill.stdout), "it may not ask the worker, which is well"
+    assert "BAD w1: /etc/solver/w1.key may be read by everybody (mode 0644)" in text, text
+    assert text.count("BAD w1: ") >= 2, "and its unit is masked"
+    assert "w2: " not in text, text
+    assert fleet.playbook("doctor").returncode == 0
 
 
 @pytest.mark.long

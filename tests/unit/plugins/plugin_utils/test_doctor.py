@@ -37,7 +37,7 @@ def test_of_a_worker_that_is_well_nothing_is_said():
 
 
 @pytest.mark.parametrize(("machine", "text"), [
-    ({"uid": 1000}, "bad: tasks run as user 1000, and systemd's units need root"),
+    ({"uid": 1000}, "bad: tasks run as user 1000, and units of systemd need root"),
     ({"worker_python": None, "worker_python_problem": "none in python3"}, "bad: none in python3"),
     ({"disk": {"place": "/opt", "free_mb": 10, "writable": True}}, "bad: 10 MB are free at /opt, a release needs 200"),
     ({"disk": {"place": "/opt", "free_mb": 900, "writable": False}}, "bad: /opt cannot be written"),
@@ -64,6 +64,14 @@ def test_each_defect_of_a_machine_is_named(machine, text):
 ])
 def test_each_defect_of_a_worker_is_named(about, text):
     assert text in said(about=about)
+
+
+def test_without_root_nothing_else_is_said_and_what_may_not_be_asked_is_no_stranger():
+    """Else it would tell somebody to end the very worker that it may not ask."""
+    blind = {"secrets": {"/k": {"problem": "Permission denied"}}, "disk": {**MACHINE["disk"], "writable": False}}
+    denied = {"finding": "denied", "worker": None, "message": "permission denied; set solver_become: true"}
+    assert said({**blind, "uid": 1000}, denied) == ["bad: tasks run as user 1000, and units of systemd need root"]
+    assert not [line for line in said(blind, denied) if "somebody listens" in line]
 
 
 def test_no_worker_yet_is_odd_but_keeps_nothing_from_working():
