@@ -61,8 +61,8 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "The rollout": (
         "Which workers, how many at a time, and when to stop.",
         ("solver_hosts", "solver_exclude", "solver_only", "solver_fleet_size", "solver_forget", "solver_allow_partial",
-         "solver_reason", "solver_rollout_id", "solver_max_unavailable", "solver_window", "solver_stages",
-         "solver_order", "solver_max_soaking", "solver_max_fail_percentage", "solver_on_abort",
+         "solver_reason", "solver_rollout_id", "solver_max_unavailable", "solver_window", "solver_switch",
+         "solver_surge", "solver_stages", "solver_order", "solver_max_soaking", "solver_max_fail_percentage", "solver_on_abort",
          "solver_progress_deadline", "solver_force", "solver_resume_foreign", "solver_remove_everything",
          "solver_foreign_drain", "solver_hooks")),
     "The strategy": (
@@ -94,9 +94,8 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
          "solver_provider_url", "solver_api_key_file", "solver_worker_config", "solver_worker_python")),
     "The service": (
         "What runs the worker's process.",
-        ("solver_service_backend", "solver_service", "solver_unit", "solver_user", "solver_user_exists",
-         "solver_become",
-         "solver_supervisor")),
+        ("solver_service_backend", "solver_service", "solver_standby", "solver_standby_service", "solver_unit",
+         "solver_user", "solver_user_exists", "solver_become", "solver_supervisor")),
 }
 LOCAL_THEME = ("The embedded local fleet", "For `local_fleet.yml` alone; [local-fleet.md](local-fleet.md) explains it.")
 AWX_THEME = ("AWX", "For `awx_configure.yml` alone, with `-e @FILE`; [awx.md](awx.md) explains it.")

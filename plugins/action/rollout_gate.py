@@ -37,6 +37,9 @@ class ActionModule(RunAction):
         # Who is out of service, or lost, is of the whole fleet; the plan of the way back has only those that go back.
         self.fleet = self.ledger.read("plan")
         self.stage = _admit.stage_of(self.plan, self.me)
+        self.planned = self.plan["workers"][self.me]
+        # Its standby is verified, and it asks for the place in the window.
+        self.takes_over = self.ledger.read(self.part)["phase"].get(self.me) == "raised"
         self.after = self._after()
         self.bake = Bake(self, self.plan) if self.after == "bake" else None
         self.parallel = max(2, min(LOOKS, self.forks // 2))
@@ -72,7 +75,7 @@ class ActionModule(RunAction):
 
         Also where the one that should have waited before could not: nobody passes without a judgement.
         """
-        first = self.plan["stages"][self.stage]["workers"][0] == self.me
+        first = self.plan["stages"][self.stage]["workers"][0] == self.me and not self.takes_over
         if self.part != "roll" or not first or self.ledger.read(self.part).get("judgement"):
             return "nothing"
         waits = [stage["after"] for stage in self.plan["stages"][:self.stage] if stage["after"] != "nothing"]
@@ -134,7 +137,8 @@ class ActionModule(RunAction):
         self.seen_version = version
         with self.ledger.edit(self.part) as state:
             closed = state["closed"] or self._hook(state) or self._stuck(state, version)
-            why = "" if closed else _admit.waits_for(self.plan, state, self.me)
+            waits = _admit.waits_to_take_over if self.takes_over else _admit.waits_for
+            why = "" if closed else waits(self.plan, state, self.me)
             flight = _admit.in_flight(state)
             decision = self._closed(state, closed) if closed else {} if why else self._decide(state, flight)
         self._tell(why)
@@ -174,7 +178,9 @@ class ActionModule(RunAction):
         live = self._with_routers(view)
         outcomes = self._known(state, live)
         deadline = float(self.settings["solver_progress_deadline"])
-        decide = _gate.gate_back if self.part == "back" else _gate.gate
+        begins = self.stage not in state["begun"]
+        raises = self.planned["switch"] == "standby" and not self.takes_over
+        decide = _gate.gate_back if self.part == "back" else _gate.gate_beside if raises else _gate.gate
         asking, stall = _gate.Asking(self.me, flight), _gate.Stall(now - state["healthy_at"], deadline)
         said = decide(self.fleet, outcomes, live, asking, stall)
         if said.wait:
@@ -182,13 +188,13 @@ class ActionModule(RunAction):
             return {}
         if not said.open:
             return self._closed(state, {"cause": said.cause, "reason": said.reason})
-        begins = self.stage not in state["begun"]
-        state["phase"][self.me] = "turn"
+        state["phase"][self.me] = "raise" if raises else "turn"
         if begins and "before_stage" not in self.settings["solver_hooks"]:
             state["begun"].append(self.stage)
-        self.ledger.emit("admitted", part=self.part, worker=self.me, stage=self.stage + 1, flight=[*flight, self.me],
-                         spent=_gate.spent_by(self.fleet, outcomes))
-        return {"open": True, "begins_stage": begins, "ends_stage": False, "cause": "", "reason": ""}
+        self.ledger.emit("takes_over" if self.takes_over else "admitted", part=self.part, worker=self.me,
+                         stage=self.stage + 1, flight=[*flight, self.me], spent=_gate.spent_by(self.fleet, outcomes))
+        return {"open": True, "raises": raises, "begins_stage": begins, "ends_stage": False, "cause": "",
+                "reason": ""}
 
     def _known(self, state: State, live: _gate.Live) -> dict[str, Outcome]:
         """Return what became of each worker, with those that were fine and are lost by now."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _lines, _view
@@ -41,14 +41,21 @@ class ActionModule(RunAction):
         self.stage = _admit.stage_of(self.plan, self.me)
         self.answer: Mapping[str, Any] = {}
         state = self.ledger.read(self.part)
+        phase = state["phase"].get(self.me)
+        if phase == "left":
+            # Its standby failed, and that was its turn.
+            return result | {"outcome": self.ledger.read(outcome_document(self.part, self.me)), "ends_stage": False,
+                             "msg": f"{self.me}: its turn is over"}
         if self.part == "roll" and _gate.closed_gate({}, state["hooks"]):
             return result | self._never_began()
         self.first_probe = len(state["probes"])
         self._open_stage()
         try:
-            outcome = _gate.hook_outcome(state["hooks"], self.plan, self.me) or self._turn()
+            outcome = self._part_of_turn(str(phase), state)
         except GoneError:
             return result | {"failed": True, "msg": "the controller's process is gone"}
+        if outcome is None:
+            return result | self._goes_on(str(phase))
         ends = self._leave(outcome)
         done = len(self.ledger.read(self.part)["brief"])
         line = _lines.progress_line(self.me, outcome, done, len(self.plan["order"]))
@@ -67,10 +74,38 @@ class ActionModule(RunAction):
             if self.stage not in state["begun"]:
                 state["begun"].append(self.stage)
 
-    def _turn(self) -> Outcome:
+    def _part_of_turn(self, phase: str, state: State) -> Outcome | None:
+        """Return what became of the worker; nothing where its turn goes on, or never began."""
+        if phase == "raise":
+            return self._turn(Turn.stand_by)
+        hook = _gate.hook_outcome(state["hooks"], self.plan, self.me)
+        if phase == "raised" or (hook and self.planned["switch"] == "standby"):
+            # What waits for somebody's word stays, as long as its lease.
+            if state["closed"].get("cause") != _gate.AWAITS:
+                self._turn(Turn.drop)
+            return hook
+        return hook or self._turn(Turn.run)
+
+    def _goes_on(self, phase: str) -> dict[str, Any]:
+        """Its standby stands by, or the gate closed before that could take over: then it is as it was."""
+        ends = False
+        with self.ledger.edit(self.part) as state:
+            if phase == "raise":
+                state["phase"][self.me] = "raised"
+            else:
+                state["phase"].pop(self.me, None)
+                ends = _admit.ends_stage(self.plan, state, self.stage)
+                if ends:
+                    state["ended"].append(self.stage)
+        if phase == "raise":
+            self.emit("stands_by")
+        return {"outcome": {}, "raised": phase == "raise", "ends_stage": ends,
+                "msg": f"{self.me}: {'its standby is verified' if phase == 'raise' else 'it is as it was'}"}
+
+    def _turn(self, part: Callable[[Turn], Outcome | None]) -> Outcome | None:
         turn = Turn(Worker(self.planned, self.workers[self.me], self.settings, self.plan), self)
         try:
-            return turn.run()
+            return part(turn)
         except GoneError:
             raise
         except Exception as error:  # noqa: BLE001  a mistake of ours must not cost the others their verdict

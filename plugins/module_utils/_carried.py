@@ -15,6 +15,8 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     "switch": ("restarted", "boot_id_before", "boot_id", "totals_before"),
     "verify": ("worker.instance.boot_id",),
     "resume": ("host_clock",),
+    "serve": ("host_clock",),
+    "settle": ("boot_id",),
     "revert_drain": ("failed", "forced"),
     "revert": ("release.version", "release.id"),
 }
@@ -69,9 +71,14 @@ def _verify(results: Json) -> Json:
 
 def _soak(results: Json) -> Json:
     return {
-        "expect_boot_id": at(results, "verify", "worker.instance.boot_id"),
-        "soak_since": at(results, "resume", "host_clock"),
+        "expect_boot_id": at(results, "settle", "boot_id") or at(results, "verify", "worker.instance.boot_id"),
+        "soak_since": at(results, "resume", "host_clock") or at(results, "serve", "host_clock"),
     }
+
+
+def _serve(results: Json) -> Json:
+    return {"expect_boot_id": at(results, "switch", "boot_id"),
+            "totals_before": at(results, "switch", "totals_before")}
 
 
 def _revert(results: Json) -> Json:
@@ -91,6 +98,7 @@ def _revert_verify(results: Json) -> Json:
 _CARRIED: dict[str, Callable[[Json], Json]] = {
     "switch": _switch,
     "verify": _verify,
+    "serve": _serve,
     "soak": _soak,
     "revert": _revert,
     "revert_verify": _revert_verify,

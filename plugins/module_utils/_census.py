@@ -13,6 +13,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._errors import StepEr
 from ansible_collections.solver.fleet.plugins.module_utils._files import read_json
 from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile, look
 from ansible_collections.solver.fleet.plugins.module_utils._release import restart_defect
+from ansible_collections.solver.fleet.plugins.module_utils._release_standby import slot_problem
 from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock
 from ansible_collections.solver.fleet.plugins.module_utils._service import open_service
 
@@ -49,6 +50,14 @@ def service_problem(service: Json) -> str | None:
         return error.message
 
 
+def standby_problem(service: Json, worker: Json | None) -> str | None:
+    """Why no standby could be raised beside the worker."""
+    try:
+        return slot_problem(service, worker)
+    except StepError as error:
+        return error.message
+
+
 def found_at(path: str, timeout: float) -> Json:
     """What is at a control socket."""
     try:
@@ -69,6 +78,8 @@ def census(
         result["standby"] = found_at(standby_socket, control_timeout)
     if service:
         result["service_problem"] = service_problem(service)
+        if service.get("standby"):
+            result["standby_problem"] = standby_problem(service, result["worker"])
     if worker_dir:
         result["release_problem"] = restart_defect(worker_dir)
         result.update(look(worker_dir))

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
-from typing import Any, ContextManager
+from contextlib import contextmanager, nullcontext
+from typing import Any, ContextManager, Iterator
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient
-from ansible_collections.solver.fleet.plugins.module_utils._errors import Json
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
 from ansible_collections.solver.fleet.plugins.module_utils._files import hide_credentials
 from ansible_collections.solver.fleet.plugins.module_utils._job import Job
 from ansible_collections.solver.fleet.plugins.module_utils._record_file import BUSY_S, RecordFile
-from ansible_collections.solver.fleet.plugins.module_utils._release import Content
+from ansible_collections.solver.fleet.plugins.module_utils._release import Base, Content
+from ansible_collections.solver.fleet.plugins.module_utils._release_standby import Slot, TakeOver
 from ansible_collections.solver.fleet.plugins.module_utils._release_stage import (
     MIN_FREE_MB,
     Stage,
@@ -31,6 +32,10 @@ RULES: dict[str, Any] = {
     "required_if": [
         ("state", "staged", ["config"]),
         ("state", "active", ["owner"]),
+        ("state", "standby", ["owner", "release", "service"]),
+        ("state", "dropped", ["owner", "service"]),
+        ("state", "settled", ["owner", "service"]),
+        ("switch", "standby", ["service"]),
     ],
 }
 
@@ -38,7 +43,8 @@ RULES: dict[str, Any] = {
 def argument_spec() -> dict[str, Any]:
     return dict(
         control_argument_spec(),
-        state={"type": "str", "choices": ["staged", "active", "absent"], "default": "staged"},
+        state={"type": "str", "choices": ["staged", "standby", "active", "settled", "dropped", "absent"],
+               "default": "staged"},
         worker_name={"type": "str", "required": True},
         worker_dir={"type": "path", "required": True},
         base_dir={"type": "path", "required": True},
@@ -57,6 +63,9 @@ def argument_spec() -> dict[str, Any]:
         release={"type": "str"},
         previous={"type": "bool", "default": False},
         restart={"type": "bool", "default": True},
+        switch={"type": "str", "choices": ["in_place", "standby"], "default": "in_place"},
+        take_over_timeout={"type": "float", "default": 30.0},
+        reason={"type": "str", "default": ""},
         force_restart={"type": "bool", "default": False},
         restart_timeout={"type": "float", "default": 30.0},
         service=SERVICE_SPEC,
@@ -137,7 +146,7 @@ class ReleaseJob(Job):
 
     def work(self) -> None:
         hide_credentials(self.hide, [self.given["index_url"], *self.given["extra_index_urls"]])
-        positive(self.given, "control_timeout", "restart_timeout", "lease", "deploy_timeout")
+        positive(self.given, "control_timeout", "restart_timeout", "take_over_timeout", "lease", "deploy_timeout")
         getattr(self, "_" + self.given["state"])()
 
     def finish(self) -> Json:
@@ -155,22 +164,63 @@ class ReleaseJob(Job):
         self.result["diff"] = diff_of(self.given, self.result["release"]["version"])
 
     def _active(self) -> None:
+        with self._alone() as (service, keep):
+            self._switch(service, keep)
+
+    @contextmanager
+    def _alone(self) -> Iterator[tuple[Service | None, list[int]]]:
+        """While the run holds the worker's lock, and no other module is at it."""
         file = RecordFile(os.path.abspath(self.given["worker_dir"]))
         service = open_service(self.given["service"]) if self.given["service"] else None
         # As long as a restart that another module left behind may take to stop what it stops.
         wait = (service.timeout if service else 0) + BUSY_S
         alone: ContextManager[int | None] = nullcontext() if self.check_mode else file.alone(wait)
         with file.fence(self.given["run_id"]) as fenced, alone as own:
-            self._switch(service, [handle for handle in (fenced, own) if handle is not None])
+            yield service, [handle for handle in (fenced, own) if handle is not None]
 
     def _switch(self, service: Service | None, keep: list[int]) -> None:
         switch = Switch(move_of(self.given), self._client(), service, keep=keep)
+        if self.given["switch"] == "standby":
+            switch = TakeOver(switch, self._slot(), self.given["take_over_timeout"])
         self.result = switch.result
         switch.run(self.check_mode)
         self.result["diff"] = {
             "before": f"{self.result['from'] or ''}\n",
             "after": f"{self.result['to']}\n",
         }
+
+    # -- the standby
+
+    def _slot(self) -> Slot:
+        if not self.given["service"].get("standby"):
+            raise StepError("no_service", f"worker {self.given['worker_name']}: no slot for a standby is named; set "
+                            "service.standby (solver_standby: true), or switch to in_place",
+                            {"option": "service.standby"})
+        return Slot(self.given["service"], self.given)
+
+    def _standby(self) -> None:
+        with self._alone():
+            slot = self._slot()
+            before = slot.beside.status()
+            boot_id = before and before["instance"]["boot_id"]
+            if not self.check_mode:
+                before = slot.raise_standby(self.given["release"], Base(self.given["base_dir"]))
+            now = before["instance"] if before else {}
+            self.result.update(
+                changed=boot_id is None or now.get("boot_id") != boot_id or now["release"] != self.given["release"],
+                standby=before)
+
+    def _dropped(self) -> None:
+        with self._alone():
+            slot = self._slot()
+            self.result["changed"] = slot.beside.status() is not None if self.check_mode else slot.drop()
+
+    def _settled(self) -> None:
+        with self._alone():
+            slot = self._slot()
+            within = self.given["take_over_timeout"]
+            self.result["changed"] = slot.holds_worker() if self.check_mode else slot.settle(within)
+            self.result["boot_id"] = look(self._client()).instance("boot_id")
 
     def _absent(self) -> None:
         name = self.given["release"]

@@ -21,6 +21,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._job import Job, atte
 from ansible_collections.solver.fleet.plugins.module_utils._carried import carried
 from ansible_collections.solver.fleet.plugins.module_utils._wait import SLICE_S, Clock, Span
 
+# What of worker_release a turn needs.
+STATES = ("active", "standby", "settled", "dropped")
 # However little is left of a call, a step must be able to see that it is done.
 SHORTEST_SLICE_S = 1.0
 
@@ -74,8 +76,8 @@ def validated(step: Json, more: Json) -> tuple[Step, set[str]]:
     kind = KINDS[step["module"]]
     found = ArgumentSpecValidator(kind.argument_spec(), **kind.rules).validate({**step["args"], **more})
     problem = "; ".join(found.error_messages)
-    if not problem and step["module"] == "worker_release" and found.validated_parameters["state"] != "active":
-        problem = "its state must be active"
+    if not problem and step["module"] == "worker_release" and found.validated_parameters["state"] not in STATES:
+        problem = f"its state must be one of {', '.join(STATES)}"
     if problem:
         raise WorkerError("bad_option", f"reading the step {step['name']}: {problem}; correct its args")
     return Step(step["name"], kind, found.validated_parameters, step["goes_on"]), found._no_log_values

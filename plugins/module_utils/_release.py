@@ -7,7 +7,7 @@
 <base>/pip/<digest of an interpreter's path>/              pip for the environments of that interpreter
 <base>/releases/<id>/{env, config.toml, release.json}    a package and a worker's configuration
 <base>/releases/<id>/{<unit>, credentials/}                under systemd also its unit and its secrets
-<worker_dir>/{current, previous, staged}                 links to release directories
+<worker_dir>/{current, previous, staged, standby}        links to release directories
 
 What a worker runs with is one thing: its unit and its secrets go forward and back with its package.
 """
@@ -31,6 +31,9 @@ from ansible_collections.solver.fleet.plugins.module_utils._files import (
 SCHEMA = "solver.release/1"
 MARKER = ".complete"
 PROGRAM = "solver-worker"
+# The slot's unit, in the release; and how the orders end that make a standby of what a service starts.
+STANDBY_UNIT = "standby.conf"
+HOME_ORDER, SLOT_ORDER = "-current.order", "-standby.order"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 
 
@@ -67,6 +70,7 @@ class Links(NamedTuple):
     current: str | None
     previous: str | None
     staged: str | None = None
+    standby: str | None = None
 
 
 def config_digest(config: str) -> str:
@@ -87,6 +91,16 @@ def release_id(package: Package, content: Content) -> str:
     Of the secrets' digest no more than these 32 bits, mixed with all the rest, is ever written down.
     """
     return f"{package.version}-{package.digest[:8]}-{content.digest[:8]}"
+
+
+def standby_unit(unit: str) -> str | None:
+    """The unit of the slot, which runs what the link C(standby) names; None where the worker's own knows no standby."""
+    if HOME_ORDER not in unit:
+        return None
+    for own, others in (("/current/", "/standby/"), (HOME_ORDER, SLOT_ORDER), ("solver-worker-%i", "solver-standby-%i"),
+                        ("Description=Solver worker", "Description=Standby of solver worker")):
+        unit = unit.replace(own, others)
+    return unit
 
 
 def release_name(path: str | None) -> str | None:

@@ -42,6 +42,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._release import (
     MARKER,
     PROGRAM,
     SCHEMA,
+    STANDBY_UNIT,
     Base,
     Content,
     Package,
@@ -53,6 +54,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._release import (
     read_links,
     release_id,
     release_name,
+    standby_unit,
 )
 from ansible_collections.solver.fleet.plugins.module_utils._service_systemd import hands_credentials_over
 from ansible_collections.solver.fleet.plugins.module_utils._wheels import (
@@ -560,6 +562,9 @@ class Stage:
         write_file(os.path.join(folder, "config.toml"), self.content.config.encode("utf-8"))
         if self.content.unit:
             write_file(os.path.join(folder, self.content.unit[0]), self.content.unit[1].encode("utf-8"))
+            standby = standby_unit(self.content.unit[1])
+            if standby:
+                write_file(os.path.join(folder, STANDBY_UNIT), standby.encode("utf-8"))
         if self.content.credentials:
             secrets = os.path.join(folder, "credentials")
             os.mkdir(secrets, 0o700)

@@ -195,11 +195,7 @@ class Switch:
                 f"restarting worker {self.move.worker_name}: no service is named; set service, or restart to false",
                 {"option": "service"},
             )
-        links = read_links(self.move.worker_dir)
-        goal = release_to_switch_to(self.move, links, self.base)
-        name = os.path.basename(goal)
-        seen = look(self.client)
-        self._describe(links, name, seen)
+        links, name, goal, seen = self._look()
         if not check_mode:
             self._check_release(name)
         must_switch = links.current != goal
@@ -216,6 +212,15 @@ class Switch:
         if must_restart and self.service is not None:
             self._restart(self.service, seen)
         return self.result
+
+    def _look(self) -> tuple[Links, str, str, Seen]:
+        """Where the worker is, and where it shall go."""
+        links = read_links(self.move.worker_dir)
+        goal = release_to_switch_to(self.move, links, self.base)
+        name = os.path.basename(goal)
+        seen = look(self.client)
+        self._describe(links, name, seen)
+        return links, name, goal, seen
 
     def _describe(self, links: Links, name: str, seen: Seen) -> None:
         journal = (seen.status or {}).get("journal") or {}

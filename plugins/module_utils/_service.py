@@ -14,6 +14,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._service_base import 
     Settings,
 )
 from ansible_collections.solver.fleet.plugins.module_utils._service_command import CommandService
+from ansible_collections.solver.fleet.plugins.module_utils._service_slotted import SlottedService
 from ansible_collections.solver.fleet.plugins.module_utils._service_supervisor import SupervisorService
 from ansible_collections.solver.fleet.plugins.module_utils._service_systemd import SystemdService
 
@@ -23,7 +24,9 @@ __all__ = [
     "Service",
     "ServiceError",
     "ServiceState",
+    "open_home",
     "open_service",
+    "open_slot",
     "service_state",
 ]
 
@@ -47,12 +50,42 @@ SERVICE_SPEC: dict[str, Any] = {
         "status": {"type": "list", "elements": "str"},
         "log_file": {"type": "path"},
         "timeout": {"type": "float", "default": 60.0},
+        "standby": {
+            "type": "dict",
+            "options": {
+                "name": {"type": "str", "required": True},
+                "socket": {"type": "path", "required": True},
+                "order": {"type": "path", "required": True},
+                "home_order": {"type": "path", "required": True},
+                "start": {"type": "list", "elements": "str"},
+                "stop": {"type": "list", "elements": "str"},
+                "status": {"type": "list", "elements": "str"},
+                "log_file": {"type": "path"},
+            },
+        },
     },
 }
 
 
 def open_service(settings: Settings, **injected: Any) -> Service:
-    """The service that these settings describe; C(injected) are clock and sleep."""
+    """The service that these settings describe, with the slot of its standby if it has one.
+
+    C(injected) are clock and sleep.
+    """
+    home = open_home(settings, **injected)
+    if not isinstance(settings.get("standby"), dict):
+        return home
+    return SlottedService(settings, home, open_slot(settings, **injected), **injected)
+
+
+def open_slot(settings: Settings, **injected: Any) -> Service:
+    """The service of the slot: the worker's own, but for what is said of the standby."""
+    own = {name: settings["standby"].get(name) for name in ("name", "start", "stop", "status", "log_file")}
+    return open_home({**settings, **{name: value for name, value in own.items() if value}}, **injected)
+
+
+def open_home(settings: Settings, **injected: Any) -> Service:
+    """The worker's own service."""
     backend = settings.get("backend")
     if not isinstance(backend, str) or backend not in BACKENDS:
         raise ServiceError(

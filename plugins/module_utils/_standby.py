@@ -54,18 +54,21 @@ class Standby:
         except Finding:
             return None
 
-    def up(self) -> Json:
-        """Raise a standby, or renew ours."""
+    def up(self, release: str | None = None, steal: bool = False) -> Json:
+        """Raise a standby, or renew ours; one of another release than RELEASE makes room. STEAL takes another's."""
         found = self.status()
+        if found is not None and release not in (None, found["instance"]["release"]):
+            self.down(steal)
+            found = None
         if found is not None:
-            return self.renew()
+            return self.renew(steal)
         self._write_order()
         self.service.start()
         return self._until(self._stands, "the standby did not answer")
 
-    def renew(self) -> Json:
+    def renew(self, steal: bool = False) -> Json:
         return self.client.put_standby({"owner": self.options.owner, "lease_s": self.options.lease,
-                                        "reason": self.options.reason})
+                                        "reason": self.options.reason, **({"steal": True} if steal else {})})
 
     def _write_order(self) -> None:
         options = self.options
@@ -94,12 +97,13 @@ class Standby:
             return self.client.take_over(self.options.owner, within)
         except (ApiProblem, Finding) as problem:
             # The answer may be lost, and the call repeated when all was done: who serves says so.
-            serves = self._serving()
+            serves = self.serving()
             if serves is None or serves["instance"]["boot_id"] != boot_id:
                 raise problem
             return serves
 
-    def _serving(self) -> Json | None:
+    def serving(self) -> Json | None:
+        """The worker's own status; None where none answers."""
         try:
             return self.worker.status()
         except Finding:

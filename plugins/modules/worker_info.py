@@ -51,7 +51,8 @@ options:
   service:
     description:
       - The service that runs the worker, as in O(solver.fleet.worker_release#module:service).
-      - When given, RV(service_problem) tells whether it could be started again.
+      - When given, RV(service_problem) tells whether it could be started again, and RV(standby_problem) whether there
+        is room for a standby.
     type: dict
   standby_socket:
     description:
@@ -118,6 +119,10 @@ standby:
       description: The status document of the standby; V(none) unless it answers.
       type: dict
       returned: always
+standby_problem:
+  description: Why no standby could be raised beside the worker, in its slot; V(none) if nothing speaks against it.
+  returned: when O(service) has a slot, C(standby)
+  type: str
 releases:
   description: What the links of the worker point to.
   returned: when O(worker_dir) is given

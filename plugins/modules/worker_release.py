@@ -26,10 +26,15 @@ options:
       - V(active), the worker's link C(current) points to the release, and with O(restart) the process is a new one.
         A worker that answers must be held by the drain of O(owner) and be safe to stop; otherwise nothing is touched.
         Whether the new process is well is for M(solver.fleet.solve_check) to say.
+      - V(standby), a second process of the worker runs O(release) in its slot, O(service.standby), answers and waits to
+        be probed there. It is kept alive by O(lease). Another one that stands there makes room.
+      - V(settled), a worker that serves from its slot, after a switch by V(standby), serves from its own service
+        again, by a process of the same release that takes over there.
+      - V(dropped), nothing stands by. The worker is not touched.
       - V(absent), the release is gone. A release that some worker links is never removed. Without O(release) only
         what exceeds O(keep) is removed.
     type: str
-    choices: [staged, active, absent]
+    choices: [staged, standby, active, settled, dropped, absent]
     default: staged
   worker_name:
     description: The worker's name.
@@ -169,8 +174,67 @@ options:
         description: Seconds that a stop may take.
         type: float
         default: 60.0
+      standby:
+        description:
+          - The slot, a second service of the worker that runs what the link C(standby) names, with C(order) as
+            its C(--standby). It is like the worker's own but for what stands here.
+        type: dict
+        version_added: "1.1.0"
+        suboptions:
+          name:
+            description: Its name.
+            type: str
+            required: true
+          socket:
+            description: Control socket of a standby, beside the worker's.
+            type: path
+            required: true
+          order:
+            description: The file that makes a standby of the process in the slot.
+            type: path
+            required: true
+          home_order:
+            description: The file that makes a standby of the process in the worker's own service.
+            type: path
+            required: true
+          start:
+            description: As above.
+            type: list
+            elements: str
+          stop:
+            description: As above.
+            type: list
+            elements: str
+          status:
+            description: As above.
+            type: list
+            elements: str
+          log_file:
+            description: As above.
+            type: path
+  switch:
+    description:
+      - For V(active), V(in_place) restarts the worker's process. V(standby) has the standby of O(release) take over,
+        which must have solved a probe; no drain is needed, and no moment passes in which nobody serves. Where it does
+        not take over, all is as it was.
+    type: str
+    choices: [in_place, standby]
+    default: in_place
+    version_added: "1.1.0"
+  take_over_timeout:
+    description: Seconds that a standby may take to take over, from 1 to 300.
+    type: float
+    default: 30.0
+    version_added: "1.1.0"
+  reason:
+    description: Why there is a standby, as its status says.
+    type: str
+    default: ""
+    version_added: "1.1.0"
   owner:
-    description: Owner of the drain that holds the worker, the rollout's id. Required for V(active).
+    description:
+      - Owner of the drain that holds the worker and of its standby, the rollout's id. Required for all but V(staged)
+        and V(absent).
     type: str
   rollout_id:
     description: Which rollout staged the release, for its metadata.
@@ -183,7 +247,7 @@ options:
       - Without it the lock is not looked at.
     type: str
   lease:
-    description: Lease in seconds that the drain is renewed with before the switch.
+    description: Lease in seconds that the drain is renewed with before the switch, and that a standby lives for.
     type: float
     default: 900.0
   keep:
@@ -308,6 +372,10 @@ release:
     schema: solver.release/1
     id: 1.3.0-89c3c0eb-3f9a1204
     version: 1.3.0
+standby:
+  description: The status document of the standby; V(none) in check mode where there is none.
+  type: dict
+  returned: O(state=standby)
 staged:
   description: Whether the release is on the host, complete and tried.
   type: bool
@@ -406,7 +474,9 @@ failure:
           V(locked), V(timeout), V(unwritable).
         - V(active) knows V(no_release), V(no_previous), V(lease_lost), V(foreign_drain), V(not_safe_to_stop), the
           findings V(hung), V(denied) and V(foreign), V(fenced), V(bad_record),
-          V(cannot_start), V(reload_failed), V(service_failed), V(restart_timeout), V(stop_timeout).
+          V(cannot_start), V(reload_failed), V(service_failed), V(restart_timeout), V(stop_timeout); with
+          O(switch=standby) also V(worker_failed), V(not_running) and V(feature_missing).
+        - V(standby) knows V(not_running), V(cannot_start), V(held) and V(unwritable).
         - V(absent) knows V(release_linked).
       type: str
     cause:

@@ -4,7 +4,9 @@
 """Who has a place in the window, and who is next. Pure functions of the ledger's state.
 
 The state maps each worker whose turn has begun to its phase, in the order of admission: C(turn) holds a place in the
-window, C(soak) serves and is being watched, C(again) waits for a place because its soak failed, C(left) is over.
+window, C(soak) serves and is being watched, C(again) waits for a place because its soak failed, C(left) is over. One
+that is switched by a standby has two phases before these, in which it serves: C(raise), until the standby is verified,
+and C(raised), until it has a place.
 """
 
 from __future__ import annotations
@@ -23,6 +25,11 @@ def begin(at: float) -> State:
 def in_flight(state: State) -> list[str]:
     """Return the workers that hold a place in the window."""
     return [name for name, phase in state["phase"].items() if phase == "turn"]
+
+
+def beside(state: State) -> list[str]:
+    """Return the workers that have a standby, or may have one."""
+    return [name for name, phase in state["phase"].items() if phase in ("raise", "raised", "turn")]
 
 
 def soaking(state: State) -> list[str]:
@@ -49,12 +56,29 @@ def waits_for(plan: Plan, state: State, name: str) -> str:
         return NOT_YET
     if name != stage["workers"][0] and number not in state["begun"]:
         return "the stage is not open yet"
-    again = [other for other, own in phase.items() if own == "again"]
+    if plan["workers"][name]["switch"] == "standby":
+        many = len(beside(state))
+        return f"{many} workers have a standby already, as many as solver_surge" if many >= plan["surge"] else ""
+    return _no_place(plan, state, number)
+
+
+def waits_to_take_over(plan: Plan, state: State, name: str) -> str:
+    """Return what keeps a verified standby from asking the gate, or nothing."""
+    number = stage_of(plan, name)
+    stage, phase = plan["stages"][number], state["phase"]
+    if stage.get("together") and (late := [other for other in stage["workers"] if phase.get(other) in (None, "raise")]):
+        return f"{len(late)} standbys are not verified yet"
+    if name != next(other for other in stage["workers"] if phase.get(other) == "raised"):
+        return NOT_YET
+    return _no_place(plan, state, number)
+
+
+def _no_place(plan: Plan, state: State, number: int) -> str:
+    again = [other for other, own in state["phase"].items() if own == "again"]
     if again:
         return f"{', '.join(again)} must go back first"
-    if occupied(state, plan["max_soaking"]) >= stage["window"]:
-        return f"the window of {stage['window']} is full"
-    return ""
+    window = plan["stages"][number]["window"]
+    return f"the window of {window} is full" if occupied(state, plan["max_soaking"]) >= window else ""
 
 
 def ends_stage(plan: Plan, state: State, number: int) -> bool:

@@ -53,11 +53,12 @@ def settings_behind(result: Json) -> str:
     return ", ".join([*named, "solver_worker_config"])
 
 
-def lacking(worker: Json | None, settings: Json) -> list[str]:
+def lacking(worker: Json | None, settings: Json, switch: str = "in_place") -> list[str]:
     """Return the features that this rollout needs of a worker and that it does not have; none of a silent one."""
     if not worker:
         return []
-    needed = {*MANDATORY, *(["handover"] if settings.get("solver_drain_mode") == "handover" else [])}
+    needed = {*MANDATORY, *(["handover"] if settings.get("solver_drain_mode") == "handover" else []),
+              *(["standby"] if switch == "standby" else [])}
     return sorted(needed - set((worker.get("api") or {}).get("features") or []))
 
 
@@ -143,6 +144,9 @@ def _kept(census: Json, plan: Json, settings: Json) -> Decision | None:
     if census.get("service_problem"):
         return Decision("refuse", "its host could not start it again once it is stopped, whatever the release: "
                                   f"{one_line(census['service_problem'])}")
+    refused = standby_refusal(census) if plan["switch"] == "standby" else ""
+    if refused:
+        return Decision("refuse", refused)
     before = failed_before(census, plan)
     if before and not settings.get("solver_force"):
         return Decision("failed", f"{plan['release']} failed on it before: {before}; mend the release, or set "
@@ -182,7 +186,7 @@ def _refusal(census: Json, staged: Json, plan: Json, settings: Json) -> str:
         return one_line(problem)
     if plan["lacks"]:
         return (f"the worker lacks {', '.join(plan['lacks'])}, which this update needs; "
-                "update its software, or name it in solver_exclude")
+                f"update its software, {_without_standby(plan)}or name it in solver_exclude")
     for result in (staged, census):
         if result.get("failed"):
             behind = settings_behind(result)
@@ -192,6 +196,19 @@ def _refusal(census: Json, staged: Json, plan: Json, settings: Json) -> str:
     if settings.get("solver_version"):
         return "no release was staged for it"
     return "it has no release to return to; name one with solver_version, or the worker in solver_exclude"
+
+
+def _without_standby(plan: Json) -> str:
+    return "set solver_switch: in_place, " if plan["switch"] == "standby" else ""
+
+
+NO_SLOT = "it has no slot for a standby; set solver_standby: true and run provision.yml"
+
+
+def standby_refusal(census: Json) -> str:
+    """Return why no standby can be raised beside a worker, as far as its host knows; or nothing."""
+    problem = census.get("standby_problem", NO_SLOT)
+    return f"{one_line(problem)}; or set solver_switch: in_place" if problem else ""
 
 
 def return_target(census: Json, kind: str) -> dict[str, Any]:

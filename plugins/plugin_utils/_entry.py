@@ -55,9 +55,9 @@ LONGEST = 1e9
 # The steps of all programs, and what else is known of a worker's turn by the name of a step.
 STEP_NAMES = frozenset({
     "drain", "switch", "verify", "resume", "soak", "record", "give_back", "revert_drain", "revert", "revert_verify",
-    "revert_resume", "reference_worker", "reference_provider"})
+    "revert_resume", "raise", "serve", "settle", "keep", "drop", "reference_worker", "reference_provider"})
 # In these a release speaks for itself.
-_OF_RELEASE = frozenset({"verify", "resume", "soak"})
+_OF_RELEASE = frozenset({"verify", "resume", "serve", "soak"})
 _FINDINGS = ("answering", "stopped", "dead", "denied", "hung", "foreign")
 _CLASS_NAMES = ("worker", "account", "provider", "task", "network")
 _CLASSES = choice(*_CLASS_NAMES)
@@ -160,7 +160,8 @@ _ANSWER = {
 _CENSUS = fields({
     **_ANSWER, "finding": may(choice(*_FINDINGS)), "worker": may(_STATUS), "message": may(text(MESSAGE)),
     "rollout": may(_RECORD), "lock_state": may(choice("free", "held", "expired", "unknown")),
-    **{each: may(text(MESSAGE)) for each in ("record_problem", "service_problem", "release_problem")},
+    **{each: may(text(MESSAGE))
+       for each in ("record_problem", "service_problem", "standby_problem", "release_problem")},
     "history": may(_HISTORY), "host_clock": may(_CLOCK),
     "releases": may(fields({each: may(_RELEASE) for each in ("current", "previous", "staged")}))})
 _LOCK_ANSWER = fields({

@@ -75,6 +75,11 @@ def shut(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking) -> Decision
     return next((decision for decision in checks if decision is not None), None)
 
 
+def gate_beside(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking, stall: Stall) -> Decision:
+    """Decide whether a worker may raise its standby: it serves meanwhile, so the floor has no say."""
+    return shut(plan, outcomes, live, asking) or _in_time(Decision(True), stall)
+
+
 def gate_back(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking, stall: Stall) -> Decision:
     """Decide whether a worker may go back: that needs the lock and keeps the floor like any other turn."""
     return _lock(plan, live, asking) or _in_time(_floor(plan, outcomes, live, asking, stall), stall)
@@ -370,8 +375,9 @@ def _way_back(worker: PlannedWorker, left: bool, dead: bool) -> PlannedWorker:
 
     One that was LEFT behind is drained already, and may not yet run what it was to be taken to.
     """
-    back: PlannedWorker = {**worker, "to": worker["back_version"], "release": worker["back_to"], "back_to": None,
-                           "back_version": None, "probe": False}
+    back: PlannedWorker = {
+        **worker, "switch": "in_place", "to": worker["back_version"], "release": worker["back_to"], "back_to": None,
+        "back_version": None, "probe": False}
     if left:
         return back
     return {**back, "from": worker["to"], "from_release": worker["release"], "serving": not dead, "steal": False,

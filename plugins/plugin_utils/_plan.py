@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
@@ -37,6 +37,7 @@ OVER = frozenset({"rolled_back", "rollback_failed", "superseded"})
 # Without the worker's own measurements these stand in the estimate.
 RESTART_S = 5.0
 PROBE_S = 10.0
+TAKE_OVER_S = 1.0
 
 
 def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any]) -> Plan:
@@ -48,13 +49,15 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     """
     kind = str(run.get("kind") or "update")
     rollout_id, continued = choose_rollout(fleet, settings, kind, run)
-    workers = {name: _plan_worker(fleet[name], settings, kind, rollout_id, name) for name in in_order(fleet)}
+    strategy, other = strategy_of(fleet, settings, kind, rollout_id)
+    switch = switch_of(strategy, settings, kind)
+    workers = {name: _plan_worker(fleet[name], settings, Into(kind, rollout_id, switch), name)
+               for name in in_order(fleet)}
     todo = order_of(workers, settings)
     idle = [name for name in todo if not workers[name]["serving"]]
     todo = idle + spread(todo[len(idle):], run["machines"], int(settings["window"]))
     size = len(fleet)
     budget = settings["solver_max_fail_percentage"]
-    strategy, other = strategy_of(fleet, settings, kind, rollout_id)
     made = shape(strategy, Going(rollout_id, todo, workers, fleet, settings, tolerated(size, budget),
                                  run.get("strata") or {}, run.get("measured") or {}))
     window = made.window or int(settings["window"])
@@ -73,6 +76,8 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "fleet": size,
         "window": window,
         "max_soaking": int(settings["soaking"]),
+        "switch": switch,
+        "surge": made.surge or int(settings["surge"]),
         "floor": size - window,
         "budget_percent": budget,
         "tolerated": tolerated(size, budget),
@@ -92,6 +97,19 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "locked": locked,
         "warnings": warnings_of(workers, settings, run) + fragile_warnings(fleet),
     }
+
+
+class Into(NamedTuple):
+    """What is planned for all workers alike."""
+
+    kind: str
+    rollout_id: str
+    switch: str
+
+
+def switch_of(strategy: str, settings: Mapping[str, Any], kind: str) -> str:
+    """Return how the workers come to the release. To recover is to go on where somebody left off."""
+    return "in_place" if kind == "recover" or strategy == "recreate" else str(settings["solver_switch"])
 
 
 def order_of(workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any]) -> list[str]:
@@ -167,8 +185,9 @@ def choose_rollout(
 
 
 def _plan_worker(
-    facts: Mapping[str, Any], settings: Mapping[str, Any], kind: str, rollout_id: str, name: str,
+    facts: Mapping[str, Any], settings: Mapping[str, Any], into: Into, name: str,
 ) -> PlannedWorker:
+    kind, rollout_id = into.kind, into.rollout_id
     census, staged = facts.get("census") or {}, facts.get("staged") or {}
     worker = census.get("worker") or {}
     instance = worker.get("instance") or {}
@@ -186,7 +205,9 @@ def _plan_worker(
         "finding": census.get("finding"),
         "state": worker.get("state"),
         "serving": serving(worker),
-        "lacks": lacking(worker, settings),
+        "lacks": lacking(worker, settings, into.switch),
+        # One that does not serve has nothing to gain from a second process.
+        "switch": into.switch if serving(worker) else "in_place",
         "on_drain_timeout": on_drain_timeout(worker, settings),
         "p50_s": times.get("p50_s"),
         "p99_s": times.get("p99_s"),
@@ -271,7 +292,7 @@ def _stage_s(
 ) -> float:
     """How long a stage takes: each worker begins at the first free place, by its own solve times."""
     soak = float(settings["solver_min_healthy_time"]) if kind == "update" else 0.0
-    places = [0.0] * stage["window"]
+    places = [0.0] * max(stage["window"], int(settings["surge"]) if settings["solver_switch"] == "standby" else 0)
     watched = [0.0] * int(settings["soaking"])
     last = 0.0
     for name in stage["workers"]:
@@ -290,6 +311,8 @@ def bake_s(bake: BakePlan | None, settings: Mapping[str, Any]) -> float:
 
 
 def _worker_s(worker: PlannedWorker, settings: Mapping[str, Any]) -> float:
+    if worker["switch"] == "standby":
+        return RESTART_S + TAKE_OVER_S + float(worker["p50_s"] or PROBE_S)
     limit = float(settings["solver_drain_timeout"])
     drain = min(float(worker["p99_s"]), limit) if worker["p99_s"] else limit / 2
     if settings["solver_drain_mode"] == "handover" or not worker["serving"]:

@@ -26,6 +26,7 @@ def plan_lines(plan: Plan) -> list[str]:
         f"{plan['fleet']} workers, {len(plan['order'])} to {what} to {plan['target']}, "
         f"{plan['window']} at a time, at least {plan['floor']} keep serving; "
         f"up to {plan['tolerated']} may fail ({plan['budget_percent']:g} %)"]
+    lines += _switch_lines(plan)
     if plan["strategy"] != "rolling":
         lines[0] = f"{plan['strategy']}: {lines[0]}"
     if plan["continued"]:
@@ -42,6 +43,14 @@ def plan_lines(plan: Plan) -> list[str]:
               if worker["action"] != "update"]
     lines += [f"warning: {text}" for text in plan["warnings"]]
     return lines + ([STOPPING] if plan["order"] else [])
+
+
+def _switch_lines(plan: Plan) -> list[str]:
+    standbys = sum(1 for name in plan["order"] if plan["workers"][name]["switch"] == "standby")
+    if not standbys:
+        return []
+    return [f"by a standby (solver_switch): raised and verified beside the worker, which serves until it takes over; "
+            f"up to {min(standbys, plan['surge'])} at once, each with the memory of a second process (solver_surge)"]
 
 
 def _kind_of(stage: Stage) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan, PlannedWorker
@@ -61,6 +61,10 @@ class Worker:
                 "owner": self.planned["owner"]}
 
     @property
+    def by_standby(self) -> bool:
+        return self.planned["switch"] == "standby"
+
+    @property
     def soak_s(self) -> float:
         """A worker that goes back has served with that release before."""
         soaks = self.plan["kind"] == "update" and not self.plan["way_back"]
@@ -84,13 +88,52 @@ def limit_of(steps: Sequence[Step], control_timeout: float) -> float:
 
 def forward(worker: Worker) -> list[Step]:
     """Return the program of an update, and of any other turn that leads to a release: up to serving again."""
+    if worker.by_standby:
+        return taken_over(worker)
     return [_drain(worker), _switch(worker), _verify(worker), _resume(worker, "resume")]
+
+
+def raised(worker: Worker) -> list[Step]:
+    """Return the program that raises the new release beside the worker, and has it solve a probe there.
+
+    Both may be repeated: what stands is renewed, and an answer that was given is read again.
+    """
+    standby = _standby(worker)
+    verify = _verify(worker)
+    own = {**verify.args, "control_socket": standby["socket"], "expect_state": ["standby"],
+           "service": {**worker.own["service"], "standby": None, **given(**{
+               name: standby.get(name) for name in ("name", "start", "stop", "status", "log_file")})}}
+    up = {**_release(worker), "state": "standby", "release": worker.planned["release"], "reason": reason_of(worker)}
+    return [Step("raise", "worker_release", up, extra_s=SWITCH_S), replace(verify, args=own)]
+
+
+def taken_over(worker: Worker) -> list[Step]:
+    """Return the program of a switch by standby: the worker serves before it, and after it."""
+    serve = {**worker.common, **given(
+        checks=["worker"], expect_version=worker.planned["to"], expect_release=worker.planned["release"],
+        expect_state=["running"], deadline=worker.settings["solver_healthy_deadline"], service=worker.own["service"])}
+    switch = _switch(worker)
+    return [*raised(worker), replace(switch, args={**switch.args, "switch": "standby"}),
+            Step("serve", "solve_check", serve, tries=tries_for(worker.settings["solver_healthy_deadline"]))]
+
+
+def dropped(worker: Worker) -> list[Step]:
+    """Return the program that ends a standby which shall not take over."""
+    return [Step("drop", "worker_release", {**_release(worker), "state": "dropped"}, goes_on=True, extra_s=30.0)]
+
+
+def _standby(worker: Worker) -> dict[str, Any]:
+    return dict(worker.own["service"].get("standby") or {})
 
 
 def settle(worker: Worker) -> list[Step]:
     """Return what follows while the worker serves: its soak, and the record of how it went."""
     record = record_outcome(worker, {"outcome": "updated", "cause": None, "reason": ""})
     soak = [_soak(worker)] if worker.soak_s > 0 else []
+    if worker.by_standby:
+        # Whatever becomes of it, the worker serves, and is found in either place.
+        soak.insert(0, Step("settle", "worker_release", {**_release(worker), "state": "settled"}, goes_on=True,
+                            extra_s=SWITCH_S))
     return soak + ([] if worker.plan["way_back"] else [record])
 
 

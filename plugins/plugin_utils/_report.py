@@ -33,7 +33,9 @@ STEPS = {
     "resume": ("goes back into service", "serve"), "soak": ("serves, watched", "soak"),
     "give_back": ("goes back into service", "serve"), "revert_drain": ("drains to go back", "drain"),
     "revert": ("goes back", "back"), "revert_verify": ("is looked at", "probe"),
-    "revert_resume": ("goes back into service", "serve")}
+    "revert_resume": ("goes back into service", "serve"), "raise": ("gets a standby", "restart"),
+    "serve": ("is looked at", "probe"), "settle": ("comes home from its slot", "soak"),
+    "keep": ("keeps the old release as a standby", "soak"), "drop": ("loses its standby", "back")}
 LEGEND = (("drain", "drains"), ("restart", "restarts"), ("probe", "is verified"), ("serve", "goes back into service"),
           ("soak", "serves, watched"), ("back", "is reverted"), ("bad", "failed here"))
 # A bar must be seen, however short its step was.

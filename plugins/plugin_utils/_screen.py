@@ -19,7 +19,9 @@ _DOING = {"drain": "drains", "switch": "restarts", "verify": "solves its probe",
           "soak": "serves, watched", "record": "has its outcome written down",
           "revert_drain": "drains to go back", "revert": "goes back",
           "revert_verify": "is looked at after going back", "revert_resume": "goes back into service",
-          "give_back": "goes back into service"}
+          "give_back": "goes back into service", "raise": "gets a standby", "serve": "is looked at",
+          "settle": "comes home from its slot", "keep": "keeps the old release as a standby",
+          "drop": "loses its standby"}
 
 
 @dataclass

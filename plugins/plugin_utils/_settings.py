@@ -114,6 +114,14 @@ SETTINGS: dict[str, Setting] = {
         "sliding", "How the window moves on. sliding: the next worker begins when one is back in service. waves: in "
         "groups of the window's size, and the next group begins when the whole group before it has ended; with "
         "solver_stages each stage is split into such groups.", "sliding", "waves", shown=True),
+    "solver_switch": _choice(
+        "in_place", "How a worker comes to the new release. in_place: it is drained and restarted. standby: the new "
+        "release is raised and verified in a second process while the old one serves, and takes over from it; needs "
+        "solver_standby. A release that fails there has cost no capacity.", "in_place", "standby", shown=True),
+    "solver_surge": Setting(
+        "window", None, "With solver_switch: standby, how many workers may have a standby at once, each with the "
+        "memory of a second process: a count, or a percentage (100% for all). Default: as many as the window.",
+        shown=True),
     "solver_stages": Setting(
         "stages", [], "Sizes of the rollout's stages, each a count or a percentage of the fleet (rounded down, at "
         "least 1). The last one repeats until every worker has had its turn. Default: one stage.", shown=True),
@@ -241,6 +249,13 @@ SETTINGS: dict[str, Setting] = {
     "solver_service": Setting(
         "mapping", {}, "Settings of the service backend: for supervisor its socket and log_file, for command its "
         "commands; for systemd nothing is needed.", per_worker=True),
+    "solver_standby": Setting(
+        "flag", False, "provision.yml gives the worker a slot for a standby: a second service, in which a new release "
+        "is verified while the old one serves (solver_switch: standby). A change is rolled like a version.",
+        per_worker=True),
+    "solver_standby_service": Setting(
+        "mapping", {}, "For the command backend, the start, stop and status commands of the slot, which run what the "
+        "link standby names with --standby; for each backend its log_file.", per_worker=True),
     "solver_unit": Setting(
         "mapping", {}, "For the systemd backend: further settings of the unit, by section, such as "
         "{Service: {MemoryMax: 1G}}. A change is rolled like a version.", per_worker=True),
@@ -339,7 +354,8 @@ AWX: dict[str, Setting] = {
 INTERNAL = frozenset({
     "solver_asked", "solver_claimed", "solver_gate", "solver_hook", "solver_hook_failed", "solver_judged",
     "solver_last_counts", "solver_last_duration_s", "solver_last_reason", "solver_last_rollout_id",
-    "solver_last_verdict", "solver_looked", "solver_operation", "solver_package_wheel", "solver_planned",
+    "solver_last_verdict", "solver_looked", "solver_operation", "solver_package_wheel", "solver_place",
+    "solver_planned", "solver_raised",
     "solver_removal", "solver_reported", "solver_request", "solver_resumed",
     "solver_rollout", "solver_staged", "solver_turn",
     "solver_verdict", "solver_wheels",

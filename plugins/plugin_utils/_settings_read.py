@@ -170,6 +170,11 @@ def window_size(raw: str | None, fleet: int) -> int:
     return count
 
 
+def surge_size(raw: str | None, fleet: int, window: int) -> int:
+    """Return how many of FLEET workers may have a standby at once."""
+    return window if raw is None else min(fleet, _workers(_amount("solver_surge", raw), fleet))
+
+
 def stage_sizes(stages: Sequence[str | int], fleet: int, todo: int) -> list[int]:
     """Return how many workers each stage has, when TODO of the FLEET have a turn.
 

@@ -24,7 +24,12 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
     SECRETS,
     SETTINGS,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import SettingError, read, window_size
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import (
+    SettingError,
+    read,
+    surge_size,
+    window_size,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_worker import machine_of, worker_facts
 
 # As docs/openapi/control-v1.yaml has it.
@@ -136,9 +141,15 @@ def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str,
         if setting.per_worker:
             _collect(out, name, host_vars.get(name), own, host)
     worker = worker_facts(host, host_vars, own, out.settings["solver_wheelhouse"])
-    size = len(os.fsencode(worker["control_socket"]))
+    standby = worker["service"].get("standby") or {}
+    longest = str(standby.get("socket") or worker["control_socket"])
+    size = len(os.fsencode(longest))
+    missing = [verb for verb in ("start", "stop", "status") if verb not in own["solver_standby_service"]]
+    if standby and own["solver_service_backend"] == "command" and missing:
+        _extend(out.errors, [f"{host}: solver_standby is true, but solver_standby_service has no {', '.join(missing)}; "
+                             "name the commands of the slot, or set solver_standby: false"])
     if size > MAX_SOCKET_PATH:
-        _extend(out.errors, [f"{host}: solver_control_socket is {size} bytes long ({worker['control_socket']}); a Unix "
+        _extend(out.errors, [f"{host}: solver_control_socket is {size} bytes long ({longest}); a Unix "
                              f"socket's path holds at most {MAX_SOCKET_PATH}, choose a shorter directory"])
     return worker
 
@@ -176,6 +187,7 @@ def _together(out: Resolved, fleet: int) -> None:
     settings = out.settings
     try:
         settings["window"] = window_size(settings["solver_max_unavailable"], fleet)
+        settings["surge"] = surge_size(settings["solver_surge"], fleet, settings["window"])
         most = settings["solver_max_soaking"]
         settings["soaking"] = settings["window"] if most is None else most
     except SettingError as error:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._release import HOME_ORDER, SLOT_ORDER
+
 
 def worker_facts(
     host: str, host_vars: Mapping[str, Any], own: Mapping[str, Any], wheelhouse: str,
@@ -21,11 +23,12 @@ def worker_facts(
     backend = own["solver_service_backend"]
     systemd = backend == "systemd"
     secrets = secret_files(name, own) if systemd else {}
+    service = own["solver_service"].get("name") or (f"solver-worker@{name}" if systemd else name)
     return {
         "name": name, "base_dir": base, "worker_dir": worker_dir, "control_socket": socket,
         "python": own["solver_worker_python"],
-        "service": {**own["solver_service"], "backend": backend,
-                    "name": own["solver_service"].get("name") or (f"solver-worker@{name}" if systemd else name)},
+        "service": {**own["solver_service"], "backend": backend, "name": service, **standby_of(
+            own, socket, f"solver-standby@{name}" if systemd else f"{service}-standby")},
         "supervisor": own["solver_supervisor"],
         "unit": own["solver_unit"], "user": own["solver_user"] if systemd else "",
         "user_exists": own["solver_user_exists"], "credentials": secrets,
@@ -38,6 +41,15 @@ def worker_facts(
         "machine": machine_of(host, host_vars), "data_address": f"{own['solver_data_host']}:{own['solver_data_port']}",
         "data_url": f"http://{own['solver_data_host']}:{own['solver_data_port']}",
     }
+
+
+def standby_of(own: Mapping[str, Any], socket: str, service: str) -> dict[str, Any]:
+    """Return the slot of the worker's standby, beside its control SOCKET, where it has one."""
+    if not own["solver_standby"]:
+        return {}
+    stem = socket.removesuffix(".sock")
+    return {"standby": {"name": service, **own["solver_standby_service"], "socket": f"{stem}-standby.sock",
+                        "order": stem + SLOT_ORDER, "home_order": stem + HOME_ORDER}}
 
 
 def machine_of(host: str, host_vars: Mapping[str, Any]) -> str:

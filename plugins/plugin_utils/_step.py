@@ -18,6 +18,8 @@ Steps = Mapping[str, Any]
 
 # The forward steps of one worker's update, in order.
 STEPS = ("drain", "switch", "verify", "resume", "soak")
+# The same where a standby takes over: what fails before the switch has not touched the worker.
+STANDBY_STEPS = ("raise", "verify", "switch", "serve", "soak")
 REVERT_STEPS = ("revert", "revert_verify", "revert_resume")
 
 # The drain under which a worker holds a version that it does not know; nobody asked for it.
@@ -40,7 +42,7 @@ def step_ok(result: Mapping[str, Any] | None) -> bool:
 
 def failed_step(steps: Steps) -> str | None:
     """Return the first forward step that ran and did not succeed."""
-    for name in STEPS:
+    for name in STANDBY_STEPS if steps.get("raise") else STEPS:
         result = steps.get(name)
         if not result:
             return name if name != "soak" else None
@@ -65,8 +67,16 @@ def next_action(steps: Steps, revertible: bool = True, planned: PlannedWorker | 
     if result.get("unreachable") or code_of(result) == FENCED or taken_over(step, result):
         return "nothing"
     begun = planned is not None and switched_before(planned)
-    action = _after_drain(result, begun) if step == "drain" else _after_switch(steps, step, result, begun)
+    if steps.get("raise"):
+        action = _beside(step, result)
+    else:
+        action = _after_drain(result, begun) if step == "drain" else _after_switch(steps, step, result, begun)
     return "nothing" if action == "revert" and not revertible else action
+
+
+def _beside(step: str, result: Mapping[str, Any]) -> str:
+    """What follows where the new release was beside the worker, or had taken over from it."""
+    return "drop" if step in ("raise", "verify") or (step == "switch" and untouched(result)) else "revert"
 
 
 def switched_before(planned: PlannedWorker) -> bool:
@@ -137,7 +147,7 @@ def outcome(planned: PlannedWorker, steps: Steps, revertible: bool = True) -> Ou
     out["log"] = _log_lines(result)
     # A host that shuts down ends the worker first, then its line: the release is blamed only by a reference solve.
     lost = lost_in_revert(steps) and fault.get("fault") != "release"
-    out["cause"] = "host" if lost else _cause(step, result, fault)
+    out["cause"] = "host" if lost else _cause(step, steps, fault)
     out["outcome"] = _failed_outcome(planned, steps, fault, revertible)
     if lost_in_revert(steps) or out["outcome"] == "quarantined":
         out["reason"] += "; " + _revert_reason(steps, revertible)
@@ -154,14 +164,15 @@ def _said(result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
     return said.partition(guess)[0] if fault.get("by_reference") else said
 
 
-def _cause(step: str, result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
+def _cause(step: str, steps: Steps, fault: Mapping[str, Any]) -> str:
+    result = steps.get(step) or {}
     if result.get("unreachable"):
         return "host"
     if fault:
         return "release" if fault["fault"] == "release" else "unknown"
     cause = _declared(result)
     # A release is to blame only for what happened after it was switched to.
-    before = step == "drain" or (step == "switch" and untouched(result))
+    before = step == "drain" or (step == "switch" and untouched(result) and not steps.get("raise"))
     return "drain" if cause == "release" and (before or taken_over(step, result)) else cause
 
 
@@ -177,6 +188,8 @@ def _failed_outcome(planned: PlannedWorker, steps: Steps, fault: Mapping[str, An
     if (steps.get(step) or {}).get("unreachable"):
         return "unreachable"
     action = next_action(steps, revertible, planned)
+    if action == "drop":
+        return _dropped_outcome(_cause(step, steps, fault), fault)
     if action == "nothing":
         return "failed" if revertible or step == "drain" else "quarantined"
     if action == "resume":
@@ -186,6 +199,11 @@ def _failed_outcome(planned: PlannedWorker, steps: Steps, fault: Mapping[str, An
     if not all(step_ok(steps.get(name)) for name in REVERT_STEPS):
         return "quarantined"
     return "returned" if fault.get("inconclusive") else "reverted"
+
+
+def _dropped_outcome(cause: str, fault: Mapping[str, Any]) -> str:
+    """The worker was never touched: a release that failed beside it is refused, as if it had been reverted."""
+    return "returned" if fault.get("inconclusive") else "reverted" if cause == "release" else "failed"
 
 
 def lost_in_revert(steps: Steps) -> bool:

@@ -48,6 +48,7 @@ class Shape(NamedTuple):
     refused: Sequence[str] = ()
     bake: BakePlan | None = None
     window: int | None = None
+    surge: int | None = None
 
 
 Strategy = Callable[[Going], Shape]

@@ -6,8 +6,11 @@
 The gate (action rollout_gate) has let it in. The program's steps go to the worker's host in one call of worker_steps:
 drain, switch, verify, resume. Then the worker serves, leaves the window, and a second call soaks it and writes its
 outcome into its record. A call comes back after 10 s of waiting or when a step has failed; what is left is sent again.
-A failed step leads to one of three: nothing (lost, fenced, another's), resume (nothing was switched), or revert, which
-is a program of its own. A failed probe has a reference solve first, which says whose fault it is.
+A failed step leads to one of four: nothing (lost, fenced, another's), resume (nothing was switched), drop (its standby
+goes, the worker was never touched), or revert, which is a program of its own. A failed probe has a reference solve
+first, which says whose fault it is.
+
+With a standby the worker is let in twice: to raise and verify the standby while it serves, and to have it take over.
 
 It runs on the controller and reaches the worker through C(World), so that its tests need neither. It never raises for
 what happens on a worker: what became of it is what it returns.
@@ -72,11 +75,24 @@ class Turn:
         self.planned = worker.planned
         self.revertible = self.planned["back_to"] is not None
         self.steps: dict[str, Any] = {name: {} for name in (
-            *_step.STEPS, *_step.REVERT_STEPS, "give_back", "revert_drain", "reference_worker", "reference_provider")}
+            *_step.STEPS, *_step.REVERT_STEPS, "raise", "serve", "settle", "drop", "give_back", "revert_drain",
+            "reference_worker", "reference_provider")}
+
+    def stand_by(self) -> Outcome | None:
+        """Raise and verify the standby; return what became of the worker, or nothing if all is well so far."""
+        self._take(_program.raised(self.worker))
+        well = _step.step_ok(self.steps["raise"]) and _step.step_ok(self.steps["verify"])
+        return None if well else self._end(False)
+
+    def drop(self) -> None:
+        """End the standby: it shall not take over."""
+        self._take(_program.dropped(self.worker))
 
     def run(self) -> Outcome:
         """Take the worker through its turn and return what became of it."""
-        served = self._forward()
+        return self._end(self._forward())
+
+    def _end(self, served: bool) -> Outcome:
         if _step.failed_step(self.steps) is not None:
             if _fault.needs_reference(self._known()):
                 self._ask_elsewhere()
@@ -88,7 +104,8 @@ class Turn:
 
     def last_answer(self) -> dict[str, Any]:
         """Return, in the shape of a look, the last that the worker said of itself or that it could not be reached."""
-        for name in (*reversed(_step.REVERT_STEPS), "give_back", "revert_drain", *reversed(_step.STEPS)):
+        own = ("soak", "serve") if self.steps["raise"] else tuple(reversed(_step.STEPS))
+        for name in (*reversed(_step.REVERT_STEPS), "give_back", "revert_drain", *own):
             result = self.steps[name]
             if result:
                 said = {"census": {"worker": result["worker"]}} if result.get("worker") else {}
@@ -103,12 +120,12 @@ class Turn:
     def _forward(self) -> bool:
         """Return whether the worker served again before something failed."""
         forward, settle = _program.forward(self.worker), _program.settle(self.worker)
-        if self.worker.soak_s <= 0:
+        if self.worker.soak_s <= 0 and not self.worker.by_standby:
             # Nothing to wait for in between, so all of it can be one call.
             self._take(forward + settle)
             return False
         self._take(forward)
-        if not _step.step_ok(self.steps["resume"]):
+        if not _step.step_ok(self.steps["serve" if self.worker.by_standby else "resume"]):
             return False
         self.world.serves_again(self.last_answer())
         self._take(settle)
@@ -191,7 +208,11 @@ class Turn:
         settings = self.worker.settings
         limit = (_program.CONNECT_S + 2 * float(settings["solver_probe_timeout"])
                  + 4 * float(settings["solver_control_timeout"]))
-        for other in self.world.reference_workers()[:2]:
+        others = self.world.reference_workers()[:2]
+        if self.worker.by_standby and len(others) < 2 and not self.steps["switch"]:
+            # What serves beside the standby is the old release, on the same host.
+            others.append({"host": "", "control_socket": self.worker.own["control_socket"]})
+        for other in others:
             self._go_on()
             said = self.world.call("solve_check", _program.reference(self.worker, other["control_socket"]), limit,
                                    other["host"])
@@ -215,6 +236,9 @@ class Turn:
             return
         if served:
             self.world.await_place_to_leave(self.last_answer())
+        if action == "drop":
+            self.drop()
+            return
         if action == "resume":
             self._take(_program.resume_again(self.worker))
             return

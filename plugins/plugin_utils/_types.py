@@ -330,6 +330,7 @@ class Census(Answer, total=False):
     lock_state: str | None
     record_problem: str | None
     service_problem: str | None
+    standby_problem: str | None
     release_problem: str | None
     releases: Releases | None
     history: list[Head] | None
@@ -411,7 +412,8 @@ PlannedWorker = TypedDict("PlannedWorker", {
     "release": str | None, "finding": str | None, "state": str | None, "serving": bool, "lacks": list[str],
     "on_drain_timeout": str, "p50_s": float | None, "p99_s": float | None, "totals": Totals | None,
     "journal": str | None, "record_seq": int, "forced": bool, "steal": bool, "probe": bool, "back_to": str | None,
-    "back_version": str | None, "owner": str, "on_expire": str | None, "begins": bool, "action": str, "reason": str})
+    "back_version": str | None, "switch": str, "owner": str, "on_expire": str | None, "begins": bool, "action": str,
+    "reason": str})
 
 
 class Stage(TypedDict):
@@ -427,6 +429,7 @@ class Stage(TypedDict):
     window: int
     tolerated: int
     after: str
+    together: NotRequired[bool]  # nobody takes over before all standbys are verified
 
 
 class LockPlan(TypedDict):
@@ -472,6 +475,8 @@ class Plan(TypedDict, total=False):
     fleet: int
     window: int
     max_soaking: int
+    switch: str
+    surge: int
     floor: int
     budget_percent: float
     tolerated: int

@@ -114,11 +114,16 @@ class LightFleet(Fleet):
         name = f"w{number}"
         control = self._run_dir / f"{name}.sock"
         command = [self.python, "-IS", str(HERE / "lightworker/ctl.py"), str(self._run_dir / "admin")]
-        asked = f"read code pid < {control.with_suffix('.service')}; echo pid $pid; exit $code"
+
+        def service(place: str, told: Path) -> dict[str, Any]:
+            asked = f"test -e {told} || exit 3; read code pid < {told}; echo pid $pid; exit $code"
+            return {"start": [*command, f"start{place}", name], "stop": [*command, f"stop{place}", name],
+                    "status": ["/bin/sh", "-c", asked]}
+
         return {
-            "solver_control_socket": str(control), "solver_data_port": FIRST_PORT + number,
-            "solver_service": {"start": [*command, "start", name], "stop": [*command, "stop", name],
-                               "status": ["/bin/sh", "-c", asked], "timeout": 5},
+            "solver_control_socket": str(control), "solver_data_port": FIRST_PORT + number, "solver_standby": True,
+            "solver_service": {**service("", control.with_suffix(".service")), "timeout": 5},
+            "solver_standby_service": service("-standby", control.with_suffix(".standby.service")),
         }
 
     def _worker_dir(self, name: str) -> Path:

@@ -186,7 +186,7 @@ class Light(Subject):
 
     @property
     def order(self) -> Path:
-        return self.socket.with_suffix(".order")
+        return self.socket.with_name(f"{self.socket.stem}-standby.order")
 
     async def start_standby(self, version: str) -> None:
         self.fleet.link(version, "w1", name="standby")

@@ -57,7 +57,7 @@ def test_after_a_take_over_the_second_slot_runs_the_worker(light_fleet: LightFle
     light_fleet.up(1)
     light_fleet.link("1.3.0", "w1", name="standby")
     own = Path(light_fleet.socket("w1")).with_name("s.sock")
-    order = Path(light_fleet.socket("w1")).with_suffix(".order")
+    order = Path(light_fleet.socket("w1")).with_name("w1-standby.order")
     order.write_text(json.dumps({"socket": str(own), "owner": "me"}), encoding="utf-8")
     light_fleet.start_standby("w1")
     assert control(str(own), "POST", "/v1/probe", {"request_id": "p"})[1]["outcome"] == "succeeded"

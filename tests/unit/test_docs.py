@@ -61,7 +61,7 @@ def plan_of(size: int, budget: float = 25.0, exclude: tuple[str, ...] = (), ther
     fleet = {f"w{number}": {"census": census, "staged": {"release": RELEASE, "at_target": there}}
              for number in range(1, size + 1)}
     settings = {**{name: own.default for name, own in _settings.SETTINGS.items()}, "solver_exclude": list(exclude),
-                "solver_version": "1.3.0", "window": 1, "soaking": 1, "solver_max_fail_percentage": budget}
+                "solver_version": "1.3.0", "window": 1, "surge": 1, "soaking": 1, "solver_max_fail_percentage": budget}
     run = {"kind": "update", "run_id": "run-1", "new_id": "rollout-1", "forks": 5, "dead_runs": [],
            "now": 1_795_500_000.0,
            "machines": dict.fromkeys(fleet, "m1"), "routers": {}}

@@ -20,7 +20,7 @@ from typing import Any
 from solver_worker.clock import Clock
 
 from .behaviour import Behaviour, Rule, behaviour, rule
-from .standby import Slot
+from .standby import LINKS, Slot
 from .worker import Worker
 
 # Above the largest that Linux gives to a process: nobody can end a real one by it.
@@ -34,7 +34,7 @@ class Process:
         self._pids = itertools.count(FIRST_PID)
         self._log = Path(wanted["log"]).open("w", buffering=1, encoding="utf-8")  # noqa: SIM115 (as long as we live)
         self.workers = {spec["name"]: Worker(self, **spec) for spec in wanted["workers"]}
-        self.slots = {name: Slot(worker) for name, worker in self.workers.items()}
+        self.slots = {(name, place): Slot(worker, place) for name, worker in self.workers.items() for place in LINKS}
 
     # -- what a worker needs of it
 
@@ -50,12 +50,10 @@ class Process:
     # -- what is asked of it
 
     async def do(self, verb: str, *words: Any) -> None:
-        if verb == "stop" and self.workers[words[0]].slot != "main":
-            return  # what runs is not this service's
         if verb in ("start", "stop"):
-            await getattr(self.workers[words[0]], verb)()
+            await getattr(self.slots[words[0], "main"], verb)()
         elif verb in ("start-standby", "stop-standby"):
-            await getattr(self.slots[words[0]], verb.partition("-")[0])()
+            await getattr(self.slots[words[0], "standby"], verb.partition("-")[0])()
         elif verb == "kill":
             self.workers[words[0]].die()
         elif verb == "fault":

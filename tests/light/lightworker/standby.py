@@ -13,21 +13,25 @@ from solver_worker import standby as standbys
 from solver_worker.drain import Moment
 from solver_worker.errors import NotTakenOverError
 
-from .worker import ENDED, RUNS, STOPPED, Worker
+from .worker import ENDED, RUNS, STOPPED, Worker, service_file
 
 STANDBY = "standby"
 
 
-class Standby(Worker):
-    """Starts the release behind the link `standby`; its order is the file that makes a standby of it."""
+LINKS = {"main": "current", "standby": "standby"}
 
-    def __init__(self, worker: Worker, ended: Callable[[], None]) -> None:
-        self.order = worker.path.with_suffix(".order")
+
+class Standby(Worker):
+    """Starts the release behind the link of its PLACE; an order there is the file that makes a standby of it."""
+
+    def __init__(self, worker: Worker, place: str, ended: Callable[[], None]) -> None:
+        self.order = worker.path.with_name(f"{worker.path.stem}-{LINKS[place]}.order")
+        self.place = place
         self.serves = worker
         self._ended = ended
         self.wanted: standbys.Standby
         super().__init__(worker.host, worker.name, str(worker.path), str(worker.worker_dir), worker.own_drain_s, 0)
-        self.service = worker.path.with_suffix(".standby.service")
+        self.service = service_file(worker.path, place)
 
     def ordered(self) -> bool:
         try:
@@ -118,31 +122,32 @@ class Standby(Worker):
 
 
 class Slot:
-    """The second place of a worker, as its service manager has it."""
+    """One of the two places of a worker, as its service manager has it."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, place: str) -> None:
         self.worker = worker
+        self.place = place
         self.standby: Standby | None = None
 
     async def start(self) -> None:
-        if self.standby is not None or (self.worker.slot == "standby" and self.worker.phase is not None):
+        if self.standby is not None or (self.worker.slot == self.place and self.worker.phase is not None):
             return
-        standby = Standby(self.worker, self._ended)
+        standby = Standby(self.worker, self.place, self._ended)
         if not standby.ordered():
             if self.worker.phase is None:
-                await self.worker.start("standby", "standby")
+                await self.worker.start(self.place, LINKS[self.place])
             else:
                 standby._tell_service(ENDED)  # the lock is held
             return
         self.standby = standby
-        await standby.start(link="standby")
+        await standby.start(link=LINKS[self.place])
         if standby.phase is None:
             self.standby = None
 
     async def stop(self) -> None:
         if self.standby is not None:
             self.standby.end()
-        elif self.worker.slot == "standby":
+        elif self.worker.slot == self.place:
             await self.worker.stop()
 
     def _ended(self) -> None:

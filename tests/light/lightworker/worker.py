@@ -110,14 +110,13 @@ class Worker:
 
     def _take_slot(self, slot: str) -> None:
         self.slot, self._proved = slot, False
-        self.service = self.path.with_suffix(".service" if slot == "main" else ".standby.service")
+        self.service = service_file(self.path, slot)
 
     async def follow(self, standby: Standby) -> None:
-        """The process of this worker from now on: what was a standby. Its journal is still the same."""
+        """The process of this worker from now on: what was a standby. Its journal is still the same, and no client of
+        a real one finds nobody."""
         self._advance()
         if self.phase is not None:
-            self.phase = STOPPING
-            self.refresh()
             self._end_process()
             self._tell_service(STOPPED)
         self._begin(standby.version, standby.release)
@@ -127,7 +126,7 @@ class Worker:
         self.path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._connected, self.path, **_KEEP)
         self.path.chmod(0o660)
-        self._take_slot("standby")
+        self._take_slot(standby.place)
         self._proved = standby.wanted.verified
         self._answers.update(standby._answers)
         for name in ("probes", "provider_submits"):
@@ -435,6 +434,11 @@ class Worker:
             return http.answer(*await control.answer(self, request, peer))
         except http.ProblemError as exc:
             return http.answer(exc.document["status"], exc.document)
+
+
+def service_file(path: Path, place: str) -> Path:
+    """Return what the status command of a place reads."""
+    return path.with_suffix(".service" if place == "main" else ".standby.service")
 
 
 def _must_verify(drain: Drain) -> bool:

@@ -14,6 +14,7 @@ from ansible_collections.solver.fleet.plugins.module_utils import (
     _job_drain,
     _job_lock,
     _job_release,
+    _release_standby,
     _service_base,
     _socket,
 )
@@ -34,6 +35,8 @@ COMPUTED = {
     ("_job_check.py", "error.code"): [],
     ("_check.py", "code"): ["worker_exited", "wrong_version", "wrong_release", "wrong_journal"],
     ("_release_switch.py", "seen.state"): ["hung", "denied", "foreign", "starting", "stopping"],
+    ("_release_standby.py", "_REFUSED.get(problem.code, 'worker_failed')"): [
+        *_release_standby._REFUSED.values(), "worker_failed"],
     ("_release_stage.py", "code"): ["release_invalid", "config_refused"],
     ("_release_stage.py", "'unknown_version' if not paths else 'ambiguous_package'"): [
         "unknown_version", "ambiguous_package"],

@@ -258,7 +258,7 @@ def test_check_mode_touches_nothing(world: World) -> None:
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"verify": {"deadlin": 3}}, r"reading the step verify: deadlin\. Supported parameters include"),
-    ({"switch": {"state": "staged", "config": "x"}}, "reading the step switch: its state must be active"),
+    ({"switch": {"state": "staged", "config": "x"}}, "reading the step switch: its state must be one of active, stan"),
     ({"switch": {"owner": None}}, "reading the step switch: state is active but all of the following are missing"),
     ({"drain": {"timeout": "soon"}}, "reading the step drain: .*timeout"),
 ])

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 
 def plan(*stages: list[str], window: int = 1, max_soaking: int = 1) -> dict[str, Any]:
-    return {"max_soaking": max_soaking, "stages": [{"workers": stage, "window": window} for stage in stages]}
+    return {"max_soaking": max_soaking, "stages": [{"workers": stage, "window": window} for stage in stages],
+            "workers": {name: {"switch": "in_place"} for stage in stages for name in stage}}
+
+
+def beside(*names: str, window: int = 1, surge: int = 2, **stage: Any) -> dict[str, Any]:
+    """One stage in which standbys take over."""
+    made = plan(list(names), window=window)
+    made["stages"][0].update(stage)
+    return {**made, "surge": surge, "workers": {name: {"switch": "standby"} for name in names}}
 
 
 def state(begun: tuple[int, ...] = (0,), closed: dict[str, Any] | None = None, **phase: str) -> dict[str, Any]:
@@ -39,6 +47,38 @@ def test_before_the_first_turn_nothing_has_begun():
 ])
 def test_one_is_next_in_the_plans_order(phase, asking, why):
     assert _admit.waits_for(plan(["a", "b", "c", "d"], window=2), state(**phase), asking) == why
+
+
+@pytest.mark.parametrize(("phase", "asking", "why"), [
+    ({}, "a", ""),
+    ({"a": "raise"}, "b", ""),
+    ({"a": "raised", "b": "raise"}, "c", "2 workers have a standby already, as many as solver_surge"),
+    ({"a": "turn", "b": "raise"}, "c", "2 workers have a standby already, as many as solver_surge"),
+    ({"a": "soak", "b": "raise"}, "c", ""),
+    ({"a": "again"}, "b", ""),  # it serves while its standby is raised
+])
+def test_as_many_standbys_as_the_surge(phase, asking, why):
+    assert _admit.waits_for(beside("a", "b", "c"), state(**phase), asking) == why
+
+
+@pytest.mark.parametrize(("phase", "asking", "why"), [
+    ({"a": "raised"}, "a", ""),
+    ({"a": "raise", "b": "raised"}, "b", ""),  # whoever is verified first
+    ({"a": "raised", "b": "raised"}, "b", _admit.NOT_YET),
+    ({"a": "turn", "b": "raised"}, "b", "the window of 1 is full"),
+    ({"a": "soak", "b": "raised"}, "b", ""),
+    ({"a": "again", "b": "raised"}, "b", "a must go back first"),
+])
+def test_the_window_is_for_those_that_take_over(phase, asking, why):
+    assert _admit.waits_to_take_over(beside("a", "b", "c"), state(**phase), asking) == why
+
+
+def test_together_nobody_takes_over_before_all_are_verified():
+    made = beside("a", "b", "c", window=3, surge=3, together=True)
+    wait = "1 standbys are not verified yet"
+    assert _admit.waits_to_take_over(made, state(a="raised", b="raised", c="raise"), "a") == wait
+    assert _admit.waits_to_take_over(made, state(a="raised", b="raised"), "a") == wait
+    assert _admit.waits_to_take_over(made, state(a="raised", b="left", c="raised"), "a") == ""
 
 
 def test_a_later_stage_is_never_first():

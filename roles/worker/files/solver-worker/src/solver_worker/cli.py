@@ -65,7 +65,11 @@ def _add_serve(commands: Any) -> None:
     sub = commands.add_parser("serve", help="run the worker", description="Run the worker until SIGTERM.")
     sub.add_argument("--config", required=True, type=Path, help="TOML file")
     sub.add_argument(
-        "--standby", type=Path, metavar="ORDER", help="if this file is there: be a standby as it says (control API)"
+        "--standby",
+        type=Path,
+        metavar="ORDER",
+        default=os.environ.get("SOLVER_STANDBY_ORDER"),
+        help="if this file is there: be a standby as it says (control API); default: $SOLVER_STANDBY_ORDER",
     )
     sub.set_defaults(run=_serve)
 
@@ -79,7 +83,7 @@ def _serve(args: argparse.Namespace) -> int:
     logs.configure(settings.log.level)
     release = config.release_id(args.config, __version__)
     worker = lifecycle.Worker(settings, __version__, release, key)
-    order = standby.read_order(args.standby, settings, worker.clock.boot()) if args.standby else None
+    order = standby.read_order(Path(args.standby), settings, worker.clock.boot()) if args.standby else None
     return serve.serve(worker, token, order)
 
 

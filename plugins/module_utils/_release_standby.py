@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""Switching by a standby: the new release is raised and verified beside the worker, and takes over from it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from typing import Any, Callable
+
+from ansible_collections.solver.fleet.plugins.module_utils._client import ApiProblem
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
+from ansible_collections.solver.fleet.plugins.module_utils._files import switch_link
+from ansible_collections.solver.fleet.plugins.module_utils._release import Base, Links, release_name
+from ansible_collections.solver.fleet.plugins.module_utils._release_switch import Switch, runs_release
+from ansible_collections.solver.fleet.plugins.module_utils._service import Service, open_home, open_slot
+from ansible_collections.solver.fleet.plugins.module_utils._service_base import Settings
+from ansible_collections.solver.fleet.plugins.module_utils._standby import FEATURE, Standby, StandbyOptions
+from ansible_collections.solver.fleet.plugins.module_utils._wait import Clock
+
+# One that brings the worker home takes seconds; whoever dies over it leaves no process for longer.
+SETTLE_LEASE_S = 120.0
+LINK = "standby"
+# The process that handed over stays for those who are still connected to it.
+_LINGER_S = 15.0
+_POLL_S = 0.1
+# Of the reasons for which a take-over is refused: what they are blamed on. Any other is the new release's.
+_REFUSED = {
+    "busy": "not_safe_to_stop", "not_now": "not_safe_to_stop", "drained_by_another": "foreign_drain",
+    "lock_held": "feature_missing", "standby_of_another": "held", "gone": "not_running",
+}
+
+
+class Slot:
+    """Both places of one worker: C(beside) has the standby, C(home) is the worker's own, where it is brought back."""
+
+    def __init__(self, settings: Settings, given: Json, clock: Callable[[], float] = time.monotonic) -> None:
+        own = settings["standby"]
+        self.worker_dir = os.path.abspath(given["worker_dir"])
+        self.services: dict[str, Service] = {"home": open_home(settings), "slot": open_slot(settings)}
+        self.clock = clock
+
+        def place(order: str, service: Service, lease: float) -> Standby:
+            return Standby(StandbyOptions(
+                control_socket=given["control_socket"], standby_socket=own["socket"], order=order,
+                owner=given["owner"], reason=given.get("reason") or "", lease=lease,
+                timeout=given["restart_timeout"], control_timeout=given["control_timeout"]), service, Clock())
+
+        self.beside = place(own["order"], self.services["slot"], given["lease"])
+        self.home = place(own["home_order"], self.services["home"], SETTLE_LEASE_S)
+
+    def holds_worker(self) -> bool:
+        """Whether the worker itself runs in the slot: after a take-over, until it is settled."""
+        worker = self.beside.serving()
+        if worker is None:
+            return False
+        found = self.services["slot"].state()
+        pid = worker["instance"]["pid"]
+        return found.state == "running" and (found.pid == pid if found.pid else self.beside.status() is None)
+
+    def raise_standby(self, release: str, base: Base) -> Json:
+        """Have RELEASE stand by; the link tells the slot's service what to run."""
+        self.settle()
+        folder = base.release(release)
+        found = self.beside.status()
+        if found is None or found["instance"]["release"] != release:
+            if found is not None:
+                self.beside.down(steal=True)
+            why = self.services["slot"].cannot_start()
+            if why:
+                raise StepError("cannot_start", f"raising the standby: {why}; provision.yml puts its slot in place, "
+                                "with solver_standby: true", {"service": self.services["slot"].name})
+            # A process that was killed as a standby leaves its service waiting to start it again.
+            self.services["slot"].stop()
+            switch_link(os.path.join(self.worker_dir, LINK), folder)
+        return self.beside.up(release, steal=True)
+
+    def drop(self) -> bool:
+        """End the standby, whoever raised it; false where there is none. The worker is not touched."""
+        if self.holds_worker():
+            return False
+        dropped = self.beside.down(steal=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.beside.options.order)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.worker_dir, LINK))
+        return dropped
+
+    def settle(self, within: float = 30.0) -> bool:
+        """Bring a worker that serves from the slot home, by a standby of its own version there; false: it is."""
+        if not self.holds_worker():
+            return False
+        ends = self.clock() + _LINGER_S
+        while self.services["home"].state().state in ("running", "starting") and self.home.status() is None:
+            if self.clock() >= ends:
+                raise StepError("stop_timeout", "settling the worker: its own service still runs another process after "
+                                f"{_LINGER_S:g} s; look at its log", {"service": self.services["home"].name})
+            time.sleep(_POLL_S)
+        self.home.up(steal=True)
+        self.home.take_over(within)
+        return True
+
+
+class TakeOver(Switch):
+    """The same as a switch by restart, without a moment in which nobody serves."""
+
+    def __init__(self, switch: Switch, slot: Slot, within: float) -> None:
+        super().__init__(switch.move, switch.client, switch.service, keep=switch.keep)
+        self.slot, self.within = slot, within
+
+    def _check_before(self, name: str) -> None:
+        found = self.slot.beside.status()
+        if found is None or found["state"] != FEATURE or found["instance"]["release"] != name:
+            what = "none answers" if found is None else f"what is there is {found['instance']['release']}"
+            raise StepError(
+                "not_running",
+                f"switching worker {self.move.worker_name} to '{name}': no standby of that release stands by ({what}); "
+                "raise it first, with state standby", {"release": name})
+
+    def _replace(self, links: Links, goal: str, name: str) -> None:
+        """The links first: should both processes die, it is the new release that comes up, held."""
+        self._check_before(name)
+        self.slot.beside.renew()
+        if links.current != goal:
+            self._switch(links, goal)
+        self.result["changed"] = True
+        try:
+            now = self.slot.beside.take_over(self.within)
+        except ApiProblem as problem:
+            restore(self.move.worker_dir, links)
+            self.result.update(switched=False, at_target=False, current=release_name(links.current),
+                               previous=release_name(links.previous))
+            raise StepError(
+                _REFUSED.get(problem.code, "worker_failed"),
+                f"switching worker {self.move.worker_name}: its standby did not take over: {problem.message}",
+                {"refused": problem.code, "log": self._log(self.slot.beside.service)}) from problem
+        self.result.update(restarted=True, worker_state=now["state"], boot_id=now["instance"]["boot_id"],
+                           pid=now["instance"]["pid"], service=self.slot.services["slot"].state().record())
+
+    def run(self, check_mode: bool) -> Json:
+        links, name, goal, seen = self._look()
+        must = links.current != goal or not runs_release(seen, name)
+        if check_mode or not must:
+            self.result["changed"] = must
+            return self.result
+        if self.service is not None:
+            self._check_start(self.service)
+        self._replace(links, goal, name)
+        return self.result
+
+
+def restore(worker_dir: str, links: Links) -> None:
+    """Put a worker's links back as they were; the one of the standby is not among them."""
+    for link, target in zip(("current", "previous", "staged"), links):
+        path = os.path.join(worker_dir, link)
+        if target is not None:
+            switch_link(path, target)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def slot_problem(settings: Settings, worker: Json | None) -> str | None:
+    """Why a standby could not be raised beside the worker now; None if nothing speaks against it."""
+    why = open_slot(settings).cannot_start()
+    if why:
+        return f"it has no slot for a standby ({why}); set solver_standby: true and run provision.yml"
+    needs = _resident_kb((worker or {}).get("instance", {}).get("pid"))
+    free = _available_kb()
+    if needs and free is not None and free < 1.5 * needs:
+        return (f"its host has {free // 1024} MB of memory to spare, and a second process like the one that serves "
+                f"needs {needs // 1024} MB and some room")
+    return None
+
+
+def _resident_kb(pid: Any) -> int | None:
+    return _field(f"/proc/{pid}/status", "VmRSS") if isinstance(pid, int) else None
+
+
+def _available_kb() -> int | None:
+    return _field("/proc/meminfo", "MemAvailable")
+
+
+def _field(path: str, name: str) -> int | None:
+    try:
+        with open(path, encoding="ascii", errors="replace") as stream:
+            found = re.search(rf"^{name}:\s+([0-9]+) kB", stream.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found.group(1)) if found else None

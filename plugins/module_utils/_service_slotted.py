@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, solver.fleet contributors
+# This module util is private to the collection: it may change in any release.
+"""A worker's service with a second place, the slot of its standby, in which the worker may also be found."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+from ansible_collections.solver.fleet.plugins.module_utils._detached import detached
+from ansible_collections.solver.fleet.plugins.module_utils._service_base import Service, ServiceState, Settings
+
+_LIVES = ("running", "starting", "restarting")
+
+
+class SlottedService(Service):
+    """The worker lives in C(home), and in C(slot) from a take-over until it is settled, or where that went wrong."""
+
+    def __init__(self, settings: Settings, home: Service, slot: Service, **injected: Any) -> None:
+        super().__init__(settings, **injected)
+        self.home, self.slot = home, slot
+
+    def _place(self) -> Service:
+        """Where the worker is: beside a process at home, whatever is in the slot is its standby."""
+        if self.home.state().state not in _LIVES and self.slot.state().state in _LIVES:
+            return self.slot
+        return self.home
+
+    def start(self) -> None:
+        self.home.start()
+
+    def stop(self) -> None:
+        self.slot.stop()
+        self.home.stop()
+
+    def stop_by_force(self) -> None:
+        self.slot.stop_by_force()
+        self.home.stop_by_force()
+
+    def state(self) -> ServiceState:
+        found = self.home.state()
+        if found.state in _LIVES:
+            return found
+        other = self.slot.state()
+        return other if other.state in _LIVES else found
+
+    def cannot_start(self) -> str | None:
+        return self.home.cannot_start()
+
+    def restart(self, force: bool = False, keep: Sequence[int] = ()) -> None:
+        if self._place() is self.home:
+            self.home.restart(force, keep)
+            return
+        # It comes up at home; what was stopped is started, also if this process is killed in between.
+        own = type(self)(self.settings, type(self.home)(self.home.settings), type(self.slot)(self.slot.settings),
+                         clock=self.clock, sleep=self.sleep)
+        detached(lambda: own.stop_and_start(force), own.start_once_stopped, 5 * self.timeout + 60, keep)
+
+    def log_tail(self, lines: int = 20) -> list[str]:
+        place = self._place()
+        place.since = place.since or self.since
+        return place.log_tail(lines)

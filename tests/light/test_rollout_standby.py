@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rollouts in which standbys take over: nobody leaves service for a release, be it good or bad."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faultlib import Events, ask
+from fleetlib import EXIT_CODES
+from lightfleet import LightFleet
+
+STANDBY = {"solver_switch": "standby"}
+
+
+def verdict(fleet: LightFleet) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((fleet.dir / "verdict.json").read_text(encoding="utf-8"))
+    return document
+
+
+def standbys(fleet: LightFleet) -> list[str]:
+    """The workers beside which a standby answers."""
+    return [name for name, own in fleet.hosts().items()
+            if ask(str(Path(own["solver_control_socket"]).with_name(f"{name}-standby.sock")))]
+
+
+def assert_nobody_left(fleet: LightFleet, version: str) -> None:
+    assert set(fleet.versions().values()) == {version}
+    fleet.assert_all_serve()
+    assert fleet.most_out_at_once() == 0
+    assert fleet.served_by_unverified() == []
+    assert standbys(fleet) == []
+
+
+@pytest.mark.quick
+def test_a_good_release_and_back(light_fleet: LightFleet) -> None:
+    fleet = light_fleet.up(3, load=3, drain_s=60)
+    events = Events(fleet)
+    done = fleet.roll("1.3.0", **STANDBY, solver_surge="100%", solver_min_healthy_time=1, **events.settings)
+    assert done.returncode == 0, done.stdout
+    assert "raised and verified beside the worker, which serves until it takes over; up to 3 at once" in " ".join(done.stdout.split())
+    assert_nobody_left(fleet, "1.3.0")
+    assert sorted(own["worker"] for own in events.find("stands_by")) == ["w1", "w2", "w3"]
+    assert sum(1 for event in fleet.events() if event.get("probe")) == 3, "one solve is paid for per worker"
+    back = fleet.playbook("rollback", **STANDBY)
+    assert back.returncode == 0, back.stdout
+    assert_nobody_left(fleet, "1.2.0")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(("fault", "reason"), [
+    ({"crash": True}, "raise: the standby ended"),
+    ({"probe": "release"}, "verify: "),
+    ({"failed": "journal_newer"}, "its standby did not take over"),
+])
+def test_a_bad_release_costs_no_capacity(light_fleet: LightFleet, fault: dict[str, Any], reason: str) -> None:
+    fleet = light_fleet.up(3)
+    fleet.set_fault(version="1.3.0", **fault)
+    done = fleet.roll("1.3.0", **STANDBY, solver_max_fail_percentage=0)
+    assert done.returncode == EXIT_CODES["aborted"], done.stdout
+    assert_nobody_left(fleet, "1.2.0")
+    failed = [own for own in verdict(fleet)["workers"] if own["outcome"] == "reverted"]
+    assert failed
+    assert all(own["cause"] == "release" and reason in own["reason"] for own in failed)
+
+
+@pytest.mark.quick
+def test_refused_where_it_cannot_be(light_fleet: LightFleet) -> None:
+    fleet = light_fleet.up(2)
+    path = fleet.write_inventory("less.yml", w2={"solver_standby": False})
+    done = fleet.playbook("rolling_update", "-i", str(path), solver_version="1.3.0", **STANDBY)
+    assert done.returncode == EXIT_CODES["refused"], done.stdout
+    said = " ".join(done.stdout.split())
+    assert "w2: it has no slot for a standby; set solver_standby: true and run provision.yml" in said
+    assert "or set solver_switch: in_place" in said
