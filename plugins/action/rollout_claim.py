@@ -38,6 +38,7 @@ class ActionModule(RunAction):
         self.ledger.keep("view", {name: _view.seen(own, now) for name, own in locks.items()})
         self.ledger.keep("roll", _admit.begin(now))
         self.ledger.emit("locked", workers=len(locks))
+        self.measure()
         return result | {"changed": bool(self.plan["order"]), "refused": False,
                          "msg": f"rollout {self.plan['rollout_id']} holds the fleet"}
 

@@ -22,8 +22,9 @@ STATUS = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/schemas/status
 def test_a_rollout_leaves_a_report_of_what_happened_when(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(3, drain_s=(0.3, 0.6))
     fleet.set_fault("w2", version="1.3.0", probe="release")
-    path = fleet.dir / "report.html"
-    done = fleet.roll("1.3.0", solver_report_file=str(path), solver_max_fail_percentage=50)
+    path, metrics = fleet.dir / "report.html", fleet.dir / "solver.prom"
+    done = fleet.roll("1.3.0", solver_report_file=str(path), solver_metrics_file=str(metrics),
+                      solver_max_fail_percentage=50)
     assert done.returncode == 2, done.stdout
     document = fleet.verdict()
     assert list(VERDICT.iter_errors(document)) == []
@@ -41,6 +42,10 @@ def test_a_rollout_leaves_a_report_of_what_happened_when(light_fleet: LightFleet
     text = path.read_text(encoding="utf-8")
     assert "w2: reverted, cause: release" in text
     assert "WRONG_ANSWER" in text
+    numbers = metrics.read_text(encoding="utf-8").splitlines()
+    assert 'solver_rollout_workers{outcome="updated"} 2' in numbers
+    assert 'solver_rollout_workers{outcome="reverted"} 1' in numbers
+    assert {"solver_rollout_running 0", 'solver_rollout_last_verdict{verdict="incomplete"} 1'} <= set(numbers)
     listed = fleet.playbook("history", env=SCREEN)
     assert listed.returncode == 0, listed.stdout
     assert f"  {document['rollout_id']} of " in listed.stdout
