@@ -131,7 +131,8 @@ _RECORD = fields({
         "id": need(name()), "kind": may(word), "target": may(text(200)), "reason": may(text(REASON)),
         "from": may(_VERSION), "to": may(_VERSION), "started_at": may(date), "ended_at": may(date),
         "verdict": may(word), "outcome": may(word), "cause": may(word), "outcome_reason": may(text(MESSAGE)),
-        "strategy": may(word), "baseline": may(_BASELINE), "judgement": may(_JUDGEMENT)})),
+        "strategy": may(word), "stage": may(count(MOST_WORKERS)), "stages": may(count(MOST_WORKERS)),
+        "baseline": may(_BASELINE), "judgement": may(_JUDGEMENT)})),
     "request": may(fields({
         "what": need(choice("pause", "abort")), "by": may(text(200)), "reason": may(text(REASON)), "at": may(date)})),
     "superseded": may(items(fields({
