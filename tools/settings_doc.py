@@ -71,8 +71,8 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
          "solver_promote", "solver_on_inconclusive")),
     "What is seen of it": (
         "Files on the controller, and what status.yml shows.",
-        ("solver_verdict_file", "solver_report_file", "solver_events_dir", "solver_status_format",
-         "solver_status_watch")),
+        ("solver_verdict_file", "solver_report_file", "solver_metrics_file", "solver_events_dir",
+         "solver_status_format", "solver_status_watch")),
     "The lock": (
         "So that one rollout at a time touches the fleet.",
         ("solver_lock_wait", "solver_lock_ttl", "solver_lock_steal")),

@@ -33,12 +33,12 @@ class ActionModule(FleetAction):
         if not wanted and not self.args["whole"]:
             return self._shown(result, {"schema": SCHEMA, "runs": found}, _runs.history_lines(found))
         run = _runs.chosen(found, wanted)
-        if run is None or (self.args["whole"] and not run["run_id"]):
+        if run is None:
             return result | {"failed": True, "msg": "reading the history: no worker has a verdict of "
                              + (wanted or "any rollout") + "; history.yml lists those that are kept"}
-        if not run["run_id"]:
+        if not (run["run_id"] or self.args["whole"]):
             return self._shown(result, {"schema": SCHEMA, "runs": [run]}, _runs.run_lines(run))
-        document, wrong = self._whole(run)
+        document, wrong = self._whole(run) if run["run_id"] else (_runs.unended(run, answers), [])
         if document is None:
             return result | {"failed": True, "msg": f"reading the history: {'; '.join(wrong)}; the newer verdicts in "
                                                     "rollout/history of each worker may be whole"}

@@ -38,6 +38,7 @@ class ActionModule(RunAction):
         self.ledger.keep("view", {name: _view.seen(own, now) for name, own in locks.items()})
         self.ledger.keep("roll", _admit.begin(now))
         self.ledger.emit("locked", workers=len(locks))
+        self.measure()
         return result | {"changed": bool(self.plan["order"]), "refused": False,
                          "msg": f"rollout {self.plan['rollout_id']} holds the fleet"}
 
@@ -61,12 +62,18 @@ class ActionModule(RunAction):
         return {**release, **given(
             state="held", worker_dir=own["worker_dir"], rollout_id=self.plan["rollout_id"],
             run_id=self.plan["run_id"], kind=self.plan["kind"], target=self.plan["asked"],
-            strategy=self.plan["strategy"] if rolls else None,
+            strategy=self.plan["strategy"] if rolls else None, **(self._stage_of(name) if rolls else {}),
             started_at=self.rollout["started_at"], expected_seq=planned["record_seq"],
             reason=self.settings["solver_reason"], job=who["job"], user=who["user"], controller=who["controller"],
             ttl=self.settings["solver_lock_ttl"], dead_runs=self.plan["lock"]["dead_runs"].get(name),
             steal=self.settings["solver_lock_steal"], control_socket=own["control_socket"],
             control_timeout=self.settings["solver_control_timeout"])}
+
+    def _stage_of(self, name: str) -> dict[str, int]:
+        """For the status, which knows of the plan what the records say."""
+        stages = [stage["workers"] for stage in self.plan["stages"] if stage["workers"]]
+        number = next((number for number, names in enumerate(stages, 1) if name in names), None)
+        return {"stage": number, "stages": len(stages)} if number else {}
 
     def _give_back(self, names: Iterable[str]) -> None:
         args = {name: {"state": "released", "worker_dir": self.workers[name]["worker_dir"],

@@ -12,7 +12,7 @@ from ansible.errors import AnsibleActionFail
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import write_json, write_refusal
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._report_file import write_report
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._report_file import write_metrics, write_report
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import closed_gate, hook_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import given
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PLAN_OF, RunAction
@@ -41,8 +41,8 @@ class ActionModule(RunAction):
         self.ledger.emit("judging")
         final = {} if checks else self.everywhere("worker_info", self.info_args(), _entry.census)
         document = self._judge(final, checks)
-        if self.settings["solver_report_file"] and not checks:
-            document["warnings"] += write_report(self.settings["solver_report_file"], document)
+        if not checks:
+            document["warnings"] += self._for_others(document)
         if self.settings["solver_verdict_file"]:
             self._write(document, checks)
         self.ledger.emit("verdict", verdict=document["verdict"], reasons=document["reasons"],
@@ -73,6 +73,12 @@ class ActionModule(RunAction):
         except Exception as error:  # noqa: BLE001
             self.plan["warnings"] = [*self.plan["warnings"], f"our own code failed at what happened when: {error!r}"]
             return NO_STORY
+
+    def _for_others(self, document: Mapping[str, Any]) -> list[str]:
+        """Write the report and the metrics; return a line for each that is not there."""
+        report, metrics = self.settings["solver_report_file"], self.settings["solver_metrics_file"]
+        said = write_report(report, document) if report else []
+        return said + (write_metrics(metrics, lambda: document, running=False) if metrics else [])
 
     def _write(self, document: dict[str, Any], checks: bool) -> None:
         """A file that cannot be written is no reason to keep the lock; the hosts keep the verdict as well."""

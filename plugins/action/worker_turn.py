@@ -129,6 +129,7 @@ class ActionModule(RunAction):
                 state["ended"].append(self.stage)
         self.ledger.emit("outcome", part=self.part, worker=self.me, **{
             name: outcome.get(name) for name in (*BRIEF, "from", "to", "timings", "open_at_drain")})
+        self.measure()
         return ends
 
     def _saw(self, answer: Mapping[str, Any]) -> None:

@@ -60,13 +60,23 @@ from typing import Any
 from ansible import constants
 from ansible.plugins.callback.default import CallbackModule as Default
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _screen
+from ansible_collections.solver.fleet.plugins.plugin_utils import _changes, _screen
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._follower import Follower
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._live import Block, write_above
 
 DEBUG = ("debug", "ansible.builtin.debug")
 OURS = tuple(str(Path(__file__).resolve().parents[2] / folder) + os.sep for folder in ("playbooks", "roles"))
+
+
+def _fit(diff: Any) -> list[dict[str, Any]]:
+    """Return diffs in which no text of a host moves the cursor."""
+    return [{name: "".join(f"{_screen.clean(line)}\n" for line in value.splitlines()) if isinstance(value, str)
+             else value for name, value in each.items()} for each in (diff if isinstance(diff, list) else [diff])]
+
+
+def _name_of(task: Any) -> str:
+    return str(task.get_name()).rpartition(" : ")[2]
 
 
 class CallbackModule(Default):  # type: ignore[misc]
@@ -81,6 +91,8 @@ class CallbackModule(Default):  # type: ignore[misc]
         self._ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
         self._block: Block | None = None
         self._document = self._others = False
+        # Of the last task of ours that changed something: its name, and each host's diff.
+        self._diffs: tuple[str, dict[str, str]] = ("", {})
         self._follower = Follower(self._ledger, self._line)
 
     @property
@@ -103,6 +115,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         atexit.register(self._at_exit)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._show_diffs()
         self._end()
         if self._verbose or not (self.screen.verdict or self._document or self._only_looked(stats)):
             super().v2_playbook_on_stats(stats)
@@ -150,11 +163,31 @@ class CallbackModule(Default):  # type: ignore[misc]
             super().v2_playbook_on_no_hosts_matched()
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        self.screen.task, self.screen.task_began = str(task.get_name()).rpartition(" : ")[2], time.monotonic()
+        self._show_diffs()
+        self.screen.task, self.screen.task_began = _name_of(task), time.monotonic()
         self.screen.task_hosts = 0
         if not self._quiet(task):
             self._others = True
             super().v2_playbook_on_task_start(task, is_conditional)
+
+    def v2_on_file_diff(self, result: Any) -> None:
+        """A fleet of hundreds changes alike: of our own tasks each diff is shown once, when the task is over."""
+        if not self._quiet(result._task):
+            super().v2_on_file_diff(result)
+            return
+        found = result._result
+        each = found["results"] if result._task.loop and "results" in found else [found]
+        text = "".join(self._get_diff(_fit(one["diff"])) for one in each if one.get("diff") and one.get("changed"))
+        if text:
+            # Of a task that runs once, the diff itself says whose it is.
+            who = "" if result._task.run_once else str(result._host.name)
+            self._diffs = (_name_of(result._task), {**self._diffs[1], who: text})
+
+    def _show_diffs(self) -> None:
+        (task, texts), self._diffs = self._diffs, ("", {})
+        for names in _changes.alike(texts, {name: [name] for name in texts}):
+            whose = f": {_changes.listed(names)}" if names[0] else ""
+            self._display.display(f"{task}{whose}\n{texts[names[0]]}".rstrip("\n"))
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
         if not self._quiet(included_file._task):

@@ -69,6 +69,8 @@ def argument_spec() -> dict[str, Any]:
         "roster": {"type": "list", "elements": "str"},
         "started_at": {"type": "str"},
         "strategy": {"type": "str"},
+        "stage": {"type": "int"},
+        "stages": {"type": "int"},
         "baseline": {"type": "dict"},
         "judgement": {"type": "dict"},
         "outcome": {"type": "str"},
@@ -90,6 +92,7 @@ def claim_of(given: Json) -> Claim:
         user=given["user"], controller=given["controller"], ttl=given["ttl"],
         dead_runs=tuple(given["dead_runs"]), steal=given["steal"], expected_seq=given["expected_seq"],
         started_at=given["started_at"], strategy=given["strategy"],
+        stage=given["stage"], stages=given["stages"],
     )
 
 

@@ -77,6 +77,7 @@ def argument_spec() -> dict[str, Any]:
         min_free_mb={"type": "int", "default": MIN_FREE_MB},
         deploy_timeout={"type": "int", "default": 300},
         worker_dirs_glob={"type": "str"},
+        contents={"type": "bool", "default": False},
     )
 
 
@@ -119,16 +120,32 @@ def move_of(given: Json) -> Move:
 
 
 def diff_of(given: Json, version: str) -> Json:
-    """The current configuration and unit against the new ones; there is no secret in either."""
-    unit = given["unit"]
-    before_version, before = current_content(given["worker_dir"], unit["name"] if unit else None)
-    after = Content(given["config"], (unit["name"], unit["content"]) if unit else None)
+    before, after = both(given, version)
     return {
         "before_header": f"{given['worker_name']} (current)",
         "after_header": f"{given['worker_name']} (staged)",
-        "before": shown(before_version, before),
-        "after": shown(version, after),
+        "before": before,
+        "after": after,
     }
+
+
+def contents_of(given: Json, version: str, packages: tuple[list[str], list[str] | None]) -> Json:
+    """The same as lines, and the packages of both; None where they are not installed yet."""
+    before, after = both(given, version)
+    return {
+        "before": before.splitlines(),
+        "after": after.splitlines(),
+        "packages_before": packages[0],
+        "packages_after": packages[1],
+    }
+
+
+def both(given: Json, version: str) -> tuple[str, str]:
+    """The current configuration and unit, and the new ones; there is no secret in either."""
+    unit = given["unit"]
+    before_version, before = current_content(given["worker_dir"], unit["name"] if unit else None)
+    after = Content(given["config"], (unit["name"], unit["content"]) if unit else None)
+    return shown(before_version, before), shown(version, after)
 
 
 def shown(version: str, content: Content) -> str:
@@ -161,7 +178,11 @@ class ReleaseJob(Job):
         self.result = stage.result
         stage.run(self.check_mode)
         self.result["running_release"] = look(client).instance("release")
-        self.result["diff"] = diff_of(self.given, self.result["release"]["version"])
+        version = self.result["release"]["version"]
+        if self.given["contents"]:
+            self.result["contents"] = contents_of(self.given, version, stage.packages())
+        else:
+            self.result["diff"] = diff_of(self.given, version)
 
     def _active(self) -> None:
         with self._alone() as (service, keep):

@@ -64,6 +64,9 @@ class Claim(NamedTuple):
     # By the controller's clock: those of several workers may differ, and rollouts are ordered by it.
     started_at: str | None = None
     strategy: str | None = None
+    # The worker's stage, and how many there are; for people.
+    stage: int | None = None
+    stages: int | None = None
 
 
 def empty() -> Json:
@@ -216,7 +219,7 @@ def _begun(record: Json, claim: Claim, at: Now) -> Json:
         "from": own.get("from") if goes_on else claim.release_from, "to": claim.release_to,
         "started_at": own.get("started_at") if same else claim.started_at or at.wall,
         "ended_at": None, "verdict": None, "outcome": None, "cause": None, "outcome_reason": None,
-        "strategy": claim.strategy,
+        "strategy": claim.strategy, "stage": claim.stage, "stages": claim.stages,
         # How far the comparison of a canary was.
         "baseline": own.get("baseline") if goes_on else None, "judgement": own.get("judgement") if goes_on else None,
     }

@@ -420,6 +420,14 @@ class Stage:
                 self._stage(lock)
         return self.result
 
+    def packages(self) -> tuple[list[str], list[str] | None]:
+        """What is installed in the current release, and in this one; None where its environment is not built yet."""
+        current = read_links(self.target.worker_dir).current
+        known = self.result["release"]
+        env = self.base.env(Package(str(known["version"]), str(known["package_digest"])))
+        there = os.path.isfile(os.path.join(env, MARKER))
+        return installed(os.path.join(current, "env")) if current else [], installed(env) if there else None
+
     def _sweep(self) -> None:
         """Remove what killed runs left; the lock says that nobody works there."""
         sweep_lent(self.base.path)
@@ -661,6 +669,13 @@ def current_content(worker_dir: str, unit: str | None) -> tuple[str, Content]:
     version = str((read_json(os.path.join(current, "release.json")) or {}).get("version") or "")
     text = _read_text(os.path.join(current, unit)) if unit else ""
     return version, Content(_read_text(os.path.join(current, "config.toml")), (unit, text) if unit and text else None)
+
+
+def installed(env: str) -> list[str]:
+    """The packages of an environment, each with its version."""
+    pattern = os.path.join(glob.escape(env), "lib", "python*", "site-packages", "*.dist-info")
+    named = {os.path.basename(path)[: -len(".dist-info")].partition("-")[::2] for path in glob.glob(pattern)}
+    return sorted(f"{normalize(name)} {version}" for name, version in named)
 
 
 def _read_text(path: str) -> str:

@@ -141,6 +141,14 @@ options:
   outcome_reason:
     description: With O(outcome), why in words.
     type: str
+  stage:
+    description: For V(held), the number of the stage in which the worker has its turn, from 1; for people.
+    type: int
+    version_added: "1.1.0"
+  stages:
+    description: For V(held), how many stages the rollout has.
+    type: int
+    version_added: "1.1.0"
   strategy:
     description: For V(held), the rollout's strategy, with which whoever goes on goes on.
     type: str

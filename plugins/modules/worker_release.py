@@ -267,6 +267,13 @@ options:
       - Pattern of the directories of all workers of this machine; what their links name is never removed.
       - By default C(workers/*) in O(base_dir). O(worker_dir) always counts.
     type: str
+  contents:
+    description:
+      - With O(state=staged), return RV(contents) instead of a diff, for one diff over many workers; see
+        M(solver.fleet.fleet_changes).
+    type: bool
+    default: false
+    version_added: "1.1.0"
 extends_documentation_fragment:
   - solver.fleet.control
   - solver.fleet.attributes
@@ -380,6 +387,27 @@ staged:
   description: Whether the release is on the host, complete and tried.
   type: bool
   returned: O(state=staged)
+contents:
+  description: Version, configuration and unit of the current release and of the staged one, and the packages of both.
+  type: dict
+  returned: O(state=staged) with O(contents)
+  contains:
+    before:
+      description: Lines of the current release.
+      type: list
+      elements: str
+    after:
+      description: Lines of the staged one.
+      type: list
+      elements: str
+    packages_before:
+      description: Packages of the current release, each with its version.
+      type: list
+      elements: str
+    packages_after:
+      description: Those of the staged one; V(none) where its environment is not built yet.
+      type: list
+      elements: str
 check:
   description: What the staged program said about its configuration and the journal.
   type: dict

@@ -45,7 +45,8 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._types import (
     StepResults,
 )
 
-__all__ = ["STEP_NAMES", "census", "lock_answer", "router", "staged", "step_result", "step_results", "words"]
+__all__ = [
+    "STEP_NAMES", "census", "contents", "lock_answer", "router", "staged", "step_result", "step_results", "words"]
 
 MESSAGE = 1000
 REASON = 500
@@ -130,7 +131,8 @@ _RECORD = fields({
         "id": need(name()), "kind": may(word), "target": may(text(200)), "reason": may(text(REASON)),
         "from": may(_VERSION), "to": may(_VERSION), "started_at": may(date), "ended_at": may(date),
         "verdict": may(word), "outcome": may(word), "cause": may(word), "outcome_reason": may(text(MESSAGE)),
-        "strategy": may(word), "baseline": may(_BASELINE), "judgement": may(_JUDGEMENT)})),
+        "strategy": may(word), "stage": may(count(MOST_WORKERS)), "stages": may(count(MOST_WORKERS)),
+        "baseline": may(_BASELINE), "judgement": may(_JUDGEMENT)})),
     "request": may(fields({
         "what": need(choice("pause", "abort")), "by": may(text(200)), "reason": may(text(REASON)), "at": may(date)})),
     "superseded": may(items(fields({
@@ -169,6 +171,9 @@ _LOCK_ANSWER = fields({
 _STAGED = fields({
     **_ANSWER, "release": may(_RELEASE), "staged": may(flag), "at_target": may(flag),
     **{each: may(name(200, least=0)) for each in ("current", "previous", "running_release")}})
+# Lines of files, for people alone.
+_LINES = good_items(text(1000), 5000)
+_CONTENTS = fields({each: may(_LINES) for each in ("before", "after", "packages_before", "packages_after")})
 _STEP = fields({
     **_ANSWER, "worker": may(_STATUS), "drain": may(_DRAIN), "host_clock": may(_CLOCK), "finding": may(word),
     "pending": may(text(MESSAGE)), "remaining": may(_REMAINING), "release": may(_RELEASE),
@@ -221,6 +226,11 @@ def lock_answer(raw: Any, now: float) -> LockAnswer:
 def staged(raw: Any, now: float) -> Staged:
     """Return the answer of worker_release with C(state=staged)."""
     return cast(Staged, _checked(raw, now, _STAGED, {"release": None, "at_target": False}))
+
+
+def contents(raw: Any, now: float) -> dict[str, Any]:
+    """Return what worker_release says of what two releases hold; nothing where it said nothing that fits."""
+    return _checked(raw.get("contents") if isinstance(raw, dict) else None, now, _CONTENTS, {})
 
 
 def router(raw: Any, now: float) -> Router:

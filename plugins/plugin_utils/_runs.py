@@ -13,11 +13,13 @@ from typing import Any
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._report import by_whom, duration, settings_changed, took_s
-from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import verdict_lines
+from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, verdict_lines
 
 Json = Mapping[str, Any]
 Fleet = Mapping[str, Json]
 COLUMNS = 80
+NO_VERDICT = ("it has no verdict: it is under way, or its controller died; this is what the workers' records say, "
+              "without times")
 
 
 def runs(fleet: Fleet) -> list[dict[str, Any]]:
@@ -64,6 +66,44 @@ def chosen(found: Iterable[Json], wanted: str) -> Json | None:
     """Return the newest run of the rollout, or with the run's id, that ended; of any where nothing is WANTED."""
     fitting = [run for run in found if not wanted or wanted in (run["rollout_id"], run["run_id"])]
     return next((run for run in fitting if run["run_id"]), next(iter(fitting), None))
+
+
+def unended(run: Json, fleet: Fleet) -> dict[str, Any]:
+    """Return a rollout that has no verdict as if it had one: as far as the workers' records know it."""
+    rollout = run["rollout_id"]
+    records = {name: fleet[name].get("rollout") or {} for name in in_order(fleet)}
+    of_it = {name: record["rollout"] for name, record in records.items()
+             if (record.get("rollout") or {}).get("id") == rollout}
+    locks = [record["lock"] for record in records.values() if (record.get("lock") or {}).get("rollout_id") == rollout]
+    stages: dict[int, list[str]] = {}
+    for name, own in of_it.items():
+        stages.setdefault(own.get("stage") or 0, []).append(name)
+    plan = {**run, "run_id": locks[0]["run_id"] if locks else None,
+            "strategy": next((own.get("strategy") for own in of_it.values()), None),
+            "stages": [{"workers": stages[number]} for number in sorted(stages)]}
+    rows = [_row(name, fleet[name], of_it.get(name), rollout) for name in records]
+    return document("interrupted", plan, rows, [NO_VERDICT])
+
+
+def _row(name: str, census: Json, own: Json | None, rollout: str) -> dict[str, Any]:
+    worker: Json = census.get("worker") or {}
+    ends = {end: (own or {}).get(end) or {} for end in ("from", "to")}
+    word, reason = _became(census, own, ((worker.get("drain") or {}).get("owner")) == rollout)
+    return {
+        "name": name, "from": ends["from"].get("version"), "to": ends["to"].get("version"),
+        "release": ends["to"].get("release"), "outcome": word, "cause": (own or {}).get("cause"), "reason": reason,
+        "open_at_drain": None, "timings": {}, "totals": {"before": None, "after": None},
+        "runs": (worker.get("instance") or {}).get("version"), "log": [], "steps": []}
+
+
+def _became(census: Json, own: Json | None, in_turn: bool) -> tuple[str, str]:
+    if census.get("unreachable"):
+        return "unreachable", one_line(census.get("msg"))
+    if own and own.get("outcome"):
+        return str(own["outcome"]), one_line(own.get("outcome_reason"))
+    if in_turn:
+        return "unknown", "it was in its turn, and is still drained"
+    return "not_attempted", "" if own else "its record says nothing of this rollout"
 
 
 # -- lines ---------------------------------------------------------------------------------------

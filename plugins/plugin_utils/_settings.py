@@ -166,6 +166,9 @@ SETTINGS: dict[str, Setting] = {
     "solver_report_file": Setting(
         "path", "", "Where the controller writes the report of a rollout, one HTML file that needs nothing else. "
         "report.yml makes one from a verdict."),
+    "solver_metrics_file": Setting(
+        "path", "", "Where the controller writes the state of a rollout for Prometheus: a file of the node exporter's "
+        "textfile collector, which reads those named *.prom."),
     "solver_events_dir": Setting(
         "path", "", "Directory on the controller in which the run's events are kept, one JSON document a line, in the "
         "file ROLLOUT_ID-RUN_ID.jsonl. Empty: they are gone after the verdict."),

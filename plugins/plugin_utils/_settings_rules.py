@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,8 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings_worker impo
 _WORKER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 # A phase that is late ends with its last call, and its connection: one of 60 s was seen to take 78.7 s.
 LEASE_MARGIN_S = 20.0
+# What a rollout writes on the controller; each is a file of its own.
+FILES = ("solver_verdict_file", "solver_report_file", "solver_metrics_file")
 
 
 @dataclass
@@ -241,8 +244,18 @@ def _rollout_rules(out: Resolved) -> None:
                              f"solver_canary_bake, {settings['solver_canary_bake']:g} s; make it longer"])
     if settings["solver_lock_steal"] and not settings["solver_reason"]:
         _extend(out.errors, ["solver_lock_steal needs a solver_reason, which is kept with the lock"])
-    if settings["solver_report_file"] and settings["solver_report_file"] == settings["solver_verdict_file"]:
-        _extend(out.errors, ["solver_report_file and solver_verdict_file are the same file; name two"])
+    _files_rules(out)
+
+
+def _files_rules(out: Resolved) -> None:
+    """What one file on the controller would hold twice, or nobody would read."""
+    named = [(name, out.settings[name]) for name in FILES if out.settings[name]]
+    for (one, path), (other, its) in itertools.combinations(named, 2):
+        if path == its:
+            _extend(out.errors, [f"{other} and {one} are the same file; name two"])
+    if out.settings["solver_metrics_file"] and not out.settings["solver_metrics_file"].endswith(".prom"):
+        _extend(out.errors, [f"solver_metrics_file is {out.settings['solver_metrics_file']}, but the node exporter "
+                             "reads no file whose name does not end with .prom; name it so"])
 
 
 def _hooks(out: Resolved) -> None:

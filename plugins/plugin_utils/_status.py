@@ -100,10 +100,22 @@ def _rollout(fleet: Fleet, locks: Sequence[Json], now: float) -> dict[str, Any] 
     return {
         "rollout_id": lock["rollout_id"], "run_id": lock["run_id"], "kind": one.get("kind"),
         "target": one.get("target"), "state": "running" if lock["state"] == "held" else lock["state"],
-        "done": len(done), "of": len(of_it),
+        "done": len(done), "of": len(of_it), "stage": _stage(of_it),
         "failed": [name for name in done if of_it[name].get("outcome") in SPENDS],
         "in_turn": [name for name, census in by_name(fleet) if _owner(census) == lock["rollout_id"]],
         "left_s": _left_s(lock, len(done), len(of_it), now), "request": asked[0] if asked else None}
+
+
+def _stage(of_it: Mapping[str, Json]) -> dict[str, int] | None:
+    """Return the first stage that is not over, or the last, and how many of its workers had their turn."""
+    known = [own for own in of_it.values() if own.get("stage") and own.get("stages")]
+    if not known:
+        return None
+    number = min((own["stage"] for own in known if not own.get("outcome")),
+                 default=max(own["stage"] for own in known))
+    inside = [own for own in known if own["stage"] == number]
+    return {"number": number, "stages": max(own["stages"] for own in known), "workers": len(inside),
+            "done": sum(bool(own.get("outcome")) for own in inside)}
 
 
 def _owner(census: Json) -> Any:
@@ -298,7 +310,10 @@ def _to(own: Json) -> str:
 
 def _progress(own: Json) -> str:
     failed = f", {len(own['failed'])} failed ({_names(own['failed'])})" if own["failed"] else ""
-    return f"{own['done']} of {own['of']} workers had their turn{failed}"
+    stage = own["stage"]
+    where = (f"stage {stage['number']} of {stage['stages']} ({stage['done']} of {stage['workers']}), "
+             if stage and stage["stages"] > 1 else "")
+    return f"{where}{own['done']} of {own['of']} workers had their turn{failed}"
 
 
 # -- how it ends ---------------------------------------------------------------------------------

@@ -223,6 +223,7 @@ Rollout = TypedDict("Rollout", {
     "id": str, "kind": str | None, "target": str | None, "reason": str | None, "from": Version | None,
     "to": Version | None, "started_at": str | None, "ended_at": str | None, "verdict": str | None,
     "outcome": str | None, "cause": str | None, "outcome_reason": str | None, "strategy": str | None,
+    "stage": int | None, "stages": int | None,
     "baseline": Baseline | None, "judgement": Judgement | None}, total=False)
 
 

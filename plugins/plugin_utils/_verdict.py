@@ -32,8 +32,8 @@ Final = Mapping[str, Census]
 VERDICT_SCHEMA = "solver.verdict/1"
 SCHEMA_VERSION = "1.1"
 # Of which controller and which run; the document has them by themselves, or they are of no use elsewhere.
-NOT_TOLD = frozenset({"solver_rollout_id", "solver_verdict_file", "solver_report_file", "solver_events_dir",
-                      "solver_probe_expect", "solver_status_format", "solver_status_watch"})
+NOT_TOLD = frozenset({"solver_rollout_id", "solver_verdict_file", "solver_report_file", "solver_metrics_file",
+                      "solver_events_dir", "solver_probe_expect", "solver_status_format", "solver_status_watch"})
 # What was told of a run where nothing was begun.
 NO_STORY: Mapping[str, Any] = {"steps": {}, "samples": [], "waits": []}
 # What the gate closed for, and the verdict that it leads to.
@@ -56,7 +56,8 @@ def verdict(
     """
     story = NO_STORY if story is None else story
     seen = {} if check_mode else judged(plan, outcomes, final, backs or {})
-    workers = [{**_worker(plan, seen, final, name), "steps": story["steps"].get(name, [])} for name in plan["workers"]]
+    workers = [{**worker_row(plan, seen, final, name), "steps": story["steps"].get(name, [])}
+               for name in plan["workers"]]
     closed = closed_by(plan, seen, gate or {})
     if final and not check_mode:
         plan = {**plan, "warnings": [text for text in plan["warnings"] if not text.startswith(MIXED)]
@@ -198,7 +199,8 @@ def who_shown(who: Mapping[str, Any]) -> dict[str, Any]:
     return {"user": who["user"], "job": who["job"], "host": who["controller"].get("host")}
 
 
-def _worker(plan: Plan, outcomes: Outcomes, final: Final, name: str) -> dict[str, Any]:
+def worker_row(plan: Plan, outcomes: Outcomes, final: Final, name: str) -> dict[str, Any]:
+    """Return the entry of one worker, without its steps."""
     planned = plan["workers"][name]
     known = outcomes.get(name) or {}
     word = word_of(plan, outcomes, name)

@@ -78,6 +78,8 @@ def test_the_router_is_put_in_front(fleet: HostFleet) -> None:
     assert (counted["changed"], counted["ok"] > 0) == (0, True), again.stdout
     answer = fleet.module("r1", "solver.fleet.router_info")
     assert answer["serving"] == ["w1", "w2", "w3"], answer
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{fleet.router_url()}/metr%69cs", timeout=20)
 
 
 def test_a_rollout_through_the_router_refuses_nothing(fleet: HostFleet) -> None:

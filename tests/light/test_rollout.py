@@ -183,9 +183,12 @@ def test_check_changes_nothing_and_the_next_run_follows_its_plan(light_fleet: Li
         return files, {name: fleet.status(name)["seq"] for name in fleet.hosts()}
 
     before = state()
-    done = fleet.roll("1.3.0", "--check", "--diff")
+    done = fleet.roll("1.3.0", "--check", "--diff", solver_worker_config={"tasks": {"time_limit_s": 200}})
     assert done.returncode == 0, done.stdout
     assert state() == before
+    assert "--- before: w1, w2, w3 (current, as w1)" in done.stdout
+    for line in ("-# package: solver-worker 1.2.0", "+# package: solver-worker 1.3.0", "+time_limit_s = 200"):
+        assert done.stdout.splitlines().count(line) == 1, done.stdout
     plan = fleet.verdict()
     assert plan["verdict"] == "planned"
     done = fleet.roll("1.3.0")

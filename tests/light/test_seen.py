@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -22,8 +23,9 @@ STATUS = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/schemas/status
 def test_a_rollout_leaves_a_report_of_what_happened_when(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(3, drain_s=(0.3, 0.6))
     fleet.set_fault("w2", version="1.3.0", probe="release")
-    path = fleet.dir / "report.html"
-    done = fleet.roll("1.3.0", solver_report_file=str(path), solver_max_fail_percentage=50)
+    path, metrics = fleet.dir / "report.html", fleet.dir / "solver.prom"
+    done = fleet.roll("1.3.0", solver_report_file=str(path), solver_metrics_file=str(metrics),
+                      solver_max_fail_percentage=50)
     assert done.returncode == 2, done.stdout
     document = fleet.verdict()
     assert list(VERDICT.iter_errors(document)) == []
@@ -41,6 +43,10 @@ def test_a_rollout_leaves_a_report_of_what_happened_when(light_fleet: LightFleet
     text = path.read_text(encoding="utf-8")
     assert "w2: reverted, cause: release" in text
     assert "WRONG_ANSWER" in text
+    numbers = metrics.read_text(encoding="utf-8").splitlines()
+    assert 'solver_rollout_workers{outcome="updated"} 2' in numbers
+    assert 'solver_rollout_workers{outcome="reverted"} 1' in numbers
+    assert {"solver_rollout_running 0", 'solver_rollout_last_verdict{verdict="incomplete"} 1'} <= set(numbers)
     listed = fleet.playbook("history", env=SCREEN)
     assert listed.returncode == 0, listed.stdout
     assert f"  {document['rollout_id']} of " in listed.stdout
@@ -84,14 +90,20 @@ def test_a_rollout_is_watched_to_its_end_and_the_exit_code_is_that_of_its_verdic
 
 def test_after_a_killed_controller_the_status_says_that_it_is_dead(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(2, drain_s=15.0)
-    run = fleet.start_playbook("rolling_update", solver_version="1.3.0")
+    run = fleet.start_playbook("rolling_update", solver_version="1.3.0", solver_stages="1,100%")
     wait_for(lambda: locked(fleet) and fleet.status("w1")["drain"], "the first drain", 60)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     shown = fleet.playbook("status", env=SCREEN)
     assert shown.returncode == 0, shown.stdout
-    assert "Its controller is dead: 0 of 2 workers had their turn, in its turn were w1." in " ".join(
-        shown.stdout.split()), shown.stdout
+    assert "Its controller is dead: stage 1 of 2 (0 of 1), 0 of 2 workers had their turn, in its turn were w1." in (
+        " ".join(shown.stdout.split())), shown.stdout
+    rollout = re.search(r"rollout-\w+-\w+", shown.stdout)
+    assert rollout is not None
+    path = fleet.dir / "killed.html"
+    made = fleet.playbook("report", solver_rollout_id=rollout[0], solver_report_file=str(path))
+    assert made.returncode == 0, made.stdout
+    assert "it was in its turn, and is still drained" in path.read_text(encoding="utf-8")
 
 
 def test_what_is_no_success_is_not_exit_0(light_fleet: LightFleet) -> None:

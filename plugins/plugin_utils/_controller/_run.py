@@ -17,6 +17,8 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import Looks, look_on, run_everywhere
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._report_file import write_metrics
+from ansible_collections.solver.fleet.plugins.plugin_utils._metrics import under_way
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import CONNECT_S
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import HookFailure, Outcome
@@ -145,6 +147,16 @@ class RunAction(FleetAction):
         """Tell people, where no callback of ours does it from the events."""
         if not self.ledger.has_screen():
             self._display.display(line)
+
+    def measure(self) -> None:
+        """Write the metrics of the run as it is now, but not again after that failed: the verdict says so once."""
+        path, plan = self.settings["solver_metrics_file"], self.ledger.read("plan")
+        if not path or not plan:
+            return
+        with self.ledger.edit("metrics") as kept:
+            if not kept.get("failed"):
+                briefs = [self.ledger.read(part).get("brief", {}) for part in PLAN_OF]
+                kept["failed"] = write_metrics(path, lambda: under_way(plan, *briefs), running=True)
 
     def hook_failures(self) -> list[HookFailure]:
         return [failure for part in PLAN_OF for failure in self.ledger.read(part).get("hooks", [])]

@@ -19,6 +19,7 @@ TYPES = {"text": "str", "path": "path", "choice": "str", "count": "int", "second
          "flag": "bool", "names": "list", "mapping": "dict"}
 # Options that no setting of their name stands behind.
 OWN = {
+    "worker_contents": "for --diff, which shows it once for all workers",
     "worker_credentials": "made of solver_api_key_file and solver_data_token_file",
     "worker_remove_journal": "remove.yml never takes a journal away",
     "worker_secrets": "made of solver_api_key and solver_data_token",

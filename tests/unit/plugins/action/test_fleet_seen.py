@@ -12,8 +12,9 @@ import pytest
 from action_kit import made, rollout_of
 from ansible.errors import AnsibleActionFail
 from ansible_collections.solver.fleet.plugins.action import fleet_history, fleet_status, rollout_report
-from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
+from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _runs
 from entry_kit import LOCK, census, head
+from entry_kit import status as kit_status
 from report_kit import verdict
 
 NAMES = ["w1", "w2"]
@@ -92,10 +93,47 @@ def test_the_history_is_listed_and_one_is_brought_from_a_worker_that_has_it_whol
     assert "by: ada on deck" in result["msg"]
 
 
+def test_a_rollout_without_a_verdict_is_told_from_the_records(tmp_path: Path) -> None:
+    """Its controller was killed: whose turn was over, who was in it, and who cannot be asked."""
+    drained = kit_status(drain={"owner": "r7"})
+    fleet = {
+        "w1": in_record("w1", outcome="updated", stage=1), "w2": {**in_record("w2", stage=2), "worker": drained},
+        "w3": in_record("w3", stage=2), "w4": {**census(), "rollout": None, "history": []}, "w5": GONE}
+    found = {"rollout_id": "r7", "run_id": None, "kind": "update", "target": "1.3.0", "who": {"user": "ada"},
+             "started_at": "2026-11-24T02:00:00Z", "ended_at": None, "from": ["1.2.0"], "verdict": None}
+    document = _runs.unended(found, fleet)
+    assert (document["verdict"], document["run_id"]) == ("interrupted", "run7")
+    assert document["waves"] == [["w1"], ["w2", "w3"]]
+    assert {own["name"]: own["outcome"] for own in document["workers"]} == {
+        "w1": "updated", "w2": "unknown", "w3": "not_attempted", "w4": "not_attempted", "w5": "unreachable"}
+    assert document["workers"][1]["reason"] == "it was in its turn, and is still drained"
+    assert document["reasons"] == [_runs.NO_VERDICT]
+    assert report(document=document, report_file=str(tmp_path / "r.html"))["changed"]
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "interrupted" in text
+    assert "its controller died" in text
+    assert "it was in its turn, and is still drained" in text
+
+
+def in_record(name: str, **own: Any) -> Any:
+    rollout = {"id": "r7", "kind": "update", "target": "1.3.0", "from": {"version": "1.2.0", "release": "old"},
+               "to": {"version": "1.3.0", "release": "new"}, "started_at": "2026-11-24T02:00:00Z", "stages": 2, **own}
+    return {**census(), "rollout": {"rollout": rollout, "lock": {"rollout_id": "r7", "run_id": "run7"}}, "history": []}
+
+
+def test_the_report_of_a_killed_rollout_is_made_by_its_id_and_is_no_failure() -> None:
+    own = census(dict(LOCK))
+    own["rollout"]["rollout"] = {**own["rollout"]["rollout"], "id": "r7", "verdict": None, "ended_at": None}
+    result, _shown = ask(fleet_history, [{**own, "history": []}], rollout_id="r7", whole=True)
+    assert result["document"]["verdict"] == "interrupted"
+    listed, _shown = ask(fleet_history, [{**own, "history": []}], rollout_id="r7")
+    assert listed["document"]["schema"] == "solver.history/1"
+
+
 @pytest.mark.parametrize(("looks", "args", "said"), [
     ([GONE], {}, "no worker's host could be reached; see the inventory (no route)"),
     ([census()], {"rollout_id": "r7"}, "no worker has a verdict of r7; history.yml lists those"),
-    ([{**census(), "history": []}], {"whole": True}, "no worker has a verdict of any rollout"),
+    ([{**census(), "history": [], "rollout": None}], {"whole": True}, "no worker has a verdict of any rollout"),
     ([census(), {**census(), "verdict": None}], {"rollout_id": "r0"}, "w1: it is no verdict that this release reads"),
     ([census(), {**census(), "verdict": {"schema": "solver.verdict/1", "verdict": "\x1b[2J"}}], {"whole": True},
      "w1: it is a damaged verdict: verdict is no word"), ([census(), GONE], {"whole": True}, "w2: no route"),

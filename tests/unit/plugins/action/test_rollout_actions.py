@@ -718,6 +718,52 @@ def test_a_report_that_cannot_be_written_costs_nothing(tmp_path, hosts, monkeypa
     assert report in json.loads((tmp_path / "verdict.json").read_text())["warnings"]
 
 
+def measured(tmp_path: Path, path: Path) -> Ledger:
+    ledger = rolling(tmp_path, solver_metrics_file=str(path))
+    ledger.keep("plan", {**ledger.read("plan"), "started_at": "2026-11-23T23:25:09Z"})
+    return ledger
+
+
+def test_the_metrics_follow_the_run_from_the_lock_to_the_verdict(tmp_path, hosts, turn):
+    path = tmp_path / "out" / "solver.prom"
+    ledger = measured(tmp_path, path)
+    hosts(worker_info=lambda _host, _args: census(), rollout_lock=lambda _host, _args: OURS)
+    run(rollout_claim, ledger)
+    assert "solver_rollout_running 1\n" in path.read_text()
+    assert "solver_rollout_at_target_workers 0\n" in path.read_text()
+    with ledger.edit("roll") as state:
+        state["phase"]["w1"] = "turn"
+    turn(ledger, "w1")
+    assert "solver_rollout_at_target_workers 1\n" in path.read_text()
+    assert 'solver_rollout_last_verdict{verdict="interrupted"} 1\n' in path.read_text()
+    assert run(rollout_verdict, ledger, check_mode=True)["verdict"]["verdict"] == "planned"
+    assert "solver_rollout_running 1\n" in path.read_text()
+    run(rollout_verdict, ledger)
+    assert "solver_rollout_running 0\n" in path.read_text()
+    assert 'solver_rollout_last_verdict{verdict="incomplete"} 1\n' in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [one.name for one in path.parent.iterdir()] == ["solver.prom"]
+
+
+def test_metrics_that_cannot_be_written_are_one_warning(tmp_path, hosts, turn, monkeypatch):
+    (tmp_path / "file").write_text("")
+    ledger = measured(tmp_path, tmp_path / "file" / "solver.prom")
+    hosts(worker_info=lambda _host, _args: {**census(), "worker": status("1.3.0", "1.3.0-new")},
+          rollout_lock=lambda _host, _args: OURS)
+    assert run(rollout_claim, ledger)["refused"] is False
+    tried = []
+    monkeypatch.setattr(_run, "write_metrics", lambda *_args, **_more: tried.append(1))
+    for name in NAMES:
+        with ledger.edit("roll") as state:
+            state["phase"][name] = "turn"
+        turn(ledger, name)
+    assert tried == [], "a place that failed once keeps no worker's turn"
+    said = run(rollout_verdict, ledger)
+    assert (said["verdict"]["verdict"], said["not_done"]) == ("completed", {})
+    assert said["verdict"]["warnings"] == [
+        f"there are no metrics: writing {tmp_path}/file/solver.prom (solver_metrics_file): File exists"]
+
+
 def test_the_way_back_that_nobody_came_to_is_said(tmp_path, hosts):
     ledger = rolling(tmp_path, solver_max_fail_percentage=0.0)
     ended(ledger, "w1", "updated")

@@ -119,6 +119,14 @@ def test_check_mode_misses_the_python_that_the_real_run_would_miss(host: Host) -
     assert "name it in solver_worker_python" in said
 
 
+def test_what_two_releases_hold_is_told_instead_of_a_diff(shared: Host) -> None:
+    said = shared.run(check_mode=True, version="1.3.0", port=9, contents=True)
+    assert "diff" not in said
+    contents = said["contents"]
+    assert contents["after"] == ["# version: 1.3.0", *CONFIG.format(name="w1", port=9).splitlines()]
+    assert contents["packages_after"] is None or "solver-worker 1.3.0" in contents["packages_after"]
+
+
 def test_the_diff_shows_version_and_configuration(shared: Host) -> None:
     diff = shared.run(check_mode=True, version="1.3.0", port=9)["diff"]
     assert diff["after"] == "# version: 1.3.0\n" + CONFIG.format(name="w1", port=9)

@@ -132,6 +132,8 @@ def test_two_workers_with_one_socket():
 @pytest.mark.parametrize(("settings", "part"), [
     ({"solver_progress_deadline": 700}, "one worker may take 720 s (solver_drain_timeout + solver_deploy_timeout + "),
     ({"solver_report_file": "/a", "solver_verdict_file": "/a"}, "are the same file; name two"),
+    ({"solver_metrics_file": "/a.prom", "solver_report_file": "/a.prom"}, "are the same file; name two"),
+    ({"solver_metrics_file": "/a.txt"}, "no file whose name does not end with .prom; name it so"),
     ({"solver_canary_bake": 60, "solver_canary_bake_max": 59}, "solver_canary_bake_max is 59 s, shorter than"),
     ({"solver_lock_ttl": 600}, "solver_lock_ttl is 600 s, but one worker's turn may take 780 s"),
     ({"solver_max_fail_percentage": 100}, "a budget that can never be exceeded"),

@@ -168,6 +168,21 @@ def test_a_rollout_under_way_is_told_from_the_records_without_advice_for_an_idle
     assert row(under_way(), "w10")[2] == "1.3.0"
 
 
+def test_the_stage_is_told_where_there_is_more_than_one():
+    def staged(*stages):
+        fleet = under_way()
+        for name, number in zip(sorted(fleet), stages, strict=True):
+            fleet[name]["rollout"]["rollout"].update(stage=number, stages=max(stages))
+        return fleet
+
+    assert any("update to 1.3.0, stage 2 of 2 (1 of 3), 2 of 4 workers had their turn" in line
+               for line in lines(staged(1, 2, 2, 2)))
+    assert told(staged(1, 2, 2, 2))["rollout"]["stage"] == {"number": 2, "stages": 2, "workers": 3, "done": 1}
+    assert told(staged(2, 1, 2, 2))["rollout"]["stage"] == {"number": 1, "stages": 2, "workers": 1, "done": 0}
+    assert not any("stage" in line for line in lines(staged(1, 1, 1, 1)))
+    assert told(under_way())["rollout"]["stage"] is None, "an older run does not say it"
+
+
 def test_a_rollout_whose_controller_is_dead_says_so_and_what_to_do():
     fleet = under_way()
     document = told(fleet, ("run0",))

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from . import fields
+from . import fields, metrics, status
 from .clock import rfc3339
 from .drain import BadFieldError
 from .errors import HandedOnError
@@ -33,6 +33,7 @@ def application(worker: Worker, token: str | None) -> web.Application:
     )
     app.on_response_prepare.append(_name_worker(worker.config.worker.name))
     app.router.add_get("/healthz", intake.health)
+    app.router.add_get("/metrics", intake.metrics, allow_head=False)
     app.router.add_post("/v1/tasks", intake.submit)
     app.router.add_get("/v1/tasks/{id}", intake.read, allow_head=False)
     app.router.add_delete("/v1/tasks/{id}", intake.fetched)
@@ -146,6 +147,10 @@ class _Intake:
             code = 404
         reason = None if worker.refusal is None else worker.refusal.code
         return web.json_response({"state": worker.state, "refusal": reason}, status=code)
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        text = metrics.text(status.build(self._worker))
+        return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def submit(self, request: web.Request) -> web.Response:
         key = _idempotency_key(request)
