@@ -50,7 +50,8 @@ class ActionModule(RunAction):
         if not checks:
             self._give_back(document, final)
         self.ledger.emit("ended")
-        return result | {"verdict": document, "msg": verdict_lines(document), "stats": stats_of(document),
+        return result | {"verdict": document, "msg": verdict_lines(document),
+                         "stats": stats_of(document, self.settings["solver_hosts"]),
                          "not_done": not_done(document, self.plan)}
 
     def _judge(self, final: dict[str, Any], checks: bool) -> dict[str, Any]:

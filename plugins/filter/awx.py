@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _awx
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
+from ansible_collections.solver.fleet.plugins.plugin_utils._regions import not_serving
 
 
 def awx_settings(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,6 +30,21 @@ def awx_sent(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [_awx.sent(item) for item in items]
 
 
+def awx_regions(awx: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of the objects follows from the regions."""
+    return _awx.region_objects(plain(awx))
+
+
+def awx_gate(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether the gate between two regions opens, and why not."""
+    return _awx.gate(plain(given))
+
+
+def awx_not_serving(document: Mapping[str, Any]) -> str:
+    """Say who of a region does not serve."""
+    return not_serving(document)
+
+
 def collection_there(name: str) -> bool:
     """Say whether a collection can be used here."""
     try:
@@ -42,4 +58,5 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {"awx_settings": awx_settings, "awx_misfits": awx_misfits, "awx_sent": awx_sent,
+                "awx_regions": awx_regions, "awx_gate": awx_gate, "awx_not_serving": awx_not_serving,
                 "collection_there": collection_there}

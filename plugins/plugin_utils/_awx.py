@@ -9,18 +9,20 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.plugin_utils import _regions
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import AWX
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import SettingError, read
 
 PREFIX = "solver_awx_"
 TEMPLATES = ("provision", "plan", "update", "status", "pause", "abort", "recover", "rollback", "history", "report",
-             "verdict")
+             "verdict", "gate")
 # By what the data call each object, and what stands in its name behind the prefix.
 NAMES = {
     **{name: name for name in TEMPLATES},
     "credential_type": "provider key and data token", "secrets": "secrets", "ssh": "SSH key",
     "environment": "execution environment", "project": "project", "inventory": "fleet", "source": "fleet from project",
-    "workflow": "staged update", "promotion": "promote the release?", "schedule": "recover regularly",
+    "workflow": "staged update", "regions": "region by region", "promotion": "promote the release?",
+    "schedule": "recover regularly",
 }
 # What a node, or a template, points to.
 LINKS = ("success_nodes", "failure_nodes", "always_nodes")
@@ -40,7 +42,43 @@ def settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         problems.append("solver_awx_project_url is not set; it is the Git address of your copy of examples/awx_project")
     named = values["names"]
     values["names"] = {key: str(named.get(key) or f"{values['prefix']} | {what}") for key, what in NAMES.items()}
+    problems += _regions.problems(regions_of(values), values["instance_groups"])
     return values, problems + _of_names(named, values["names"])
+
+
+def regions_of(awx: Mapping[str, Any]) -> _regions.Regions:
+    """Return the regions of the settings."""
+    return _regions.Regions(tuple(awx["regions"]), awx["regions_at_once"], awx["regions_budget"])
+
+
+def region_objects(awx: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of the objects follows from the regions: the nodes of their workflow, and their schedules."""
+    regions = regions_of(awx)
+    if not regions.names:
+        return {"nodes": [], "schedules": []}
+    return {"nodes": _regions.nodes(regions, awx), "schedules": _regions.schedules(regions, awx)}
+
+
+def gate(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether the gate opens of which the job's variables were GIVEN, the words for it, and how long to bake."""
+    try:
+        awx = {name.removeprefix(PREFIX): read(name, given.get(name)) for name in AWX
+               if "region" in name or "bake" in name}
+        after = int(given.get("solver_awx_gate") or 0)
+    except (SettingError, TypeError, ValueError) as error:
+        return _closed(str(error))
+    if not 1 <= after <= len(awx["regions"]):
+        return _closed("this is a node of the workflow that takes the regions one after another; launch that one")
+    step = _regions.at_gate(regions_of(awx), after, given)
+    if step.stop:
+        return _closed(step.stop)
+    following = f"next: {', '.join(step.start)}" if step.start else "all regions run the release"
+    return {"open": True, "say": f"{after} of {len(awx['regions'])} regions had their turn; {following}",
+            "bake_minutes": awx["bake_minutes"] if after == 1 else 0}
+
+
+def _closed(why: str) -> dict[str, Any]:
+    return {"open": False, "say": why, "bake_minutes": 0}
 
 
 def _of_names(named: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
@@ -49,7 +87,7 @@ def _of_names(named: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     problems += [f"solver_awx_names: {key} must be text in one line" for key in sorted(set(named) & set(NAMES))
                  if not (isinstance(named[key], str) and named[key].isprintable())]
     # In AWX a template, a workflow and an approval are of one kind, and are found by their names.
-    of_jobs = [names[key] for key in (*TEMPLATES, "workflow", "promotion")]
+    of_jobs = [names[key] for key in (*TEMPLATES, "workflow", "regions", "promotion")]
     twice = sorted({name for name in of_jobs if of_jobs.count(name) > 1})
     return problems + [f"solver_awx_names: two templates are called {name}" for name in twice]
 
@@ -68,8 +106,8 @@ def misfits(templates: Iterable[Mapping[str, Any]], workflows: Iterable[Mapping[
             schedules: Iterable[Mapping[str, Any]]) -> list[str]:
     """Say which workflow or schedule points to what is not there, or hands on what is not taken."""
     asked = {own["name"]: _asked(own) for own in templates if own.get("state", "present") != "absent"}
-    problems = [f"{own['name']} runs {own['unified_job_template']}, which is no template" for own in schedules
-                if own["unified_job_template"] not in asked]
+    problems = [f"{own['name']}{problem}" for own in schedules
+                for problem in _of_schedule(own, asked.get(own["unified_job_template"]))]
     for workflow in workflows:
         nodes = workflow["workflow_nodes"]
         there = {node["identifier"] for node in nodes}
@@ -80,7 +118,14 @@ def misfits(templates: Iterable[Mapping[str, Any]], workflows: Iterable[Mapping[
 
 
 def _asked(template: Mapping[str, Any]) -> set[str]:
-    return {question["variable"] for question in template.get("survey_spec", {}).get("spec", [])}
+    return {question["variable"] for question in (template.get("survey_spec") or {}).get("spec", [])}
+
+
+def _of_schedule(schedule: Mapping[str, Any], asked: set[str] | None) -> list[str]:
+    runs = schedule["unified_job_template"]
+    if asked is None:
+        return [f" runs {runs}, which is no template"]
+    return [f": {runs} does not ask for {name}" for name in sorted(set(schedule.get("extra_data", {})) - asked)]
 
 
 def _of_node(node: Mapping[str, Any], there: set[str], asked: Mapping[str, set[str]]) -> list[str]:

@@ -348,6 +348,20 @@ AWX: dict[str, Setting] = {
         maximum=2_592_000),
     "solver_awx_recover_minutes": Setting(
         "count", 15, "Minutes between two runs of recover.yml. 0: it is not scheduled.", minimum=0, maximum=1440),
+    "solver_awx_regions": Setting(
+        "names", [], "Regions: groups of the inventory, each a fleet of its own, in the order in which they are "
+        "updated. The first is the canary. Default: the fleet is one."),
+    "solver_awx_regions_at_once": Setting(
+        "count", 1, "How many regions are updated at once, behind the canary.", minimum=1, maximum=100),
+    "solver_awx_regions_budget": Setting(
+        "count", 0, "How many regions may fail before no further one begins. The canary may not.", minimum=0,
+        maximum=1000),
+    "solver_awx_bake_minutes": Setting(
+        "count", 60, "Minutes between the canary region and the others, after which each of its workers must still "
+        "serve.", minimum=0, maximum=1440),
+    "solver_awx_instance_groups": Setting(
+        "mapping", {}, "Instance group of AWX that runs the jobs of a region, such as {solver_eu: eu}. Default: the "
+        "one that the organization has."),
     "solver_awx_report_dir": Setting(
         "text", "", "Folder that AWX shows in its job containers, for the reports. Default: no template for them, "
         "because a file elsewhere is gone with the container."),
@@ -355,8 +369,8 @@ AWX: dict[str, Setting] = {
 
 # Set by the playbooks themselves; those with "last" also by an earlier job of a workflow, from set_stats.
 INTERNAL = frozenset({
-    "solver_asked", "solver_claimed", "solver_gate", "solver_hook", "solver_hook_failed", "solver_judged",
-    "solver_last_counts", "solver_last_duration_s", "solver_last_reason", "solver_last_rollout_id",
+    "solver_asked", "solver_awx_gate", "solver_claimed", "solver_gate", "solver_hook", "solver_hook_failed",
+    "solver_judged", "solver_last_counts", "solver_last_duration_s", "solver_last_reason", "solver_last_rollout_id",
     "solver_last_verdict", "solver_looked", "solver_operation", "solver_package_wheel", "solver_place",
     "solver_planned", "solver_raised",
     "solver_removal", "solver_reported", "solver_request", "solver_resumed",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import natural
+from ansible_collections.solver.fleet.plugins.plugin_utils._regions import WORD
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
     AWX,
     HOOKS,
@@ -93,7 +94,7 @@ def unknown_names(names: Mapping[str, Any]) -> list[str]:
     known = set(SETTINGS) | set(ROUTER) | set(LOCAL_FLEET) | set(SECRETS) | set(AWX)
     messages = []
     for name in sorted(names):
-        if not name.startswith("solver_") or name in known or name in INTERNAL:
+        if not name.startswith("solver_") or name in known or name in INTERNAL or name.startswith(WORD):
             continue
         near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8)
         hint = f"; did you mean {near[0]}?" if near else "; docs/settings.md lists the settings"

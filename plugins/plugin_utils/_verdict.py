@@ -22,6 +22,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     spent_by,
     word_of,
 )
+from ansible_collections.solver.fleet.plugins.plugin_utils._regions import region_word
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS, shown_settings
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Census, Closed, Outcome, Plan, PlannedWorker
@@ -255,12 +256,15 @@ def lost_tasks(doc: Mapping[str, Any]) -> dict[str, int]:
     return out
 
 
-def stats_of(doc: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a workflow of AWX goes on by: its next jobs get these as extra variables, so none is a setting."""
+def stats_of(doc: Mapping[str, Any], hosts: str) -> dict[str, Any]:
+    """Return what a workflow of AWX goes on by: its next jobs get these as extra variables, so none is a setting.
+
+    HOSTS is what picked the fleet: the name of its region where there are several.
+    """
     counts = Counter(str(worker["outcome"]) for worker in doc["workers"])
     return {"solver_last_verdict": doc["verdict"], "solver_last_rollout_id": doc["rollout_id"],
             "solver_last_counts": dict(sorted(counts.items())), "solver_last_duration_s": _lasted(doc),
-            "solver_last_reason": "; ".join(doc["reasons"])[:500]}
+            "solver_last_reason": "; ".join(doc["reasons"])[:500], **region_word(doc["kind"], hosts, doc["verdict"])}
 
 
 def _lasted(doc: Mapping[str, Any]) -> int:

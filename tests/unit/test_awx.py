@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,77 +18,31 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.solver.fleet.plugins.plugin_utils import _awx
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import AWX, INTERNAL, SETTINGS
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import read
+from awxlib import MODULES, Written, configure, leads, of, stand_in
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = json.loads((Path(__file__).parent / "data" / "awx_options.json").read_text(encoding="utf-8"))["modules"]
 URL = "https://git.example.com/fleet.git"
 GIVEN = {"solver_awx_project_url": URL, "solver_awx_image": "registry.example.com/ee:1", "solver_awx_report_dir": "/r",
          "solver_awx_names": {"update": "Captcha | roll"}}
-
-# In place of a module of awx.awx: notes what it was given, and changes nothing.
-NOTES = '''
-import json, os
-from ansible.plugins.action import ActionBase
-class ActionModule(ActionBase):
-    def run(self, tmp=None, task_vars=None):
-        with open(os.environ["AWX_NOTES"], "a") as file:
-            file.write(json.dumps([os.path.basename(__file__)[:-3], self._task.args], default=str) + "\\n")
-        return {"changed": False}
-'''
-
+REGIONS = {"solver_awx_regions": ["solver_eu", "solver_us", "solver_ap"], "solver_awx_regions_at_once": 2,
+           "solver_awx_regions_budget": 1, "solver_awx_instance_groups": {"solver_us": "us"}}
 
 @pytest.fixture(scope="module")
 def awx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """A stand-in of the collection, one that answers the ping, and what a run of the playbook handed to the modules."""
-    root = tmp_path_factory.mktemp("awx")
-    for collection in ("awx/awx", "ansible/controller"):
-        folder = root / "ansible_collections" / collection / "plugins" / "action"
-        folder.mkdir(parents=True)
-        for name in MODULES:
-            (folder / f"{name}.py").write_text(NOTES, encoding="utf-8")
-
-    class Ping(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = b'{"version": "24.6.1"}' if self.path == "/api/v2/ping/" else b"{}"
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_unused: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ping)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield {"root": root, "url": f"http://127.0.0.1:{server.server_port}"}
-    server.shutdown()
-    server.server_close()
+    """A stand-in of the collection, and one that answers the ping."""
+    with stand_in(tmp_path_factory.mktemp("awx")) as there:
+        yield there
 
 
-def configure(there: dict[str, Any], given: dict[str, Any], **env: str) -> tuple[Any, list[tuple[str, dict[str, Any]]]]:
-    notes = there["root"] / "notes"
-    notes.unlink(missing_ok=True)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CONTROLLER_", "TOWER_"))}
-    paths = f"{ROOT / '.collections'}:{there['root']}"
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", "playbooks/awx_configure.yml", "-e",
-         json.dumps(given)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
-        env={**clean, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "AWX_NOTES": str(notes),
-             "ANSIBLE_COLLECTIONS_PATH": paths, "CONTROLLER_HOST": there["url"], "no_proxy": "127.0.0.1", **env})
-    lines = notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
-    return done, [tuple(json.loads(line)) for line in lines]
-
-
-@pytest.fixture(scope="module")
-def written(awx: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    done, notes = configure(awx, {**GIVEN, "solver_awx_collection": "ansible.controller"})
+@pytest.fixture(scope="module", params=[{}, REGIONS], ids=["one fleet", "regions"])
+def written(awx: dict[str, Any], request: pytest.FixtureRequest) -> Written:
+    done, notes = configure(awx, {**GIVEN, "solver_awx_collection": "ansible.controller", **request.param})
     assert done.returncode == 0, done.stdout + done.stderr
     return notes
 
 
-def of(written: list[tuple[str, dict[str, Any]]], module: str) -> dict[str, dict[str, Any]]:
-    return {args["name"]: args for name, args in written if name == module}
+def has_regions(written: Written) -> bool:
+    return of(written, "workflow_job_template")["Solver | region by region"]["state"] == "present"
 
 
 def spec_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -125,11 +77,15 @@ def test_objects_are_written_before_those_that_name_them(written):
 
 
 def test_a_template_is_neither_sliced_nor_limited_nor_run_twice(written):
+    together = {name for name, template in of(written, "job_template").items() if template["allow_simultaneous"]}
+    assert together == ({"Captcha | roll", "Solver | recover"} if has_regions(written) else set()), (
+        "each region has a lock of its own")
     for template in of(written, "job_template").values():
-        assert (template["job_slice_count"], template["allow_simultaneous"]) == (1, False)
+        assert template["job_slice_count"] == 1
         asked = {name: value for name, value in template.items() if name.startswith("ask_")}
         assert {"ask_limit_on_launch", "ask_job_slice_count_on_launch", "ask_variables_on_launch"} <= set(asked)
-        assert not any(asked.values())
+        assert {name for name, value in asked.items() if value} == (
+            {"ask_instance_groups_on_launch"} if has_regions(written) else set())
         assert template["timeout"] >= 3600
     assert of(written, "job_template")["Solver | plan"]["job_type"] == "check"
     assert of(written, "job_template")["Solver | plan"]["diff_mode"] is True
@@ -153,6 +109,8 @@ def test_surveys_keep_the_rules_of_awx_and_ask_for_settings(written):
     surveys = [own["survey_spec"] for module in ("job_template", "workflow_job_template")
                for own in of(written, module).values() if own["survey_enabled"]]
     assert len(surveys) >= 6
+    # An empty one is refused by AWX.
+    assert all(own["survey_spec"]["spec"] for own in of(written, "job_template").values() if "survey_spec" in own)
     for survey in surveys:
         assert set(survey) == {"name", "description", "spec"}
         variables = [question["variable"] for question in survey["spec"]]
@@ -161,8 +119,14 @@ def test_surveys_keep_the_rules_of_awx_and_ask_for_settings(written):
             assert question["type"] in TYPES
             assert question["required"] is False
             assert isinstance(question["default"], str)
+            if question["variable"] == "solver_awx_gate":
+                assert (question["type"], question["default"]) == ("integer", "")
+                continue
             read(question["variable"], question["default"])
-            if question["type"] == "multiplechoice":
+            if question["variable"] == "solver_hosts":
+                assert question["choices"] == REGIONS["solver_awx_regions"]
+                assert question["default"] == "solver_eu", "the canary"
+            elif question["type"] == "multiplechoice":
                 own = SETTINGS[question["variable"]]
                 assert tuple(question["choices"]) == (own.choices or ("false", "true"))
                 assert read(question["variable"], question["default"]) == own.default
@@ -172,13 +136,9 @@ def test_surveys_keep_the_rules_of_awx_and_ask_for_settings(written):
                 assert question["max"] <= (SETTINGS[question["variable"]].maximum or 1024)
 
 
-def nodes_of(written: list[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    workflow, = of(written, "workflow_job_template").values()
-    return {node["identifier"]: node for node in workflow["workflow_nodes"]}
-
-
-def leads(node: dict[str, Any], link: str) -> list[str]:
-    return [own["identifier"] for own in node.get("related", {}).get(link, [])]
+def nodes_of(written: Written, workflow: str = "Solver | staged update") -> dict[str, dict[str, Any]]:
+    found = of(written, "workflow_job_template")[workflow]["workflow_nodes"]
+    return {node["identifier"]: node for node in found}
 
 
 def test_the_workflow_goes_on_after_an_approval_and_each_failure_ends_as_one(written):
@@ -202,19 +162,51 @@ def test_the_workflow_goes_on_after_an_approval_and_each_failure_ends_as_one(wri
 
 def test_what_the_workflow_asks_reaches_the_templates(written):
     """AWX drops what a template does not ask for."""
-    workflow, = of(written, "workflow_job_template").values()
-    asked = {question["variable"] for question in workflow["survey_spec"]["spec"]}
-    assert "solver_version" in asked
     templates = of(written, "job_template")
-    for name in ("plan", "canary", "rest"):
-        template = templates[nodes_of(written)[name]["unified_job_template"]["name"]]
-        assert asked <= {question["variable"] for question in template["survey_spec"]["spec"]}
+    for workflow in of(written, "workflow_job_template").values():
+        asked = {question["variable"] for question in workflow["survey_spec"]["spec"]}
+        assert "solver_version" in asked
+        for node in workflow["workflow_nodes"]:
+            name = node["unified_job_template"]["name"]
+            if name not in templates:
+                assert node["unified_job_template"]["type"] == "workflow_approval"
+                continue
+            taken = {question["variable"] for question in templates[name].get("survey_spec", {}).get("spec", ())}
+            wanted = asked if templates[name]["playbook"].endswith("rolling_update.yml") else asked & {"solver_hosts"}
+            assert wanted | set(node.get("extra_data", {})) <= taken, (name, node["identifier"])
 
 
 def test_a_recovery_is_scheduled(written):
-    schedule, = of(written, "schedule").values()
-    assert schedule["rrule"] == "DTSTART:20260101T000000Z RRULE:FREQ=MINUTELY;INTERVAL=15"
-    assert (schedule["enabled"], schedule["unified_job_template"]) == (True, "Solver | recover")
+    if has_regions(written):
+        found = of(written, "schedule").values()
+        assert [(own["extra_data"], own["rrule"], own.get("instance_groups")) for own in found] == [
+            ({"solver_hosts": name}, f"DTSTART:20260101T00{minute}00Z RRULE:FREQ=MINUTELY;INTERVAL=15", mesh)
+            for name, minute, mesh in (("solver_eu", "00", None), ("solver_us", "01", ["us"]),
+                                       ("solver_ap", "02", None))]
+    else:
+        schedule, = of(written, "schedule").values()
+        assert schedule["rrule"] == "DTSTART:20260101T000000Z RRULE:FREQ=MINUTELY;INTERVAL=15"
+    assert {(own["enabled"], own["unified_job_template"]) for own in of(written, "schedule").values()} == {
+        (True, "Solver | recover")}
+
+
+def test_the_regions_follow_one_another_with_gates_between(written):
+    if not has_regions(written):
+        assert of(written, "workflow_job_template")["Solver | region by region"]["workflow_nodes"] == []
+        assert of(written, "job_template")["Solver | gate"]["state"] == "absent"
+        return
+    nodes = nodes_of(written, "Solver | region by region")
+    assert {name: [leads(node, link) for link in ("success_nodes", "failure_nodes", "always_nodes")]
+            for name, node in nodes.items()} == {
+        "solver_eu": [["gate 1"], ["recover solver_eu"], []], "recover solver_eu": [[], [], ["gate 1"]],
+        "gate 1": [["solver_us", "solver_ap"], [], []],
+        "solver_us": [["gate 3"], ["recover solver_us"], []], "recover solver_us": [[], [], ["gate 3"]],
+        "solver_ap": [["gate 3"], ["recover solver_ap"], []], "recover solver_ap": [[], [], ["gate 3"]],
+        "gate 3": [[], [], []]}
+    assert nodes["recover solver_us"]["related"]["instance_groups"] == [{"name": "us"}]
+    gate = of(written, "job_template")["Solver | gate"]
+    assert gate["extra_vars"]["solver_hosts"] == "solver_eu", "the canary, whose workers it looks at"
+    assert gate["timeout"] > gate["extra_vars"]["solver_awx_bake_minutes"] * 60
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +292,15 @@ def test_an_environment_needs_nothing_for_this_collection():
     ({"solver_awx_names": {"plan": 3}}, "plan must be text in one line"),
     ({"solver_awx_collection": "awx"}, "choose one of: awx.awx, ansible.controller"),
     ({"solver_awx_job_timeout": 60}, "it must be at least 3600"),
-    ({"solver_awx_project_url": ""}, "solver_awx_project_url is not set")])
+    ({"solver_awx_project_url": ""}, "solver_awx_project_url is not set"),
+    ({"solver_awx_regions": ["eu-1", "us"]}, "eu-1 cannot be a group of the inventory"),
+    ({"solver_awx_regions": ["us", "us"]}, "us stands there twice"),
+    ({"solver_awx_regions": ["us"]}, "has one region; name two or more"),
+    ({"solver_awx_regions": ["solver_workers", "us"]}, "solver_workers is the group of a fleet that is one"),
+    ({"solver_awx_regions": ["eu", "us"], "solver_awx_regions_budget": 2}, "less than the number of regions, 2"),
+    ({"solver_awx_regions": ["eu", "us"], "solver_awx_instance_groups": {"ap": "x"}}, "ap is none of"),
+    ({"solver_awx_regions": ["eu", "us"], "solver_awx_instance_groups": {"us": ""}}, "us must be the name"),
+    ({"solver_awx_instance_groups": {"us": "x"}}, "solver_awx_instance_groups is for solver_awx_regions")])
 def test_a_mistake_in_the_settings_is_named(change, said):
     _settings, problems = _awx.settings({**GIVEN, **change})
     assert any(said in problem for problem in problems), problems
@@ -320,9 +320,10 @@ def test_a_workflow_that_points_nowhere_is_named():
     takes_nothing = {"identifier": "c", "unified_job_template": {"name": "update", "type": "job_template"},
                      "extra_data": {"solver_version": "1"}}
     found = _awx.misfits([{"name": "update"}], [{"name": "W", "workflow_nodes": [node, takes_nothing]}],
-                         [{"name": "S", "unified_job_template": "recovr"}])
-    assert found == ["S runs recovr, which is no template", "W, node a: it leads to b, which is no node",
-                     "W, node a: it runs updaet, which is no template",
+                         [{"name": "S", "unified_job_template": "recovr"},
+                          {"name": "T", "unified_job_template": "update", "extra_data": {"solver_hosts": "a"}}])
+    assert found == ["S runs recovr, which is no template", "T: update does not ask for solver_hosts",
+                     "W, node a: it leads to b, which is no node", "W, node a: it runs updaet, which is no template",
                      "W, node c: update does not ask for solver_version"]
 
 

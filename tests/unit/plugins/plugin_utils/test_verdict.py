@@ -4,7 +4,14 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.solver.fleet.plugins.plugin_utils import _gate, _lines, _settings, _step, _verdict
+from ansible_collections.solver.fleet.plugins.plugin_utils import (
+    _gate,
+    _lines,
+    _settings,
+    _settings_rules,
+    _step,
+    _verdict,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from rollout_kit import FAILED, GOOD, PLANNED, REVERTED, census, fleet, plan, record, staged, updated
@@ -195,11 +202,14 @@ def test_mixed_versions_are_those_at_the_end():
 def test_what_a_workflow_gets_is_small_and_no_setting():
     made = {**plan(), "started_at": "2026-11-29T01:00:00Z", "ended_at": "2026-11-29T01:02:05Z"}
     outcomes = {name: {"outcome": "updated"} for name in ("w1", "w2", "w3")} | {"w4": {"outcome": "reverted"}}
-    stats = _verdict.stats_of(judge(made, outcomes))
+    stats = _verdict.stats_of(judge(made, outcomes), "solver_workers")
     assert stats["solver_last_counts"] == {"reverted": 1, "updated": 3}
     assert (stats["solver_last_verdict"], stats["solver_last_duration_s"]) == ("incomplete", 125)
     assert not {*stats} & {*_settings.SETTINGS}
     assert {*stats} <= _settings.INTERNAL  # so the next job of a workflow, which is given them, is not refused
+    of_a_region = _verdict.stats_of(judge(made, outcomes), "solver_eu")
+    assert of_a_region == {**stats, "solver_last_region_solver_eu": "incomplete"}
+    assert _settings_rules.unknown_names(of_a_region) == []
 
 
 def test_a_canary_that_died_while_the_rollout_waited_to_be_promoted_is_no_good_end():
