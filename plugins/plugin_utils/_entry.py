@@ -55,7 +55,7 @@ LONGEST = 1e9
 # The steps of all programs, and what else is known of a worker's turn by the name of a step.
 STEP_NAMES = frozenset({
     "drain", "switch", "verify", "resume", "soak", "record", "give_back", "revert_drain", "revert", "revert_verify",
-    "revert_resume", "reference_worker", "reference_provider"})
+    "revert_resume", "reference_worker", "reference_provider", "hold", "renew"})
 # In these a release speaks for itself.
 _OF_RELEASE = frozenset({"verify", "resume", "soak"})
 _FINDINGS = ("answering", "stopped", "dead", "denied", "hung", "foreign")
