@@ -67,8 +67,8 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
          "solver_foreign_drain", "solver_hooks")),
     "The strategy": (
         "Which plan the rollout follows; [strategies.md](strategies.md) says which one when.",
-        ("solver_strategy", "solver_strata", "solver_canary_bake", "solver_canary_min_tasks", "solver_canary_bake_max",
-         "solver_promote", "solver_on_inconclusive")),
+        ("solver_strategy", "solver_accept_downtime", "solver_strata", "solver_canary_bake", "solver_canary_min_tasks",
+         "solver_canary_bake_max", "solver_promote", "solver_on_inconclusive")),
     "What is seen of it": (
         "Files on the controller, and what status.yml shows.",
         ("solver_verdict_file", "solver_report_file", "solver_metrics_file", "solver_events_dir",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _lines, _view
+from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _lines, _together, _view
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import look_at_all, look_on
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import Worker
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import (
@@ -18,7 +18,9 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run impo
     RunAction,
     outcome_document,
 )
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._together import Others
 from ansible_collections.solver.fleet.plugins.plugin_utils._turn import GoneError, Turn
+from ansible_collections.solver.fleet.plugins.plugin_utils._turn_together import TogetherTurn
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan, State, StepResult
 
 TICK_S = 0.1
@@ -39,6 +41,8 @@ class ActionModule(RunAction):
         self.plan: Plan = self.ledger.read(PLAN_OF[self.part])
         self.planned = self.plan["workers"][self.me]
         self.stage = _admit.stage_of(self.plan, self.me)
+        # Whom a dead run left goes back alone: nobody serves what it goes back from.
+        self.joint = self.plan["strategy"] == _gate.TOGETHER and self.part == "roll"
         self.answer: Mapping[str, Any] = {}
         state = self.ledger.read(self.part)
         phase = state["phase"].get(self.me)
@@ -56,6 +60,8 @@ class ActionModule(RunAction):
             return result | {"failed": True, "msg": "the controller's process is gone"}
         if outcome is None:
             return result | self._goes_on(str(phase))
+        if not outcome:
+            return result | self._untouched()
         ends = self._leave(outcome)
         done = len(self.ledger.read(self.part)["brief"])
         line = _lines.progress_line(self.me, outcome, done, len(self.plan["order"]))
@@ -67,6 +73,21 @@ class ActionModule(RunAction):
         with self.ledger.edit(self.part) as state:
             state["phase"].pop(self.me, None)
         return {"outcome": {}, "ends_stage": False, "msg": f"{self.me}: the hook before its stage failed"}
+
+    def _untouched(self) -> dict[str, Any]:
+        """It was let in, and those that it should have gone together with were not all: its hook is heard, no more."""
+        fell = self.ledger.read(self.part)["together"]["fell"] or {}
+        reason = str(fell.get("reason") or "not all could begin")
+        with self.ledger.edit(self.part) as state:
+            state["phase"][self.me] = "left"
+            # Those at the gate go by this.
+            state["closed"] = state["closed"] or {"cause": "budget", "reason": reason}
+            ends = _admit.ends_stage(self.plan, state, self.stage)
+            if ends:
+                state["ended"].append(self.stage)
+        outcome = {"outcome": "not_attempted", "cause": None, "reason": reason, "step": None,
+                   "from": self.planned["from"], "to": self.planned["to"]}
+        return {"outcome": outcome, "ends_stage": ends, "msg": f"{self.me} was left as it is: {reason}"}
 
     def _open_stage(self) -> None:
         """The hook before the stage is behind us: the others may come, whatever becomes of this worker."""
@@ -103,7 +124,12 @@ class ActionModule(RunAction):
                 "msg": f"{self.me}: {'its standby is verified' if phase == 'raise' else 'it is as it was'}"}
 
     def _turn(self, part: Callable[[Turn], Outcome | None]) -> Outcome | None:
-        turn = Turn(Worker(self.planned, self.workers[self.me], self.settings, self.plan), self)
+        settings = _together.settled(self.settings, self.plan["strategy"], self.plan["fleet"])
+        worker = Worker(self.planned, self.workers[self.me], settings, self.plan)
+        turn = Turn(worker, self)
+        if self.joint:
+            others = Others(self.ledger, self.part, self.plan, self.me)
+            turn = TogetherTurn(worker, self, others, time.monotonic)
         try:
             return part(turn)
         except GoneError:
@@ -171,7 +197,8 @@ class ActionModule(RunAction):
         return list(self.ledger.read(self.part)["probes"][self.first_probe:])
 
     def reference_workers(self) -> list[dict[str, str]]:
-        flight = _admit.in_flight(self.ledger.read(self.part))
+        state = self.ledger.read(self.part)
+        flight = _together.not_to_ask(self.plan, state, self.me) if self.joint else _admit.in_flight(state)
         return _gate.reference_workers(self.ledger.read("plan"), self.workers, flight, self.me)
 
     def serves_again(self, answer: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._errors import Json
 # The fields of each step's result that a later step goes by; a dot goes one level deeper.
 _NEEDED: dict[str, tuple[str, ...]] = {
     "drain": ("forced", "host_clock"),
+    "hold": ("host_clock",),
     "switch": ("restarted", "boot_id_before", "boot_id", "totals_before"),
     "verify": ("worker.instance.boot_id",),
     "resume": ("host_clock",),
@@ -62,7 +63,9 @@ def _switch(results: Json) -> Json:
 
 
 def _verify(results: Json) -> Json:
-    found = {"since": at(results, "drain", "host_clock"), "totals_before": at(results, "switch", "totals_before")}
+    # Who waited for others, held, has its time from the end of that.
+    began = at(results, "hold", "host_clock") or at(results, "drain", "host_clock")
+    found = {"since": began, "totals_before": at(results, "switch", "totals_before")}
     if at(results, "switch", "restarted"):
         found["expect_boot_id_not"] = at(results, "switch", "boot_id_before")
         found["expect_boot_id"] = at(results, "switch", "boot_id")

@@ -73,6 +73,7 @@ def argument_spec() -> dict[str, Any]:
         rollout_id={"type": "str"},
         run_id={"type": "str"},
         lease={"type": "float", "default": LEASE_S},
+        on_expire={"type": "str", "choices": ["verify", "hold"], "default": "verify"},
         keep={"type": "int", "default": 5},
         min_free_mb={"type": "int", "default": MIN_FREE_MB},
         deploy_timeout={"type": "int", "default": 300},
@@ -116,6 +117,7 @@ def move_of(given: Json) -> Move:
         lease_s=given["lease"],
         force_restart=given["force_restart"],
         restart_timeout=given["restart_timeout"],
+        on_expire=given["on_expire"],
     )
 
 

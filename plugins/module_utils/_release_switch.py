@@ -40,6 +40,7 @@ class Move(NamedTuple):
     lease_s: float = LEASE_S
     force_restart: bool = False
     restart_timeout: float = 30.0
+    on_expire: str = "verify"
 
 
 class Seen(NamedTuple):
@@ -146,7 +147,7 @@ def renewal(move: Move, status: Json) -> Json:
     """The drain as it must be while the release changes: if its lease ends, the worker verifies itself first."""
     features = (status.get("api") or {}).get("features") or []
     # A worker that cannot verify itself is held rather than let serve unverified.
-    on_expire = "verify" if "verify" in features else "hold"
+    on_expire = move.on_expire if "verify" in features else "hold"
     return {"owner": move.owner, "on_expire": on_expire, "lease_s": move.lease_s}
 
 

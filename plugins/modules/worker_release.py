@@ -250,6 +250,14 @@ options:
     description: Lease in seconds that the drain is renewed with before the switch, and that a standby lives for.
     type: float
     default: 900.0
+  on_expire:
+    description:
+      - What follows when the lease ends after the switch. With V(verify) the worker serves once it has solved a probe
+        of its own.
+      - With V(hold) it stays drained. So does one that cannot verify itself.
+    type: str
+    choices: [verify, hold]
+    default: verify
   keep:
     description: How many releases of this worker to keep, beside those that are linked.
     type: int

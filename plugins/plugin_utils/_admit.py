@@ -19,7 +19,7 @@ NOT_YET = "it is not the worker's turn"
 def begin(at: float) -> State:
     """Return the state before the first turn."""
     return {"phase": {}, "brief": {}, "begun": [], "ended": [], "closed": {}, "healthy_at": at, "probes": [],
-            "hooks": []}
+            "hooks": [], "together": {"at": {}, "passed": [], "fell": None}}
 
 
 def in_flight(state: State) -> list[str]:

@@ -211,9 +211,14 @@ def standby_refusal(census: Json) -> str:
     return f"{one_line(problem)}; or set solver_switch: in_place" if problem else ""
 
 
-def return_target(census: Json, kind: str) -> dict[str, Any]:
-    """Return the release that a rollback, or a recovery, leads this worker to: ``id`` and ``version``."""
+def return_target(census: Json, kind: str, end: str = "") -> dict[str, Any]:
+    """Return the release that a rollback, or a recovery, leads this worker to: ``id`` and ``version``.
+
+    END is the end of its rollout to which a recovery brings all of that one, where they went together.
+    """
     own = rollout_of(census)
+    if kind == "recover" and end:
+        return _release(own.get(end)) or _recover_target(census, own)
     if kind == "recover":
         return _recover_target(census, own)
     if own.get("kind") == "rollback":
@@ -253,8 +258,10 @@ def recover(census: Json, plan: Json) -> Decision:
     if not plan["release"]:
         return Decision("excluded", "it has no release to return to; update it with rolling_update.yml")
     never_changed = bool(worker) and (drain or {}).get("version") == plan["from"] and _verified(own, plan)
+    # All of them go back to what has served, whatever the provider says today.
+    goes_back = plan["together"] and plan["release"] == (own.get("from") or {}).get("release")
     why = f"left in the drain of {drain.get('owner')}" if drain else "left without service"
-    return Decision("update", why, steal=True, probe=not never_changed)
+    return Decision("update", why, steal=True, probe=not (never_changed or goes_back))
 
 
 def _not_left_by_a_run(census: Json, own: Json) -> str:

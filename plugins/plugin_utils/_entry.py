@@ -56,7 +56,8 @@ LONGEST = 1e9
 # The steps of all programs, and what else is known of a worker's turn by the name of a step.
 STEP_NAMES = frozenset({
     "drain", "switch", "verify", "resume", "soak", "record", "give_back", "revert_drain", "revert", "revert_verify",
-    "revert_resume", "raise", "serve", "settle", "keep", "drop", "reference_worker", "reference_provider"})
+    "revert_resume", "raise", "serve", "settle", "keep", "drop", "hold", "renew", "reference_worker",
+    "reference_provider"})
 # In these a release speaks for itself.
 _OF_RELEASE = frozenset({"verify", "resume", "serve", "soak"})
 _FINDINGS = ("answering", "stopped", "dead", "denied", "hung", "foreign")

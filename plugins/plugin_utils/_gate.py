@@ -32,6 +32,8 @@ GOOD = frozenset({"updated", "already"})
 SPENDS = frozenset({"failed", "reverted", "quarantined", "unreachable", "unknown"})
 # What a canary's judge, or the operator's solver_promote, closes the gate with.
 WORSE, UNJUDGED, AWAITS = "worse", "unjudged", "awaits_promotion"
+# The strategy whose workers go forward and back as one.
+TOGETHER = "recreate"
 # These come back by themselves, when their lease ends or when they can be reached again.
 MAY_RETURN = frozenset({"unknown", "unreachable"})
 
@@ -178,9 +180,16 @@ def _budget(plan: Plan, outcomes: Outcomes) -> Decision | None:
     if len(spent) <= plan["tolerated"]:
         return None
     share = 100.0 * len(spent) / plan["fleet"]
+    if plan["strategy"] == TOGETHER:
+        return Decision(False, "budget", as_one(spent))
     return Decision(False, "budget", f"{len(spent)} of {plan['fleet']} workers failed ({share:.0f} %: "
                     f"{', '.join(spent)}), above solver_max_fail_percentage {plan['budget_percent']:g}; "
                     "no further worker is touched")
+
+
+def as_one(spent: Sequence[str]) -> str:
+    """Say why all went back."""
+    return f"{', '.join(spent)} failed, and of workers that are updated together none may (solver_strategy: {TOGETHER})"
 
 
 def _stage_budget(plan: Plan, outcomes: Outcomes) -> Decision | None:
@@ -332,10 +341,16 @@ def left_behind(plan: Plan, outcomes: Outcomes, gate_cause: str) -> list[str]:
 
     A run that touches no further worker still leaves nobody drained, unless it lost the lock: then they are another's.
     """
-    if not gate_cause or gate_cause == "lock":
+    if not gate_cause or gate_cause == "lock" or _serve_what_was_left(plan):
         return []
     return [name for name in plan["order"]
             if word_of(plan, outcomes, name) == "pending" and _was_left(plan["workers"][name])]
+
+
+def _serve_what_was_left(plan: Plan) -> bool:
+    """Whether workers serve the release that others of a dead run are held with: alone these must not go back."""
+    return plan["strategy"] == TOGETHER and any(
+        own["together"] and own["serving"] and switched_before(own) for own in plan["workers"].values())
 
 
 def _was_left(planned: PlannedWorker) -> bool:

@@ -23,6 +23,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     serving,
     stuck,
 )
+from ansible_collections.solver.fleet.plugins.plugin_utils._gate import TOGETHER
 from ansible_collections.solver.fleet.plugins.plugin_utils._locks import continuable
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import fragile_warnings, warnings_of
@@ -30,6 +31,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import li
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet, moving_refusals, roster_refusals
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
 from ansible_collections.solver.fleet.plugins.plugin_utils._strategy import Going, shape, strategy_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._together import headings, settled
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import BakePlan, Plan, PlannedWorker, Stage
 
 # A rollout with one of these verdicts is over; everything else goes on under its id when its target is asked for again.
@@ -38,6 +40,8 @@ OVER = frozenset({"rolled_back", "rollback_failed", "superseded"})
 RESTART_S = 5.0
 PROBE_S = 10.0
 TAKE_OVER_S = 1.0
+# A hand-over waits for what is on the wire alone.
+DRAIN_S = 1.0
 
 
 def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any]) -> Plan:
@@ -50,8 +54,10 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     kind = str(run.get("kind") or "update")
     rollout_id, continued = choose_rollout(fleet, settings, kind, run)
     strategy, other = strategy_of(fleet, settings, kind, rollout_id)
-    switch = switch_of(strategy, settings, kind)
-    workers = {name: _plan_worker(fleet[name], settings, Into(kind, rollout_id, switch), name)
+    settings = settled(settings, strategy, len(fleet))
+    into = Into(kind, rollout_id, switch_of(strategy, settings, kind))
+    ends = headings(fleet) if kind == "recover" else {}
+    workers = {name: _plan_worker({**fleet[name], "ends": ends}, settings, into, name)
                for name in in_order(fleet)}
     todo = order_of(workers, settings)
     idle = [name for name in todo if not workers[name]["serving"]]
@@ -59,7 +65,11 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     size = len(fleet)
     budget = settings["solver_max_fail_percentage"]
     made = shape(strategy, Going(rollout_id, todo, workers, fleet, settings, tolerated(size, budget),
-                                 run.get("strata") or {}, run.get("measured") or {}))
+                                 run.get("strata") or {}, run.get("measured") or {}, int(run["forks"])))
+    todo = [*made.joins, *todo]
+    workers = {name: _together(own, name in made.joins) if strategy == TOGETHER else own
+               for name, own in workers.items()}
+    stop = stop_s(made.stages[0]["workers"], workers, settings) if made.stages and strategy == TOGETHER else None
     window = made.window or int(settings["window"])
     order = [name for stage in made.stages for name in stage["workers"]]
     locked = live_locks(fleet, settings, run["dead_runs"])
@@ -76,7 +86,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "fleet": size,
         "window": window,
         "max_soaking": int(settings["soaking"]),
-        "switch": switch,
+        "switch": into.switch,
         "surge": made.surge or int(settings["surge"]),
         "floor": size - window,
         "budget_percent": budget,
@@ -86,8 +96,9 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "bake": made.bake,
         "promote": settings["solver_promote"],
         "on_inconclusive": settings["solver_on_inconclusive"],
-        "estimate_s": round(sum(_stage_s(stage, workers, settings, kind) for stage in made.stages)
-                            + bake_s(made.bake, settings)),
+        "estimate_s": round(stop + soak_s(settings, kind) if stop else bake_s(made.bake, settings) + sum(
+            _stage_s(stage, workers, settings, kind) for stage in made.stages)),
+        "stop_s": stop,
         "probes": sum(1 for name in todo if workers[name]["probe"]),
         "workers": workers,
         "lock": lock,
@@ -193,7 +204,8 @@ def _plan_worker(
     instance = worker.get("instance") or {}
     current = (census.get("releases") or {}).get("current") or {}
     staging = settings["solver_version"] and kind != "recover"
-    release = staged.get("release") or {} if staging else return_target(census, kind)
+    end = str(facts["ends"].get(rollout_of(census).get("id"), ""))
+    release = staged.get("release") or {} if staging else return_target(census, kind, end)
     times = worker.get("solve_times") or {}
     plan: Any = {
         "kind": kind,
@@ -217,8 +229,12 @@ def _plan_worker(
         "forced": kind == "rollback" and name in (settings.get("solver_only") or []) and stuck(census),
         "steal": False,
         "probe": True,
+        "together": bool(end),
     }
     plan.update(back_to(census, plan))
+    if end == "to":
+        # It serves beside others that run it: alone it must not go back.
+        plan.update(back_to=None, back_version=None)
     plan.update(owner=owner_of(census, plan), on_expire=on_expire(worker, plan), begins=begins(census, plan))
     plan.update(_decide(census, staged, plan, settings, name)._asdict())
     planned: PlannedWorker = plan
@@ -238,6 +254,14 @@ def back_to(census: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any
     if begun.get("release") and (ours or unseen or plan["kind"] == "recover"):
         return {"back_to": begun["release"], "back_version": begun.get("version")}
     return {"back_to": plan["from_release"], "back_version": plan["from"]}
+
+
+def _together(worker: PlannedWorker, joins: bool) -> PlannedWorker:
+    """Return a worker as it is where all go together: whatever becomes of the run, no lease lets it serve alone."""
+    own: PlannedWorker = {**worker, "together": True, "on_expire": worker["on_expire"] and "hold"}
+    if not joins:
+        return own
+    return {**own, "action": "update", "reason": "serves it already, and is taken out with the others"}
 
 
 def owner_of(census: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
@@ -291,7 +315,7 @@ def _stage_s(
     stage: Stage, workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any], kind: str,
 ) -> float:
     """How long a stage takes: each worker begins at the first free place, by its own solve times."""
-    soak = float(settings["solver_min_healthy_time"]) if kind == "update" else 0.0
+    soak = soak_s(settings, kind)
     places = [0.0] * max(stage["window"], int(settings["surge"]) if settings["solver_switch"] == "standby" else 0)
     watched = [0.0] * int(settings["soaking"])
     last = 0.0
@@ -301,6 +325,18 @@ def _stage_s(
         free = heapq.heapreplace(watched, serves + soak) if watched else serves + soak
         heapq.heappush(places, max(serves, free))
     return last
+
+
+def soak_s(settings: Mapping[str, Any], kind: str) -> float:
+    return float(settings["solver_min_healthy_time"]) if kind == "update" else 0.0
+
+
+def stop_s(
+    names: Sequence[str], workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any],
+) -> float:
+    """How long nobody serves: the pilot restarts and is verified, and then the others are."""
+    each = [_worker_s(workers[name], settings) for name in names]
+    return each[0] + (max(each[1:]) - DRAIN_S if len(each) > 1 else 0.0)
 
 
 def bake_s(bake: BakePlan | None, settings: Mapping[str, Any]) -> float:
@@ -316,6 +352,6 @@ def _worker_s(worker: PlannedWorker, settings: Mapping[str, Any]) -> float:
     limit = float(settings["solver_drain_timeout"])
     drain = min(float(worker["p99_s"]), limit) if worker["p99_s"] else limit / 2
     if settings["solver_drain_mode"] == "handover" or not worker["serving"]:
-        drain = 1.0
+        drain = DRAIN_S
     probe = float(worker["p50_s"] or PROBE_S) if worker["probe"] else 0.0
     return float(settings["solver_drain_grace"]) + drain + RESTART_S + probe

@@ -29,6 +29,8 @@ def plan_lines(plan: Plan) -> list[str]:
     lines += _switch_lines(plan)
     if plan["strategy"] != "rolling":
         lines[0] = f"{plan['strategy']}: {lines[0]}"
+    if plan["stop_s"] is not None:
+        lines += _stop_lines(plan)
     if plan["continued"]:
         lines.append(f"continues rollout {plan['rollout_id']}")
     for number, stage in enumerate(plan["stages"], 1):
@@ -51,6 +53,17 @@ def _switch_lines(plan: Plan) -> list[str]:
         return []
     return [f"by a standby (solver_switch): raised and verified beside the worker, which serves until it takes over; "
             f"up to {min(standbys, plan['surge'])} at once, each with the memory of a second process (solver_surge)"]
+
+
+def _stop_lines(plan: Plan) -> list[str]:
+    """Say what happens where all go together."""
+    pilot, *others = plan["stages"][0]["workers"]
+    who = f"the {len(others)} others" if len(others) > 3 else ", ".join(others)
+    then = [f"3. {who}: switched and verified"] if others else []
+    return [f"nobody serves for about {minutes(plan['stop_s'] or 0.0)} (solver_accept_downtime); no two versions ever "
+            "serve at once, and if one worker fails all go back",
+            "1. all are drained at once, and their open tasks handed over",
+            f"2. {pilot} alone is switched and verified", *then, f"{len(then) + 3}. all serve again"]
 
 
 def _kind_of(stage: Stage) -> str:

@@ -38,6 +38,7 @@ class Step:
     goes_on: bool = False
     extra_s: float = 0.0
     patient: bool = False  # a failure is no end while tries are left
+    quiet: bool = False  # nobody is told of it
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def revert(worker: Worker) -> list[Step]:
     settings = worker.settings
     drain = {**worker.held, **given(
         state="drained", reason=reason_of(worker), mode="handover", timeout=20.0, on_timeout="force", accept_loss=True,
-        grace=0.0, lease=settings["solver_drain_lease"], absent_ok=True)}
+        grace=0.0, lease=settings["solver_drain_lease"], absent_ok=True, on_expire=_hold(worker))}
     verify = {**worker.common, **given(
         checks=["worker"], deadline=settings["solver_healthy_deadline"], service=worker.own["service"])}
     return [
@@ -162,6 +163,20 @@ def revert(worker: Worker) -> list[Step]:
 def resume_again(worker: Worker) -> list[Step]:
     """Return the program for a worker that is drained and was not switched: back into service as it is."""
     return [_resume(worker, "give_back")]
+
+
+def hold(worker: Worker, switched: bool) -> Step:
+    """Return the step that keeps a worker drained while it waits for others, and says that it still is."""
+    again = _drain(worker)
+    return replace(again, name="hold", tries=1, quiet=True, args={
+        **again.args, **given(on_expire=_hold(worker) if switched else None)})
+
+
+def renew(worker: Worker) -> Step:
+    """Return the step that keeps the run's lock of a worker, of which a turn that waits for others may take longer."""
+    return Step("renew", "rollout_lock", {
+        "worker_dir": worker.own["worker_dir"], "state": "renewed", "rollout_id": worker.plan["rollout_id"],
+        "run_id": worker.plan["run_id"], "ttl": worker.settings["solver_lock_ttl"]}, quiet=True)
 
 
 def record_outcome(worker: Worker, outcome: Outcome) -> Step:
@@ -209,10 +224,16 @@ def _drain(worker: Worker) -> Step:
     return Step("drain", "worker_drain", args, tries=tries_for(settings["solver_drain_timeout"]) + 6)
 
 
+def _hold(worker: Worker) -> str | None:
+    """What a lost lease leads to where others wait: whoever could verify itself would serve beside another version."""
+    return "hold" if worker.planned["together"] else None
+
+
 def _release(worker: Worker) -> dict[str, Any]:
     return {**worker.held, "state": "active", "worker_name": worker.own["name"], "base_dir": worker.own["base_dir"],
             "rollout_id": worker.planned["owner"], "lease": worker.settings["solver_drain_lease"], "restart": True,
-            "service": worker.own["service"], "keep": worker.settings["solver_keep_releases"]}
+            "service": worker.own["service"], "keep": worker.settings["solver_keep_releases"],
+            **given(on_expire=_hold(worker))}
 
 
 def _switch(worker: Worker) -> Step:

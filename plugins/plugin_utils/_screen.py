@@ -21,7 +21,7 @@ _DOING = {"drain": "drains", "switch": "restarts", "verify": "solves its probe",
           "revert_verify": "is looked at after going back", "revert_resume": "goes back into service",
           "give_back": "goes back into service", "raise": "gets a standby", "serve": "is looked at",
           "settle": "comes home from its slot", "keep": "keeps the old release as a standby",
-          "drop": "loses its standby"}
+          "drop": "loses its standby", "hold": "waits for the others", "renew": "waits for the others"}
 
 
 @dataclass
@@ -224,6 +224,10 @@ def _follow_up(_screen: Screen, event: Event) -> list[str]:
     return [f"{event['worker']} {said[event['action']]}"] if event["action"] in said else []
 
 
+def _fell(_screen: Screen, event: Event) -> list[str]:
+    return [f"all go back: {event['reason']}"]
+
+
 def _reference(_screen: Screen, event: Event) -> list[str]:
     return [f"{event['worker']}: the same solve at {event['at']} {'passed' if event['ok'] else 'failed too'}"]
 
@@ -273,5 +277,5 @@ _LINES: dict[str, Callable[[Screen, Event], list[str]]] = {
     "looked": _looked, "planned": _planned, "locked": _locked, "waiting": _waiting, "admitted": _admitted,
     "program_begun": _program_begun, "progress": _progress, "step_ended": _step_ended, "follow_up": _follow_up,
     "reference_solve": _reference, "outcome": _outcome, "closed": _closed, "hook_failed": _hook_failed,
-    "seen": _seen, "verdict": _verdict, "bake": _bake, "judged": _judged,
+    "seen": _seen, "verdict": _verdict, "bake": _bake, "judged": _judged, "fell": _fell,
 }

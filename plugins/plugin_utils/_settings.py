@@ -127,8 +127,12 @@ SETTINGS: dict[str, Setting] = {
         "least 1). The last one repeats until every worker has had its turn. Default: one stage.", shown=True),
     "solver_strategy": _choice(
         "rolling", "How the fleet is updated; docs/strategies.md says which when. rolling: a few workers at a time. "
-        "canary: first on a few, whose tasks are then compared with those of all others for a while. An interrupted "
-        "rollout goes on with the strategy that it began with.", "rolling", "canary", shown=True),
+        "canary: first on a few, whose tasks are then compared with those of all others for a while. recreate: all at "
+        "once, with a brief stop. An interrupted rollout goes on with the strategy that it began with.", "rolling",
+        "canary", "recreate", shown=True),
+    "solver_accept_downtime": Setting(
+        "flag", False, "Allow a rollout that takes all workers out of service at once: solver_strategy: recreate.",
+        shown=True),
     "solver_strata": Setting(
         "names", [], "Host variables, such as zone or os, by which the canaries are chosen: one worker of each "
         "combination of their values. Default: one worker, from 20 workers on 5 %.", shown=True),

@@ -157,6 +157,19 @@ def outcome(planned: PlannedWorker, steps: Steps, revertible: bool = True) -> Ou
     return out
 
 
+def went_back(planned: PlannedWorker, steps: Steps, why: str) -> Outcome:
+    """Return what became of a worker that did not fail, and went back with those that it went together with."""
+    came_from = planned["back_version"] or planned["from"]
+    back = step_ok(steps.get("give_back")) or all(step_ok(steps.get(name)) for name in REVERT_STEPS)
+    lost = lost_in_revert(steps) or bool((steps.get("give_back") or {}).get("unreachable"))
+    out: Outcome = {**outcome(planned, steps), "outcome": "rolled_back", "cause": None, "step": None, "log": [],
+                    "reason": f"returned to {came_from} with all others; {why}"}
+    if back:
+        return out
+    return {**out, "outcome": "unreachable" if lost else "quarantined", "cause": "host" if lost else "unknown",
+            "step": "revert", "reason": f"could not be returned to {came_from}: {_revert_reason(steps, True)}; {why}"}
+
+
 def _said(result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
     """What the step said, without its own guess whose fault it is where a reference solve knows better."""
     said = one_line(result.get("msg"))

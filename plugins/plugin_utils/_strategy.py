@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import rollout_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._gate import TOGETHER, moved
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import minutes
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet
@@ -39,16 +40,21 @@ class Going(NamedTuple):
     tolerated: int
     strata: Mapping[str, str]
     measured: Mapping[str, tuple[int, float]]
+    forks: int
 
 
 class Shape(NamedTuple):
-    """What a strategy makes of it; C(window) only where it is another than the operator's: the floor follows."""
+    """What a strategy makes of it; C(window) only where it is another than the operator's: the floor follows.
+
+    C(joins) are at the target already, and have a turn all the same.
+    """
 
     stages: list[Stage]
     refused: Sequence[str] = ()
     bake: BakePlan | None = None
     window: int | None = None
     surge: int | None = None
+    joins: Sequence[str] = ()
 
 
 Strategy = Callable[[Going], Shape]
@@ -58,11 +64,13 @@ def strategy_of(fleet: Fleet, settings: Mapping[str, Any], kind: str, rollout_id
     """Return the strategy of the rollout, and why not where another one was asked for.
 
     A rollout that is not over goes on as it began: what its stages have proven so far is of that strategy. Which one
-    that was most of its records say.
+    that was most of its records say. A rollback rolls, unless it is asked to take all together.
     """
-    if kind != "update":
-        return "rolling", []
     asked = str(settings["solver_strategy"])
+    if kind == "recover" or (kind == "rollback" and asked != TOGETHER):
+        asked = "rolling"
+    if kind == "recover":
+        return asked, []
     own = [rollout_of(facts.get("census") or {}) for facts in fleet.values()]
     votes = Counter(str(each.get("strategy") or "rolling") for each in own
                     if each.get("id") == rollout_id and each.get("verdict") != "completed")
@@ -70,7 +78,8 @@ def strategy_of(fleet: Fleet, settings: Mapping[str, Any], kind: str, rollout_id
     if begun == asked:
         return asked, []
     return asked, [f"rollout {rollout_id} began with solver_strategy {begun} and is not over, but {asked} is asked "
-                   f"for; go on with solver_strategy: {begun}, or end it with rollback.yml"]
+                   f"for; go on with solver_strategy: {begun}, or end it with "
+                   f"{'rollback.yml' if kind == 'update' else 'recover.yml'}"]
 
 
 def shape(name: str, going: Going) -> Shape:
@@ -85,6 +94,12 @@ def shape(name: str, going: Going) -> Shape:
 
 def rolling(going: Going) -> Shape:
     """All in one stage, or in the stages that the operator names."""
+    out = [name for name in going.todo if going.workers[name]["together"] and not going.workers[name]["serving"]]
+    if len(out) > int(going.settings["window"]) and len(out) == len(going.todo):
+        # A recovery of workers that went together: all of them are out already.
+        stage: Stage = {"workers": out, "there": [], "window": len(out), "tolerated": going.tolerated,
+                        "after": "nothing"}
+        return Shape([stage], window=len(out))
     return Shape(stages_of(going.todo, going))
 
 
@@ -261,4 +276,45 @@ def _bake_refusals(bake: BakePlan, settings: Mapping[str, Any]) -> list[str]:
     return []
 
 
-STRATEGIES: dict[str, Strategy] = {"rolling": rolling, "canary": canary}
+# --- recreate ---
+
+
+def recreate(going: Going) -> Shape:
+    """All at once: drained, switched and verified, and in service again together; none may fail."""
+    if not going.todo:
+        return Shape([])
+    joins = [name for name, worker in going.workers.items()
+             if worker["action"] == "already" and worker["begins"] and moved(worker)]
+    names = sorted([*joins, *going.todo], key=lambda name: _pilot_rank(going.workers[name]))
+    stage: Stage = {"workers": names, "there": [], "window": len(going.fleet), "tolerated": 0, "after": "nothing"}
+    return Shape([stage], _recreate_refusals(going, names), joins=joins)
+
+
+def _pilot_rank(worker: PlannedWorker) -> tuple[bool, bool]:
+    """The pilot is one that an earlier run has switched, else one that serves: it must not fail for its own sake."""
+    return worker["from_release"] != worker["release"], not worker["serving"]
+
+
+def _recreate_refusals(going: Going, names: Sequence[str]) -> list[str]:
+    out = []
+    if not going.settings["solver_accept_downtime"]:
+        out.append("solver_strategy: recreate takes all workers out of service at once, so for a while no task is "
+                   "taken; set solver_accept_downtime: true, or use solver_strategy: rolling")
+    if going.forks < len(names):
+        out.append(f"forks is {going.forks}, but with solver_strategy: recreate {len(names)} workers have their turns "
+                   f"at once; use --forks {len(names)}")
+    left = [f"{name} ({worker['action']}: {worker['reason']})" for name, worker in going.workers.items() if _stays(worker)]
+    if left:
+        out.append(f"{', '.join(left)}: with solver_strategy: recreate no two versions may serve at once, and what has "
+                   "no turn may keep another one; bring all of them in, or use solver_strategy: rolling")
+    return out
+
+
+def _stays(worker: PlannedWorker) -> bool:
+    """Whether a worker that has no turn may serve another release."""
+    silent = worker["action"] in ("unreachable", "failed")
+    out = worker["action"] == "excluded" and worker["from_release"] != worker["release"]
+    return silent or out
+
+
+STRATEGIES: dict[str, Strategy] = {"rolling": rolling, "canary": canary, TOGETHER: recreate}

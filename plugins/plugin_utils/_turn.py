@@ -134,8 +134,8 @@ class Turn:
     def _take(self, program: Sequence[Step]) -> None:
         """Run a program as far as it goes; each call takes the rest of it to the worker's host."""
         rest, tried = list(program), 0
-        self.world.emit("program_begun", steps=[step.name for step in rest])
-        while rest:
+        self.world.emit("program_begun", steps=[step.name for step in rest if not step.quiet])
+        while rest and not self._broken_off():
             said = self._call(rest)
             behind = self._keep(rest, said)
             if behind:
@@ -144,6 +144,10 @@ class Turn:
                 tried += 1
                 if self._is_over(rest[0], tried):
                     return
+
+    def _broken_off(self) -> bool:
+        """Whether something else than the worker ends the program."""
+        return False
 
     def _call(self, rest: Sequence[Step]) -> dict[str, Result]:
         self._go_on()
@@ -171,7 +175,8 @@ class Turn:
                 break
             result = self.steps[step.name] = dict(said[step.name])
             ago -= _took(result)
-            self._tell(step, result, ago)
+            if not step.quiet:
+                self._tell(step, result, ago)
             done = _step.step_ok(result) or (step.goes_on and not result.get("unreachable"))
             if not done:
                 break

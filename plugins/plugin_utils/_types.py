@@ -414,7 +414,9 @@ PlannedWorker = TypedDict("PlannedWorker", {
     "on_drain_timeout": str, "p50_s": float | None, "p99_s": float | None, "totals": Totals | None,
     "journal": str | None, "record_seq": int, "forced": bool, "steal": bool, "probe": bool, "back_to": str | None,
     "back_version": str | None, "switch": str, "owner": str, "on_expire": str | None, "begins": bool, "action": str,
-    "reason": str})
+    "reason": str,
+    # it goes together with others, so a lost lease may not let it serve the new release
+    "together": bool})
 
 
 class Stage(TypedDict):
@@ -484,6 +486,7 @@ class Plan(TypedDict, total=False):
     order: list[str]
     stages: list[Stage]
     estimate_s: float
+    stop_s: float | None
     probes: int
     workers: dict[str, PlannedWorker]
     lock: LockPlan
@@ -561,6 +564,21 @@ class HookFailure(TypedDict, total=False):
     stops: bool
 
 
+class Fell(TypedDict):
+    """Because of whom everybody goes back, and why."""
+
+    worker: str
+    reason: str
+
+
+class Together(TypedDict):
+    """How far turns are that wait for each other: where each is, and which places were passed."""
+
+    at: dict[str, str]
+    passed: list[str]
+    fell: Fell | None
+
+
 class State(TypedDict):
     """One part of a rollout under way: who is where (C(_admit) says in which phases), and what became of whom."""
 
@@ -573,3 +591,4 @@ class State(TypedDict):
     probes: list[StepResult]
     hooks: list[HookFailure]
     judgement: NotRequired[dict[str, Any]]
+    together: Together

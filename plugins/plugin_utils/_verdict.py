@@ -15,8 +15,10 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import MIXE
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     AWAITS,
     GOOD,
+    TOGETHER,
     UNJUDGED,
     Outcomes,
+    as_one,
     cause_of,
     done_count,
     spent_by,
@@ -66,7 +68,7 @@ def verdict(
     if check_mode:
         word = "planned"
     elif closed:
-        word = _closed_word(closed, (backs or {}) if undone else {})
+        word = _closed_word(closed, (backs or {}) if undone else {}, seen if plan["strategy"] == TOGETHER else {})
     else:
         word = "completed" if all(_done(worker, plan) for worker in workers) else "incomplete"
     made = document(word, plan, workers, [closed["reason"]] if closed and not check_mode else [])
@@ -131,6 +133,8 @@ def closed_by(plan: Plan, outcomes: Outcomes, gate: Closed) -> Closed | None:
     if gate.get("cause") and not gate.get("open") and (done_count(plan, outcomes) < len(plan["order"])
                                                        or gate["cause"] == "budget"):
         return {"cause": gate["cause"], "reason": gate["reason"]}
+    if spent and plan["strategy"] == TOGETHER:
+        return {"cause": "budget", "reason": as_one(spent)}
     if len(spent) > plan["tolerated"]:
         return {"cause": "budget", "reason": f"{len(spent)} of {plan['fleet']} workers failed ({', '.join(spent)}), "
                                              f"above solver_max_fail_percentage {plan['budget_percent']:g}"}
@@ -140,9 +144,13 @@ def closed_by(plan: Plan, outcomes: Outcomes, gate: Closed) -> Closed | None:
     return None
 
 
-def _closed_word(closed: Closed, backs: Outcomes) -> str:
+def _closed_word(closed: Closed, backs: Outcomes, together: Outcomes) -> str:
+    """Return the verdict of a rollout that was ended; those that go TOGETHER go back in their turns."""
     if closed["cause"] in _WORD_OF_CAUSE:
         return _WORD_OF_CAUSE[closed["cause"]]
+    words = {own.get("outcome") for own in together.values()}
+    if words & {"rolled_back", "reverted"}:
+        return "rollback_failed" if words & {"quarantined", "unreachable", "updated"} else "rolled_back"
     if not backs:
         return "aborted"
     return "rolled_back" if all(back.get("outcome") == "updated" for back in backs.values()) else "rollback_failed"
