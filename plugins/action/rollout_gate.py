@@ -186,6 +186,10 @@ class ActionModule(RunAction):
         if said.wait:
             self._waits(said, stall.deadline_s - stall.seconds)
             return {}
+        if said.open and not raises and self.plan["stages"][self.stage].get("barrier"):
+            awaits = _gate.closed_by_judgement("promote", "all standbys are verified", self.plan)
+            if awaits:
+                return self._closed(state, awaits)
         if not said.open:
             return self._closed(state, {"cause": said.cause, "reason": said.reason})
         state["phase"][self.me] = "raise" if raises else "turn"

@@ -66,7 +66,7 @@ def waits_to_take_over(plan: Plan, state: State, name: str) -> str:
     """Return what keeps a verified standby from asking the gate, or nothing."""
     number = stage_of(plan, name)
     stage, phase = plan["stages"][number], state["phase"]
-    if stage.get("together") and (late := [other for other in stage["workers"] if phase.get(other) in (None, "raise")]):
+    if stage.get("barrier") and (late := [other for other in stage["workers"] if phase.get(other) in (None, "raise")]):
         return f"{len(late)} standbys are not verified yet"
     if name != next(other for other in stage["workers"] if phase.get(other) == "raised"):
         return NOT_YET

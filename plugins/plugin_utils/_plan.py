@@ -64,6 +64,8 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     todo = idle + spread(todo[len(idle):], run["machines"], int(settings["window"]))
     size = len(fleet)
     budget = settings["solver_max_fail_percentage"]
+    standing = sum(1 for name, own in workers.items()
+                   if stands_by(fleet[name].get("census") or {}, own["release"]))
     made = shape(strategy, Going(rollout_id, todo, workers, fleet, settings, tolerated(size, budget),
                                  run.get("strata") or {}, run.get("measured") or {}, int(run["forks"])))
     todo = [*made.joins, *todo]
@@ -87,7 +89,8 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "window": window,
         "max_soaking": int(settings["soaking"]),
         "switch": into.switch,
-        "surge": made.surge or int(settings["surge"]),
+        "blue_keep": float(settings["solver_blue_keep"]) if strategy == "blue_green" else 0.0,
+        "surge": made.surge or max(int(settings["surge"]), standing),
         "floor": size - window,
         "budget_percent": budget,
         "tolerated": tolerated(size, budget),
@@ -120,7 +123,15 @@ class Into(NamedTuple):
 
 def switch_of(strategy: str, settings: Mapping[str, Any], kind: str) -> str:
     """Return how the workers come to the release. To recover is to go on where somebody left off."""
+    if strategy == "blue_green":
+        return "standby"
     return "in_place" if kind == "recover" or strategy == "recreate" else str(settings["solver_switch"])
+
+
+def stands_by(census: Mapping[str, Any], release: Any) -> bool:
+    """Whether a standby of RELEASE is there already, as the old one is after a blue-green update."""
+    found = (census.get("standby") or {}).get("worker") or {}
+    return bool(release) and found.get("state") == "standby" and found["instance"]["release"] == release
 
 
 def order_of(workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any]) -> list[str]:
@@ -219,7 +230,8 @@ def _plan_worker(
         "serving": serving(worker),
         "lacks": lacking(worker, settings, into.switch),
         # One that does not serve has nothing to gain from a second process.
-        "switch": into.switch if serving(worker) else "in_place",
+        "switch": "standby" if serving(worker) and (into.switch == "standby" or (
+            kind == "rollback" and stands_by(census, release.get("id")))) else "in_place",
         "on_drain_timeout": on_drain_timeout(worker, settings),
         "p50_s": times.get("p50_s"),
         "p99_s": times.get("p99_s"),

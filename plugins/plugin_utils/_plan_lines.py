@@ -73,6 +73,8 @@ def _kind_of(stage: Stage) -> str:
 def _after(plan: Plan, stage: Stage) -> list[str]:
     """Say what follows on a stage."""
     bake, promote = plan["bake"], plan["promote"]
+    if stage.get("barrier"):
+        return _flip_lines(plan, stage)
     if stage["after"] == "nothing":
         return []
     if promote == "now":
@@ -87,6 +89,17 @@ def _after(plan: Plan, stage: Stage) -> list[str]:
     return [f"then they are compared with {others} for at least {minutes(bake['bake_s'])} and until "
             f"{bake['min_tasks']} tasks have ended on both sides{about} ({bake['traffic']}), at most "
             f"{minutes(bake['max_s'])}" + (", from where an earlier run was" if bake["baselines"] else ""), *then]
+
+
+def _flip_lines(plan: Plan, stage: Stage) -> list[str]:
+    """Say what follows when all standbys are verified."""
+    if plan["promote"] == "manual":
+        return ["when all standbys are verified, the rollout ends as awaiting_promotion (solver_promote: manual); they "
+                "stand by for as long as solver_drain_lease"]
+    keep = float(plan["blue_keep"])
+    stays = f"; the old release then stands by for {minutes(keep)} (solver_blue_keep)" if keep else ""
+    return [f"when all standbys are verified, {min(stage['window'], len(stage['workers']))} at a time take over "
+            f"(solver_flip){stays}"]
 
 
 def _move(name: str, worker: PlannedWorker) -> str:

@@ -135,7 +135,17 @@ def settle(worker: Worker) -> list[Step]:
         # Whatever becomes of it, the worker serves, and is found in either place.
         soak.insert(0, Step("settle", "worker_release", {**_release(worker), "state": "settled"}, goes_on=True,
                             extra_s=SWITCH_S))
-    return soak + ([] if worker.plan["way_back"] else [record])
+    return [*soak, *([] if worker.plan["way_back"] else [record]), *_keep(worker)]
+
+
+def _keep(worker: Worker) -> list[Step]:
+    """What the worker came from stands by for a while; one that cannot has cost nothing."""
+    keep, came_from = worker.plan["blue_keep"], worker.planned["back_to"]
+    if not keep or not came_from or not worker.by_standby or worker.plan["way_back"]:
+        return []
+    args = {**_release(worker), "state": "standby", "release": came_from, "lease": keep,
+            "reason": f"what {worker.planned['to']} took over from"}
+    return [Step("keep", "worker_release", args, goes_on=True, extra_s=SWITCH_S)]
 
 
 def revert(worker: Worker) -> list[Step]:

@@ -128,11 +128,18 @@ SETTINGS: dict[str, Setting] = {
     "solver_strategy": _choice(
         "rolling", "How the fleet is updated; docs/strategies.md says which when. rolling: a few workers at a time. "
         "canary: first on a few, whose tasks are then compared with those of all others for a while. recreate: all at "
-        "once, with a brief stop. An interrupted rollout goes on with the strategy that it began with.", "rolling",
-        "canary", "recreate", shown=True),
+        "once, with a brief stop. blue_green: the new release is verified beside every worker, then all switch. An "
+        "interrupted rollout goes on with the strategy that it began with.", "rolling", "canary", "recreate",
+        "blue_green", shown=True),
     "solver_accept_downtime": Setting(
         "flag", False, "Allow a rollout that takes all workers out of service at once: solver_strategy: recreate.",
         shown=True),
+    "solver_flip": Setting(
+        "window", None, "With solver_strategy: blue_green, how many workers switch at once when all are verified: a "
+        "count, or a percentage. Default: all.", shown=True),
+    "solver_blue_keep": Setting(
+        "seconds", 1800.0, "With solver_strategy: blue_green, how long the old release stands by after the switch, so "
+        "that rollback.yml is a matter of seconds. 0: not at all.", minimum=0, maximum=86_400, shown=True),
     "solver_strata": Setting(
         "names", [], "Host variables, such as zone or os, by which the canaries are chosen: one worker of each "
         "combination of their values. Default: one worker, from 20 workers on 5 %.", shown=True),

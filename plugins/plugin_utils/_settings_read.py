@@ -170,9 +170,9 @@ def window_size(raw: str | None, fleet: int) -> int:
     return count
 
 
-def surge_size(raw: str | None, fleet: int, window: int) -> int:
-    """Return how many of FLEET workers may have a standby at once."""
-    return window if raw is None else min(fleet, _workers(_amount("solver_surge", raw), fleet))
+def share_of(name: str, raw: str | None, fleet: int, otherwise: int) -> int:
+    """Return how many of FLEET workers a setting allows, of which all may be allowed."""
+    return otherwise if raw is None else min(fleet, _workers(_amount(name, raw), fleet))
 
 
 def stage_sizes(stages: Sequence[str | int], fleet: int, todo: int) -> list[int]:

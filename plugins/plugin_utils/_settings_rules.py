@@ -29,7 +29,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import (
     SettingError,
     read,
-    surge_size,
+    share_of,
     window_size,
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_worker import machine_of, worker_facts
@@ -191,7 +191,8 @@ def _together(out: Resolved, fleet: int) -> None:
     settings = out.settings
     try:
         settings["window"] = window_size(settings["solver_max_unavailable"], fleet)
-        settings["surge"] = surge_size(settings["solver_surge"], fleet, settings["window"])
+        settings["surge"] = share_of("solver_surge", settings["solver_surge"], fleet, settings["window"])
+        settings["flip"] = share_of("solver_flip", settings["solver_flip"], fleet, fleet)
         most = settings["solver_max_soaking"]
         settings["soaking"] = settings["window"] if most is None else most
     except SettingError as error:

@@ -207,6 +207,10 @@ def _failed_outcome(planned: PlannedWorker, steps: Steps, fault: Mapping[str, An
         return "failed" if revertible or step == "drain" else "quarantined"
     if action == "resume":
         return "failed" if step_ok(steps.get("give_back")) else "quarantined"
+    return _reverted_outcome(steps, fault)
+
+
+def _reverted_outcome(steps: Steps, fault: Mapping[str, Any]) -> str:
     if lost_in_revert(steps):
         return "unreachable"
     if not all(step_ok(steps.get(name)) for name in REVERT_STEPS):

@@ -303,7 +303,8 @@ def _recreate_refusals(going: Going, names: Sequence[str]) -> list[str]:
     if going.forks < len(names):
         out.append(f"forks is {going.forks}, but with solver_strategy: recreate {len(names)} workers have their turns "
                    f"at once; use --forks {len(names)}")
-    left = [f"{name} ({worker['action']}: {worker['reason']})" for name, worker in going.workers.items() if _stays(worker)]
+    left = [f"{name} ({worker['action']}: {worker['reason']})"
+            for name, worker in going.workers.items() if _stays(worker)]
     if left:
         out.append(f"{', '.join(left)}: with solver_strategy: recreate no two versions may serve at once, and what has "
                    "no turn may keep another one; bring all of them in, or use solver_strategy: rolling")
@@ -317,4 +318,21 @@ def _stays(worker: PlannedWorker) -> bool:
     return silent or out
 
 
-STRATEGIES: dict[str, Strategy] = {"rolling": rolling, "canary": canary, TOGETHER: recreate}
+# --- blue-green ---
+
+
+def blue_green(going: Going) -> Shape:
+    """A standby of the new release beside each worker; when all are verified, they take over."""
+    if not going.todo:
+        return Shape([])
+    many, flip = len(going.todo), int(going.settings["flip"])
+    refused = [] if going.forks >= many else [
+        f"forks is {going.forks}, but with solver_strategy: blue_green {many} standbys wait for each other; use "
+        f"--forks {many}"]
+    stage: Stage = {"workers": list(going.todo), "there": [], "window": flip, "tolerated": going.tolerated,
+                    "after": "nothing", "barrier": True}
+    return Shape([stage], refused, window=flip, surge=many)
+
+
+STRATEGIES: dict[str, Strategy] = {"rolling": rolling, "canary": canary, TOGETHER: recreate,
+                                    "blue_green": blue_green}

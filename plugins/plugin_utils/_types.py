@@ -321,6 +321,13 @@ class Answer(TypedDict, total=False):
     wrong: str
 
 
+class FoundStandby(TypedDict, total=False):
+    """What answers in a worker's slot."""
+
+    finding: str
+    worker: Status | None
+
+
 class Census(Answer, total=False):
     """What is known of one worker: the answer of worker_info, or C(census) in that of rollout_lock."""
 
@@ -333,6 +340,7 @@ class Census(Answer, total=False):
     service_problem: str | None
     standby_problem: str | None
     release_problem: str | None
+    standby: FoundStandby | None
     releases: Releases | None
     history: list[Head] | None
     host_clock: Clock | None
@@ -432,7 +440,7 @@ class Stage(TypedDict):
     window: int
     tolerated: int
     after: str
-    together: NotRequired[bool]  # nobody takes over before all standbys are verified
+    barrier: NotRequired[bool]  # nobody takes over before all standbys are verified
 
 
 class LockPlan(TypedDict):
@@ -480,6 +488,7 @@ class Plan(TypedDict, total=False):
     max_soaking: int
     switch: str
     surge: int
+    blue_keep: float
     floor: int
     budget_percent: float
     tolerated: int

@@ -26,7 +26,7 @@ SANDBOX = ["--solve", "userrecaptcha=1:2.5", "--solve", "base64=0.2:0.5", "--sub
 EXIT_CODES = {"completed": 0, "planned": 0, "awaiting_promotion": 0, **dict.fromkeys(
     ("incomplete", "aborted", "rolled_back", "rollback_failed", "inconclusive", "paused", "refused"), 2)}
 VERDICTS = ROOT / ".cache" / "results" / "verdicts.jsonl"
-ROLLOUTS = ("rolling_update", "canary_update", "recreate_update", "rollback", "recover")
+ROLLOUTS = ("rolling_update", "canary_update", "recreate_update", "blue_green_update", "rollback", "recover")
 VERDICT = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/schemas/verdict-1.json").read_text("utf-8")))
 
 # What a shell runs in the background ignores this signal, and so would the controllers that tests interrupt.

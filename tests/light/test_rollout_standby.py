@@ -40,7 +40,8 @@ def test_a_good_release_and_back(light_fleet: LightFleet) -> None:
     events = Events(fleet)
     done = fleet.roll("1.3.0", **STANDBY, solver_surge="100%", solver_min_healthy_time=1, **events.settings)
     assert done.returncode == 0, done.stdout
-    assert "raised and verified beside the worker, which serves until it takes over; up to 3 at once" in " ".join(done.stdout.split())
+    said = " ".join(done.stdout.split())
+    assert "raised and verified beside the worker, which serves until it takes over; up to 3 at once" in said
     assert_nobody_left(fleet, "1.3.0")
     assert sorted(own["worker"] for own in events.find("stands_by")) == ["w1", "w2", "w3"]
     assert sum(1 for event in fleet.events() if event.get("probe")) == 3, "one solve is paid for per worker"
@@ -75,3 +76,40 @@ def test_refused_where_it_cannot_be(light_fleet: LightFleet) -> None:
     said = " ".join(done.stdout.split())
     assert "w2: it has no slot for a standby; set solver_standby: true and run provision.yml" in said
     assert "or set solver_switch: in_place" in said
+
+
+BLUE_GREEN = {"solver_blue_keep": 600, "solver_min_healthy_time": 0}
+
+
+@pytest.mark.quick
+def test_blue_green_waits_for_all_is_promoted_and_keeps_what_was(light_fleet: LightFleet) -> None:
+    """Green stands by beside all, somebody promotes it, blue stands by afterwards, and going back takes it over."""
+    fleet = light_fleet.up(3)
+    few = fleet.playbook("blue_green_update", "--forks", "2", solver_version="1.3.0", **BLUE_GREEN)
+    assert few.returncode == EXIT_CODES["refused"], few.stdout
+    assert "3 standbys wait for each other; use --forks 3" in " ".join(few.stdout.split())
+    waits = fleet.playbook("blue_green_update", solver_version="1.3.0", solver_promote="manual", **BLUE_GREEN)
+    assert waits.returncode == 0, waits.stdout
+    assert verdict(fleet)["verdict"] == "awaiting_promotion"
+    assert (set(fleet.versions().values()), standbys(fleet)) == ({"1.2.0"}, ["w1", "w2", "w3"])
+    done = fleet.playbook("blue_green_update", solver_version="1.3.0", solver_promote="now", **BLUE_GREEN)
+    assert done.returncode == 0, done.stdout
+    assert "when all standbys are verified, 3 at a time take over" in " ".join(done.stdout.split())
+    assert (verdict(fleet)["verdict"], verdict(fleet)["strategy"]) == ("completed", "blue_green")
+    assert (set(fleet.versions().values()), standbys(fleet)) == ({"1.3.0"}, ["w1", "w2", "w3"])
+    back = fleet.playbook("rollback")
+    assert back.returncode == 0, back.stdout
+    assert "by a standby (solver_switch)" in back.stdout
+    assert_nobody_left(fleet, "1.2.0")
+
+
+@pytest.mark.quick
+def test_a_bad_green_is_dropped_and_nothing_ever_changed(light_fleet: LightFleet) -> None:
+    fleet = light_fleet.up(3)
+    fleet.set_fault("w2", "w3", version="1.3.0", probe="release")
+    before = {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()}
+    done = fleet.playbook("blue_green_update", solver_version="1.3.0", **BLUE_GREEN)
+    assert done.returncode == EXIT_CODES["aborted"], done.stdout
+    assert_nobody_left(fleet, "1.2.0")
+    assert {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()} == before
+    assert {own["outcome"] for own in verdict(fleet)["workers"]} == {"reverted", "not_attempted"}

@@ -124,7 +124,8 @@ class FleetAction(ActionBase):  # type: ignore[misc]
     def info_args(self, **more: Any) -> dict[str, Json]:
         """Return the options of worker_info for each worker."""
         return {name: {"control_socket": own["control_socket"], "worker_dir": own["worker_dir"],
-                       "control_timeout": self.settings["solver_control_timeout"], "service": own["service"], **more}
+                       "control_timeout": self.settings["solver_control_timeout"], "service": own["service"],
+                       "standby_socket": (own["service"].get("standby") or {}).get("socket"), **more}
                 for name, own in self.workers.items() if name in self.rollout["hosts"]}
 
 

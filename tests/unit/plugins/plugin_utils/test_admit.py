@@ -73,8 +73,8 @@ def test_the_window_is_for_those_that_take_over(phase, asking, why):
     assert _admit.waits_to_take_over(beside("a", "b", "c"), state(**phase), asking) == why
 
 
-def test_together_nobody_takes_over_before_all_are_verified():
-    made = beside("a", "b", "c", window=3, surge=3, together=True)
+def test_behind_a_barrier_nobody_takes_over_before_all_are_verified():
+    made = beside("a", "b", "c", window=3, surge=3, barrier=True)
     wait = "1 standbys are not verified yet"
     assert _admit.waits_to_take_over(made, state(a="raised", b="raised", c="raise"), "a") == wait
     assert _admit.waits_to_take_over(made, state(a="raised", b="raised"), "a") == wait
