@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
+import threading
+import time
 
 import pytest
 from fleetlib import Fleet, assert_nothing_lost, control, events_of, wait_for
@@ -54,6 +57,56 @@ def test_a_canary_is_compared_by_the_books_of_real_workers(make_fleet, tmp_path)
     assert "solve times are not compared" not in judgement["reason"]
     assert fleet.verdict()["waves"][0] == ["w1"]
     assert set(fleet.versions().values()) == {"1.3.0"}
+
+
+class Sampled:
+    """Asks each worker every 50 ms whether it serves; the longest time without a yes, of any of them, is C(gap_s)."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.sockets = {name: fleet.socket(name) for name in fleet.hosts()}
+        self.gap_s = 0.0
+        self.over = threading.Event()
+        self.threads = [threading.Thread(target=self._watch, args=(path,)) for path in self.sockets.values()]
+
+    def _watch(self, path: str) -> None:
+        served = time.monotonic()
+        while not self.over.wait(0.05):
+            with contextlib.suppress(OSError, ValueError):
+                if control(path)[1].get("accepting"):
+                    served = time.monotonic()
+            self.gap_s = max(self.gap_s, time.monotonic() - served)
+
+    def __enter__(self) -> Sampled:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_standbys_take_over_and_nobody_leaves_service_for_a_release(make_fleet):
+    fleet: Fleet = make_fleet(2)
+    fleet.start_traffic()
+    standby = {"solver_switch": "standby", "solver_max_fail_percentage": 0, "solver_probe_retries": 1}
+    with Sampled(fleet) as sampled:
+        done = fleet.roll("1.3.0", **standby)
+        assert done.returncode == 0, done.stdout
+        assert set(fleet.versions().values()) == {"1.3.0"}
+        for bad, step in (("1.4.0", "raise"), ("1.4.1", "verify")):
+            failed = fleet.roll(bad, **standby)
+            assert failed.returncode != 0, failed.stdout
+            assert fleet.verdict()["verdict"] == "aborted"
+            first = next(own for own in fleet.verdict()["workers"] if own["outcome"] == "reverted")
+            assert (first["cause"], first["reason"].split(":")[0]) == ("release", step)
+        assert set(fleet.versions().values()) == {"1.3.0"}
+    audit = fleet.end_traffic()
+    fleet.assert_all_serve()
+    assert_nothing_lost(audit)
+    # A take-over is tens of milliseconds; what is left is for a machine that is busy with something else.
+    assert sampled.gap_s < 2.0
 
 
 def test_a_crashing_release_is_reverted_and_stops_at_budget_zero(make_fleet):
