@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faultlib import Events, ask
-from fleetlib import EXIT_CODES
+from faultlib import Events, ask, kill_all, until
+from fleetlib import EXIT_CODES, wait_for
 from lightfleet import LightFleet
 
 STANDBY = {"solver_switch": "standby"}
@@ -113,3 +114,47 @@ def test_a_bad_green_is_dropped_and_nothing_ever_changed(light_fleet: LightFleet
     assert_nobody_left(fleet, "1.2.0")
     assert {name: fleet.status(name)["instance"]["boot_id"] for name in fleet.hosts()} == before
     assert {own["outcome"] for own in verdict(fleet)["workers"]} == {"reverted", "not_attempted"}
+
+
+def versions(fleet: LightFleet) -> set[str]:
+    return set(fleet.versions().values())
+
+
+# By what the run tells, and by what the workers say.
+PHASES: dict[str, Callable[[LightFleet, Events], Any]] = {
+    "raising": lambda fleet, _events: standbys(fleet),
+    "verified": lambda _fleet, events: events.find("stands_by"),
+    "taking over": lambda fleet, _events: "1.3.0" in versions(fleet),
+    "at home": lambda _fleet, events: [own for own in events.find("step_ended") if own["step"] == "settle"],
+    "judging": lambda _fleet, events: events.find("judging"),
+}
+
+
+@pytest.mark.parametrize(("playbook", "phase"), [
+    pytest.param("rolling_update", "taking over", marks=pytest.mark.quick),
+    *(("rolling_update", phase) for phase in PHASES if phase != "taking over"),
+    *(("blue_green_update", phase) for phase in PHASES)])
+def test_killed_anywhere_nobody_is_out_and_the_same_command_goes_on(
+    light_fleet: LightFleet, playbook: str, phase: str,
+) -> None:
+    fleet = light_fleet.up(3)
+    events = Events(fleet)
+    wanted = {"solver_version": "1.3.0", **STANDBY, "solver_blue_keep": 0}
+    process = fleet.start_playbook(playbook, **wanted, **events.settings)
+    until(phase, lambda: PHASES[phase](fleet, events), process)
+    kill_all(process)
+    fleet.assert_all_serve()
+    done = fleet.playbook(playbook, **wanted)
+    assert done.returncode == 0, done.stdout
+    assert_nobody_left(fleet, "1.3.0")
+
+
+@pytest.mark.quick
+def test_standbys_that_everybody_forgot_end_with_their_leases(light_fleet: LightFleet) -> None:
+    fleet = light_fleet.up(2)
+    waits = fleet.playbook("blue_green_update", solver_version="1.3.0", solver_promote="manual")
+    assert waits.returncode == 0, waits.stdout
+    assert standbys(fleet) == ["w1", "w2"]
+    fleet.set_fault(lease_speed=10_000)
+    wait_for(lambda: standbys(fleet) == [], "the end of their leases")
+    assert_nobody_left(fleet, "1.2.0")

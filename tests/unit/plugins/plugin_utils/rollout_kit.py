@@ -9,7 +9,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils import _plan, _settin
 
 SETTINGS = {
     **{name: setting.default for name, setting in _settings.SETTINGS.items()},
-    "solver_version": "1.3.0", "window": 1, "surge": 1, "soaking": 1}
+    "solver_version": "1.3.0", "window": 1, "surge": 1, "flip": 4, "soaking": 1}
 RUN = {"kind": "update", "run_id": "run1", "new_id": "r1", "forks": 50, "dead_runs": [],
        "now": 1_795_672_800.0}  # 2026-11-26T06:00:00Z
 

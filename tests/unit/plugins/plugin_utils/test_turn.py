@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils import _gate, _turn
 from hypothesis import given
 from hypothesis import strategies as st
 from rollout_kit import fleet, plan
-from turn_kit import ANSWERS, GONE, World, failed, status, worker
+from turn_kit import ANSWERS, GONE, OWN, World, failed, status, worker
 
 REVERT = ["revert_drain", "revert", "revert_verify", "revert_resume"]
 FORWARD = ["drain", "switch", "verify", "resume"]
@@ -403,3 +404,93 @@ def test_steps_that_one_call_told_say_how_long_ago_each_ended():
     told = {own["step"]: (own.get("took_s"), own.get("ago_s")) for own in events(world, "step_ended")}
     assert told == {"drain": (1.5, 2.5), "switch": (0.5, 2.0), "verify": (2.0, None), "resume": (None, None),
                     "record": (None, None)}
+
+
+# -- by a standby
+
+RAISE = ["raise", "verify"]
+TAKE_OVER = [*RAISE, "switch", "serve"]
+SLOT = {"service": {**OWN["service"], "standby": {"name": "w1-standby", "socket": "/run/w1-standby.sock"}}}
+
+
+def beside(world: World, **settings: Any) -> _turn.Turn:
+    made = worker(planned={"switch": "standby"}, **settings)
+    return _turn.Turn(dataclasses.replace(made, own={**OWN, **SLOT}), world)
+
+
+def test_a_standby_is_raised_and_verified_while_the_worker_serves():
+    world = World()
+    assert beside(world).stand_by() is None
+    assert world.calls == [RAISE]
+    up, verify = world.sent[0]["steps"]
+    assert (up["args"]["state"], up["args"]["release"]) == ("standby", "1.3.0-new")
+    assert (verify["args"]["control_socket"], verify["args"]["expect_state"]) == ("/run/w1-standby.sock", ["standby"])
+    assert (verify["args"]["service"]["name"], verify["args"]["service"]["standby"]) == ("w1-standby", None)
+    assert world.records == []
+
+
+def test_it_takes_over_leaves_the_window_and_comes_home():
+    world = World()
+    made = beside(world, solver_min_healthy_time=60.0).run()
+    assert (made["outcome"], made["reason"]) == ("updated", "")
+    assert world.calls == [TAKE_OVER, ["settle", "soak", "record"]]
+    assert world.sent[0]["steps"][2]["args"]["switch"] == "standby"
+    assert world.moves == ["serves 1.3.0"]
+    assert world.sent[1]["before"]["serve"] == {"host_clock": {"uptime_s": 9.0}}
+
+
+def test_one_that_cannot_come_home_serves_where_it_is():
+    world = World(settle=failed("cannot_start"))
+    assert beside(world).run()["outcome"] == "updated"
+    assert world.calls == [TAKE_OVER, ["settle", "record"]]
+
+
+@pytest.mark.parametrize(("answers", "outcome", "cause", "step"), [
+    ({"raise": failed("not_running")}, "reverted", "release", "raise"),
+    ({"raise": failed("cannot_start")}, "failed", "host", "raise"),
+    ({"verify": failed("worker_exited")}, "reverted", "release", "verify"),
+    ({"verify": failed("probe_failed", details={"fault": "provider"})}, "returned", "unknown", "verify"),
+    ({"switch": failed("worker_failed", switched=False)}, "reverted", "release", "switch"),
+    ({"switch": failed("foreign_drain", switched=False)}, "failed", "drain", "switch"),
+])
+def test_what_fails_beside_the_worker_is_dropped_and_nothing_else(answers, outcome, cause, step):
+    world = World(references=[{"host": "w2", "control_socket": "/s"}], reference=failed(
+        "probe_failed", details={"fault": "provider"}), **answers)
+    turn = beside(world)
+    made = turn.run() if step == "switch" else turn.stand_by()
+    assert (made["outcome"], made["cause"], made["step"]) == (outcome, cause, step)
+    assert world.ran[-2:] == ["drop", "record"]
+    assert not any(name.startswith("revert") for name in world.ran)
+    assert world.moves == []
+
+
+@pytest.mark.parametrize("step", ["serve", "soak"])
+def test_what_fails_after_the_take_over_goes_back_by_a_restart(step):
+    world = World(**{step: failed()})
+    made = beside(world, solver_min_healthy_time=60.0).run()
+    assert (made["outcome"], made["cause"], made["step"]) == ("reverted", "release", step)
+    assert world.ran[-5:] == [*REVERT, "record"]
+
+
+def test_a_lost_host_is_left_to_the_standby_s_lease():
+    world = World(**{"raise": GONE})
+    assert beside(world).stand_by()["outcome"] == "unreachable"
+    assert world.ran == ["raise"]
+
+
+def test_where_nobody_else_can_be_asked_what_serves_beside_the_standby_is():
+    world = World(verify=failed("probe_failed"), reference={"done": True}, at_provider={"done": True, "worker": status(
+        "1.2.0")})
+    made = beside(world).stand_by()
+    assert [args["control_socket"] for _host, args in world.asked][:1] == ["/run/w1.sock"]
+    assert (made["outcome"], made["cause"]) == ("reverted", "release")
+
+
+def test_what_it_came_from_stands_by_for_as_long_as_it_is_kept():
+    world = World()
+    made = worker(planned={"switch": "standby"})
+    own = dataclasses.replace(made, own={**OWN, **SLOT}, plan={**made.plan, "blue_keep": 600.0})
+    assert _turn.Turn(own, world).run()["outcome"] == "updated"
+    keep = world.sent[1]["steps"][-1]
+    assert (keep["name"], keep["args"]["release"], keep["args"]["lease"]) == ("keep", "1.2.0-old", 600.0)
+    assert world.ran[-2:] == ["record", "keep"]
