@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _regions
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import minutes
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import AWX
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import SettingError, read
 
@@ -109,6 +110,18 @@ def job_address(base: str, job: str | None) -> str | None:
         return None
     known = base.startswith(("http://", "https://")) and base.isprintable() and host not in (None, *UNSET_HOSTS)
     return f"{base}/#/jobs/playbook/{job}" if job and known else None
+
+
+def job_warnings(estimate_s: float, given: Any) -> list[str]:
+    """Return a warning where AWX would kill the job before the plan is through; GIVEN is what its template says."""
+    try:
+        timeout = read("solver_awx_job_timeout", given) if given else 0
+    except SettingError as error:
+        return [str(error)]
+    if not timeout or estimate_s < timeout:
+        return []
+    return [f"this takes about {minutes(estimate_s)}, and AWX kills the job after {minutes(timeout)}, in the middle of "
+            "somebody's turn; set solver_awx_job_timeout higher and run awx_configure.yml, or make the window larger"]
 
 
 def sent(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,9 @@ def test_a_template_is_neither_sliced_nor_limited_nor_run_twice(written):
     assert of(written, "job_template")["Solver | plan"]["job_type"] == "check"
     assert of(written, "job_template")["Solver | plan"]["diff_mode"] is True
     assert of(written, "job_template")["Captcha | roll"]["timeout"] == AWX["solver_awx_job_timeout"].default
+    for name in ("Captcha | roll", "Solver | plan", "Solver | recover", "Solver | rollback"):
+        told = of(written, "job_template")[name]["extra_vars"]
+        assert told == {"solver_awx_job_timeout": AWX["solver_awx_job_timeout"].default}
 
 
 def test_a_secret_goes_only_where_it_is_needed(written):
@@ -310,6 +313,15 @@ def test_ansible_builder_finds_that_the_collection_needs_nothing(tmp_path):
         "version: 3\ndependencies: {python: meta/needs.txt}\n", encoding="utf-8")
     found = yaml.safe_load(builder("introspect", str(tmp_path)))
     assert [line for line in found["python"] if line.startswith("requests")], found
+
+
+@pytest.mark.parametrize(("estimate", "given", "said"), [
+    (7200, None, []), (7200, "", []), (7200, "28800", []),
+    (7200, 7200, ["this takes about 120 min, and AWX kills the job"]),
+    (7200, "soon", ["solver_awx_job_timeout is 'soon'; it must be a number"])])
+def test_a_plan_that_takes_longer_than_its_job_may_says_so(estimate, given, said):
+    found = _awx.job_warnings(estimate, given)
+    assert [line[:len(start)] for line, start in zip(found, said, strict=True)] == said
 
 
 @pytest.mark.parametrize(("base", "job", "address"), [
