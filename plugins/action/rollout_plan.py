@@ -17,6 +17,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action i
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import make_plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import plan_lines
+from ansible_collections.solver.fleet.plugins.plugin_utils._awx import job_warnings
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan
@@ -39,6 +40,8 @@ class ActionModule(RunAction):
             "measured": self._measured(census)})
         plan["started_at"], plan["settings"] = self.rollout["started_at"], settings_shown(self.settings)
         plan["who"] = who_shown(self.rollout["who"])
+        plan["warnings"] = plan["warnings"] + job_warnings(
+            plan["estimate_s"] or 0, self.task_vars.get("solver_awx_job_timeout"))
         if plan["locked"]:
             plan["refused"] = plan["locked"]  # nothing was staged, so the rest would complain of that
         elif plan["refused"] and self.rollout["staging"]:

@@ -16,6 +16,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
+from ansible_collections.solver.fleet.plugins.plugin_utils._awx import job_address
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import (
     fleet_facts,
     fleet_variables,
@@ -78,7 +79,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "new_id": settings["solver_rollout_id"] or _new_id(task_vars), "run_id": secrets.token_hex(8),
             "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "who": {"job": _job(task_vars), "user": str(task_vars.get("awx_user_name") or getpass.getuser()),
-                    "controller": here()},
+                    "controller": _where(_job(task_vars))},
             "staging": bool(settings["solver_version"]) and kind not in ("recover", "remove", "resume"),
             "package": resolved.package, "package_on_worker": resolved.package_on_worker,
             "package_name": resolved.package_name.lower().replace("_", "-")}
@@ -156,6 +157,12 @@ def _job(task_vars: dict[str, Any]) -> str | None:
     """AWX's job id where there is one: an operator can look it up."""
     job = task_vars.get("awx_job_id") or task_vars.get("tower_job_id")
     return str(job) if job else None
+
+
+def _where(job: str | None) -> dict[str, Any]:
+    """Where this runs, with the address of the job where AWX tells its own."""
+    url = job_address(os.environ.get("AWX_HOST", ""), job)
+    return {**here(), **({"url": url} if url else {})}
 
 
 def _new_id(task_vars: dict[str, Any]) -> str:

@@ -182,8 +182,9 @@ def refusal(record: Json, claim: Claim, at: Now) -> StepError | None:
 
 def in_words(lock: Mapping[str, Any], at: Now | None = None, what: str = "it") -> str:
     """Say who holds a lock, of WHAT. Without a reading of its host's clock, when it was renewed by the wall."""
-    host = (lock.get("controller") or {}).get("host")
-    who = f"AWX job {lock['job']}" if lock.get("job") else f"{lock.get('user') or '?'} on {host or '?'}"
+    where = lock.get("controller") or {}
+    who = f"AWX job {lock['job']}" if lock.get("job") else f"{lock.get('user') or '?'} on {where.get('host') or '?'}"
+    who += f" at {where['url']}" if where.get("url") else ""
     reason = f" ({lock['reason']})" if lock.get("reason") else ""
     seen = f"renewed {lock_age(lock, at):.0f} s ago" if at else f"last seen {lock.get('renewed_at')}"
     return one_line(f"rollout {lock.get('rollout_id')} of {who}{reason} holds {what} since "

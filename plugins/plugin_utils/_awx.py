@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _regions
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import minutes
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import AWX
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import SettingError, read
 
@@ -24,6 +26,8 @@ NAMES = {
     "workflow": "staged update", "regions": "region by region", "promotion": "promote the release?",
     "schedule": "recover regularly",
 }
+# What an AWX calls itself to which nobody has told its address.
+UNSET_HOSTS = ("towerhost", "platformhost")
 # What a node, or a template, points to.
 LINKS = ("success_nodes", "failure_nodes", "always_nodes")
 
@@ -95,6 +99,29 @@ def _of_names(named: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
 def _unknown(shown: str, name: str, known: Iterable[str], otherwise: str) -> str:
     near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
     return f"{shown} is not known; {f'did you mean {near[0]}?' if near else otherwise}"
+
+
+def job_address(base: str, job: str | None) -> str | None:
+    """Return the address of a JOB in an AWX whose own one is BASE, which it tells its jobs as AWX_HOST."""
+    base = base.strip().rstrip("/")
+    try:
+        host = urlsplit(base).hostname
+    except ValueError:
+        return None
+    known = base.startswith(("http://", "https://")) and base.isprintable() and host not in (None, *UNSET_HOSTS)
+    return f"{base}/#/jobs/playbook/{job}" if job and known else None
+
+
+def job_warnings(estimate_s: float, given: Any) -> list[str]:
+    """Return a warning where AWX would kill the job before the plan is through; GIVEN is what its template says."""
+    try:
+        timeout = read("solver_awx_job_timeout", given) if given else 0
+    except SettingError as error:
+        return [str(error)]
+    if not timeout or estimate_s < timeout:
+        return []
+    return [f"this takes about {minutes(estimate_s)}, and AWX kills the job after {minutes(timeout)}, in the middle of "
+            "somebody's turn; set solver_awx_job_timeout higher and run awx_configure.yml, or make the window larger"]
 
 
 def sent(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,8 +116,8 @@ _LOCK = fields({
     "reason": may(text(REASON)), "acquired_at": may(date), "renewed_at": need(date), "ttl_s": need(_SECONDS),
     "renewed_clock": may(fields({"host_boot_id": may(name(64, least=0)), "uptime_s": may(_SECONDS)})),
     "controller": may(fields({
-        "host": may(text(253)), "machine_id": may(name(64, least=0)), "boot_id": may(name(64, least=0)),
-        "pid": may(_COUNT), "pid_started": may(_COUNT), "pid_ns": may(_COUNT)}))})
+        "host": may(text(253)), "url": may(text(300)), "machine_id": may(name(64, least=0)),
+        "boot_id": may(name(64, least=0)), "pid": may(_COUNT), "pid_started": may(_COUNT), "pid_ns": may(_COUNT)}))})
 _BASELINE = fields({
     "arm": need(choice("canary", "control")), "at": need(date), "journal": need(name()), "looks": need(count(100)),
     "books": need(fields({

@@ -371,7 +371,7 @@ AWX: dict[str, Setting] = {
         "count", 60, "Minutes between the canary region and the others, after which each of its workers must still "
         "serve.", minimum=0, maximum=1440),
     "solver_awx_instance_groups": Setting(
-        "mapping", {}, "Instance group of AWX that runs the jobs of a region, such as {solver_eu: eu}. Default: the "
+        "mapping", {}, "Instance group of AWX that runs the jobs of a region, such as {eu: frankfurt}. Default: the "
         "one that the organization has."),
     "solver_awx_report_dir": Setting(
         "text", "", "Folder that AWX shows in its job containers, for the reports. Default: no template for them, "

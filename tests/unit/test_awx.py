@@ -90,6 +90,9 @@ def test_a_template_is_neither_sliced_nor_limited_nor_run_twice(written):
     assert of(written, "job_template")["Solver | plan"]["job_type"] == "check"
     assert of(written, "job_template")["Solver | plan"]["diff_mode"] is True
     assert of(written, "job_template")["Captcha | roll"]["timeout"] == AWX["solver_awx_job_timeout"].default
+    for name in ("Captcha | roll", "Solver | plan", "Solver | recover", "Solver | rollback"):
+        told = of(written, "job_template")[name]["extra_vars"]
+        assert told == {"solver_awx_job_timeout": AWX["solver_awx_job_timeout"].default}
 
 
 def test_a_secret_goes_only_where_it_is_needed(written):
@@ -280,6 +283,55 @@ def test_an_environment_needs_nothing_for_this_collection():
     assert needs == {"version": 3, "dependencies": {}}
     built = yaml.safe_load((ROOT / "execution-environment.yml").read_text(encoding="utf-8"))
     assert built["version"] == 3
+
+
+def builder(*words: str) -> str:
+    done = subprocess.run([str(Path(sys.executable).parent / "ansible-builder"), *words], capture_output=True,
+                          text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_ansible_builder_makes_a_context_of_our_environment(tmp_path):
+    builder("create", "--file", str(ROOT / "execution-environment.yml"), "--context", str(tmp_path / "context"),
+            "--output-filename", "Containerfile")
+    made = (tmp_path / "context/Containerfile").read_text(encoding="utf-8")
+    assert "fedora:42" in made
+    assert "ansible-core>=2.18" in made
+    assert "requests" not in made
+
+
+def test_ansible_builder_finds_that_the_collection_needs_nothing(tmp_path):
+    """And would find it if it needed something."""
+    collection = tmp_path / "ansible_collections/solver/fleet"
+    shutil.copytree(ROOT / "meta", collection / "meta")
+    (collection / "MANIFEST.json").write_text("{}", encoding="utf-8")
+    found = yaml.safe_load(builder("introspect", str(tmp_path)))
+    assert found == {"python": [], "system": []}
+    (collection / "meta/needs.txt").write_text("requests\n", encoding="utf-8")
+    (collection / "meta/execution-environment.yml").write_text(
+        "version: 3\ndependencies: {python: meta/needs.txt}\n", encoding="utf-8")
+    found = yaml.safe_load(builder("introspect", str(tmp_path)))
+    assert [line for line in found["python"] if line.startswith("requests")], found
+
+
+@pytest.mark.parametrize(("estimate", "given", "said"), [
+    (7200, None, []), (7200, "", []), (7200, "28800", []),
+    (7200, 7200, ["this takes about 120 min, and AWX kills the job"]),
+    (7200, "soon", ["solver_awx_job_timeout is 'soon'; it must be a number"])])
+def test_a_plan_that_takes_longer_than_its_job_may_says_so(estimate, given, said):
+    found = _awx.job_warnings(estimate, given)
+    assert [line[:len(start)] for line, start in zip(found, said, strict=True)] == said
+
+
+@pytest.mark.parametrize(("base", "job", "address"), [
+    ("https://awx.example.com", "7", "https://awx.example.com/#/jobs/playbook/7"),
+    ("https://awx.example.com/", "7", "https://awx.example.com/#/jobs/playbook/7"),
+    ("https://towerhost", "7", None), ("https://platformhost", "7", None), ("", "7", None),
+    ("awx.example.com", "7", None), ("https://", "7", None), ("https://a\nb", "7", None),
+    ("https://awx.example.com", None, None)])
+def test_the_address_of_a_job_is_told_where_awx_knows_its_own(base, job, address):
+    assert _awx.job_address(base, job) == address
 
 
 # -- what is refused before anything is changed ----------------------------------------------------

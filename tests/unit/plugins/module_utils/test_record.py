@@ -249,6 +249,8 @@ def test_the_holder_is_said_in_one_way():
         "rollout r1 of ada on deck (night shift [2J) holds it since then, renewed 7 s ago")
     assert record.in_words({**lock, "job": 8}, what="w1, w2") == (
         "rollout r1 of AWX job 8 (night shift [2J) holds w1, w2 since then, last seen 2026-01-01T00:00:00Z")
+    assert record.in_words({**lock, "job": 8, "controller": {"host": "deck", "url": "https://awx/#/jobs/playbook/8"}}
+                           ).startswith("rollout r1 of AWX job 8 at https://awx/#/jobs/playbook/8 (night shift")
 
 
 def test_a_record_with_less_in_it_is_one(tmp_path):
