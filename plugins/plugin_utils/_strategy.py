@@ -302,7 +302,8 @@ def _recreate_refusals(going: Going, names: Sequence[str]) -> list[str]:
     if going.forks < len(names):
         out.append(f"forks is {going.forks}, but with solver_strategy: recreate {len(names)} workers have their turns "
                    f"at once; use --forks {len(names)}")
-    left = [f"{name} ({worker['action']}: {worker['reason']})" for name, worker in going.workers.items() if _stays(worker)]
+    left = [f"{name} ({worker['action']}: {worker['reason']})" for name, worker in going.workers.items()
+            if _stays(worker)]
     if left:
         out.append(f"{', '.join(left)}: with solver_strategy: recreate no two versions may serve at once, and what has "
                    "no turn may keep another one; bring all of them in, or use solver_strategy: rolling")
