@@ -7,8 +7,10 @@ import os
 import shutil
 import signal
 import socket
+import threading
 
 import pytest
+from faultlib import Sampler
 from fleetlib import Fleet, assert_nothing_lost, control, events_of, wait_for
 
 
@@ -53,6 +55,35 @@ def test_a_canary_is_compared_by_the_books_of_real_workers(make_fleet, tmp_path)
     # The workers tell how long their solves took, and these are compared.
     assert "solve times are not compared" not in judgement["reason"]
     assert fleet.verdict()["waves"][0] == ["w1"]
+    assert set(fleet.versions().values()) == {"1.3.0"}
+
+
+@pytest.mark.quick
+def test_all_at_once_stops_briefly_and_no_two_versions_serve_at_once(make_fleet):
+    """First a release whose probe fails, which goes back as one, and then a good one."""
+    fleet: Fleet = make_fleet()
+    fleet.start_traffic()
+    stops = {}
+    for version, word in (("1.4.1", "rolled_back"), ("1.3.0", "completed")):
+        sampler = Sampler(fleet)
+        thread = threading.Thread(target=sampler.run, daemon=True)
+        thread.start()
+        done = fleet.playbook("recreate_update", solver_version=version, solver_accept_downtime=True,
+                              solver_probe_retries=1)
+        sampler.stop.set()
+        thread.join(10)
+        assert fleet.verdict()["verdict"] == word, done.stdout
+        served = [[own["instance"]["version"] for own in sample.workers.values() if own and own["accepting"]]
+                  for sample in sampler.samples]
+        assert all(len(set(versions)) <= 1 for versions in served)
+        none = [sample.at for sample, versions in zip(sampler.samples, served, strict=True) if not versions]
+        stops[version] = round(max(none) - min(none), 1)
+        print(f"{version}: nobody served for {stops[version]} s")
+        fleet.assert_all_serve()
+    audit = fleet.end_traffic()
+    # That is its price: for a while every task is refused.
+    assert audit["refused"] > 0
+    assert_nothing_lost({**audit, "refused": 0})
     assert set(fleet.versions().values()) == {"1.3.0"}
 
 

@@ -113,6 +113,17 @@ def test_another_strategy_is_refused_until_it_is_over():
 def test_a_rollback_goes_as_one_where_it_is_asked_to(settings: dict[str, Any], strategy: str):
     made = plan(known(w1="new", w2="new", outcome="updated"), kind="rollback", solver_version="", **settings)
     assert (made["strategy"], made["refused"]) == (strategy, [])
+    assert any("go back as one" in text for text in made["warnings"]) == (strategy == "rolling")
+
+
+def test_what_would_go_back_to_several_versions_is_refused():
+    """Left by one that was interrupted, and another one is begun over it."""
+    workers = known(w1="new", w2="NEW")
+    for own in workers.values():
+        own["staged"] = staged("1.4.0")
+    text, = recreate(workers, solver_version="1.4.0")["refused"]
+    assert "w1 to 1.3.0, w2 to 1.2.0" in text
+    assert "recover.yml" in text
 
 
 # -- the recovery
