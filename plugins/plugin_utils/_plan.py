@@ -31,7 +31,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import li
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet, moving_refusals, roster_refusals
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
 from ansible_collections.solver.fleet.plugins.plugin_utils._strategy import Going, shape, strategy_of
-from ansible_collections.solver.fleet.plugins.plugin_utils._together import headings, settled
+from ansible_collections.solver.fleet.plugins.plugin_utils._together import headings, parting_warnings, settled
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import BakePlan, Plan, PlannedWorker, Stage
 
 # A rollout with one of these verdicts is over; everything else goes on under its id when its target is asked for again.
@@ -109,7 +109,8 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
                     *roster_refusals(fleet, settings, kind),
                     *moving_refusals(fleet, run["machines"], run["routers"]), *locked],
         "locked": locked,
-        "warnings": warnings_of(workers, settings, run) + fragile_warnings(fleet),
+        "warnings": [*warnings_of(workers, settings, run), *fragile_warnings(fleet),
+                     *parting_warnings(fleet, kind, strategy)],
     }
 
 

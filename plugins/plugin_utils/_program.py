@@ -176,10 +176,13 @@ def resume_again(worker: Worker) -> list[Step]:
 
 
 def hold(worker: Worker, switched: bool) -> Step:
-    """Return the step that keeps a worker drained while it waits for others, and says that it still is."""
+    """Return the step that keeps a worker drained while it waits for others, and says that it still is.
+
+    One that was SWITCHED is not given back, whatever is on its wire: then it would serve beside another version.
+    """
     again = _drain(worker)
-    return replace(again, name="hold", tries=1, quiet=True, args={
-        **again.args, **given(on_expire=_hold(worker) if switched else None)})
+    held = {"on_expire": _hold(worker), "on_timeout": "force", "accept_loss": True} if switched else {}
+    return replace(again, name="hold", tries=1, quiet=True, args={**again.args, **given(**held)})
 
 
 def renew(worker: Worker) -> Step:

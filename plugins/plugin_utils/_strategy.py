@@ -308,7 +308,18 @@ def _recreate_refusals(going: Going, names: Sequence[str]) -> list[str]:
     if left:
         out.append(f"{', '.join(left)}: with solver_strategy: recreate no two versions may serve at once, and what has "
                    "no turn may keep another one; bring all of them in, or use solver_strategy: rolling")
-    return out
+    return out + _parted(going, names)
+
+
+def _parted(going: Going, names: Sequence[str]) -> list[str]:
+    """Refuse where all that serve run one version, and to go back would bring another one back as well."""
+    serve = {worker["from"] for worker in going.workers.values() if worker["serving"]}
+    back = {going.workers[name]["back_version"] for name in names}
+    if len(back) < 2 or len(serve) > 1:
+        return []
+    ways = ", ".join(f"{name} to {going.workers[name]['back_version']}" for name in names)
+    return [f"if a worker fails, they would go back to several versions ({ways}), because an earlier rollout was "
+            "interrupted; run recover.yml first"]
 
 
 def _stays(worker: PlannedWorker) -> bool:

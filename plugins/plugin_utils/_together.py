@@ -125,6 +125,15 @@ def headings(fleet: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             if not {"serves new", "runs old"} <= set(ends)}
 
 
+def parting_warnings(fleet: Mapping[str, Mapping[str, Any]], kind: str, strategy: str) -> list[str]:
+    """Say that a rollback brings workers apart which had gone together."""
+    joined = any(rollout_of(facts.get("census") or {}).get("strategy") == TOGETHER for facts in fleet.values())
+    if kind != "rollback" or strategy == TOGETHER or not joined:
+        return []
+    return [f"the last rollout took all workers together, and this rollback rolls, so two versions serve at once for a "
+            f"while; with -e solver_strategy={TOGETHER} -e solver_accept_downtime=true they go back as one"]
+
+
 def _end_of(census: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     worker = census.get("worker") or {}
     runs = (worker.get("instance") or {}).get("release")

@@ -192,9 +192,10 @@ class TogetherTurn(Turn):
 
     def _own_way(self) -> str:
         """What is to be undone of a worker that did not fail."""
-        switch = self.steps["switch"]
+        switch, came_from = self.steps["switch"], self.planned["back_to"]
         changed = bool(switch) and not _step.untouched(switch)
-        return "revert" if changed or _step.switched_before(self.planned) else "resume"
+        # What a run before this one left has another release than the one that it came from.
+        return "revert" if changed or came_from not in (None, self.planned["from_release"]) else "resume"
 
     def _wait_until_nobody_serves_new(self) -> None:
         """Whoever never comes out cannot keep all others from serving for ever."""

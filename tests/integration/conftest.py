@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = map(str, (HERE, HERE.parents[1] / ".collections"))
+sys.path[:0] = map(str, (HERE, HERE.parent / "faults", HERE.parents[1] / ".collections"))
 from fleetlib import ROOT, Fleet, ansible_bin, broken_releases  # noqa: E402
 from fleetpool import Pool  # noqa: E402
 

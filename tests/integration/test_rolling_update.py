@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from faultlib import Sampler
 from fleetlib import Fleet, assert_nothing_lost, control, events_of, wait_for
 
 
@@ -107,6 +108,33 @@ def test_standbys_take_over_and_nobody_leaves_service_for_a_release(make_fleet):
     assert_nothing_lost(audit)
     # A take-over is tens of milliseconds; what is left is for a machine that is busy with something else.
     assert sampled.gap_s < 2.0
+@pytest.mark.quick
+def test_all_at_once_stops_briefly_and_no_two_versions_serve_at_once(make_fleet):
+    """First a release whose probe fails, which goes back as one, and then a good one."""
+    fleet: Fleet = make_fleet()
+    fleet.start_traffic()
+    stops = {}
+    for version, word in (("1.4.1", "rolled_back"), ("1.3.0", "completed")):
+        sampler = Sampler(fleet)
+        thread = threading.Thread(target=sampler.run, daemon=True)
+        thread.start()
+        done = fleet.playbook("recreate_update", solver_version=version, solver_accept_downtime=True,
+                              solver_probe_retries=1)
+        sampler.stop.set()
+        thread.join(10)
+        assert fleet.verdict()["verdict"] == word, done.stdout
+        served = [[own["instance"]["version"] for own in sample.workers.values() if own and own["accepting"]]
+                  for sample in sampler.samples]
+        assert all(len(set(versions)) <= 1 for versions in served)
+        none = [sample.at for sample, versions in zip(sampler.samples, served, strict=True) if not versions]
+        stops[version] = round(max(none) - min(none), 1)
+        print(f"{version}: nobody served for {stops[version]} s")
+        fleet.assert_all_serve()
+    audit = fleet.end_traffic()
+    # That is its price: for a while every task is refused.
+    assert audit["refused"] > 0
+    assert_nothing_lost({**audit, "refused": 0})
+    assert set(fleet.versions().values()) == {"1.3.0"}
 
 
 def test_a_crashing_release_is_reverted_and_stops_at_budget_zero(make_fleet):

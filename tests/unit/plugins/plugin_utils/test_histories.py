@@ -103,18 +103,18 @@ class Worker:
 
     def lease_ends(self) -> None:
         """Before the switch it just resumes; after it, only a release that solves may."""
-        if self.drain is None:
+        if self.drain is None or self.drain["on_expire"] == "hold":
             return
         known = self.drain["version"] == version_of(self.running) and self.drain["on_expire"] == "resume"
         if known or self.solves():
             self.drain = None
 
-    def starts(self, release: str) -> None:
+    def starts(self, release: str, on_expire: str) -> None:
         if release != self.linked:
             self.previous = self.linked
         self.running = self.linked = release
         if self.drain:
-            self.drain["on_expire"] = "verify"
+            self.drain["on_expire"] = on_expire
 
 
 class Ledger:
@@ -396,9 +396,12 @@ class World:
                 raise KilledError
             self.look_at_the_order()
 
+    def forks(self, hosts: int) -> int:
+        return self.chance.randint(1, hosts)
+
     def play(self, waiting: list[Task]) -> None:
         """As host_pinned does it: so many hosts at once as there are forks, in order."""
-        forks, running, idle = self.chance.randint(1, len(waiting)), [], 0
+        forks, running, idle = self.forks(len(waiting)), [], 0
         everybody = list(waiting)
         try:
             while waiting or running:
@@ -534,8 +537,9 @@ class World:
     def step(self, step: str, worker: Worker, args: dict[str, Any]) -> dict[str, Any]:
         if "run_id" in args and not _record.is_ours(worker.record, args["run_id"]):
             return failed("fenced")
-        does = {"drain": self.drain, "revert_drain": self.drain, "switch": self.switch, "revert": self.switch,
-                "verify": self.verify, "revert_verify": self.verify, "soak": self.soak, "record": self.record}
+        does = {"drain": self.drain, "revert_drain": self.drain, "hold": self.drain, "switch": self.switch,
+                "revert": self.switch, "verify": self.verify, "revert_verify": self.verify, "soak": self.soak,
+                "record": self.record, "renew": self.record}
         return does.get(step, self.resume)(worker, args)
 
     def drain(self, worker: Worker, args: dict[str, Any]) -> dict[str, Any]:
@@ -561,7 +565,7 @@ class World:
         if release is None:
             return failed("no_previous", switched=False)
         moved = worker.running != release
-        worker.starts(release)
+        worker.starts(release, args.get("on_expire", "verify"))
         return {"done": True, "switched": moved, "restarted": moved, "changed": moved}
 
     def verify(self, worker: Worker, args: dict[str, Any]) -> dict[str, Any]:
@@ -612,11 +616,17 @@ class World:
                     (name, document)
 
 
-@mock.patch.multiple(rollout_gate, Looks=Looks, look_on=look_on, time=NOW,
-                     _entry=SimpleNamespace(lock_answer=lambda raw, _now: raw))
-@mock.patch.multiple(worker_turn, time=NOW)
-@mock.patch.multiple(rollout_claim, time=NOW)
-@mock.patch.multiple(rollout_back, time=NOW)
+def in_the_world(test: Callable[..., None]) -> Callable[..., None]:
+    """Have the actions ask the world, by its clock."""
+    for patch in (mock.patch.multiple(rollout_gate, Looks=Looks, look_on=look_on, time=NOW,
+                                      _entry=SimpleNamespace(lock_answer=lambda raw, _now: raw)),
+                  mock.patch.multiple(worker_turn, time=NOW), mock.patch.multiple(rollout_claim, time=NOW),
+                  mock.patch.multiple(rollout_back, time=NOW)):
+        test = patch(test)
+    return test
+
+
+@in_the_world
 @settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(st.integers(0, 2**32))
 def test_no_history_breaks_an_invariant_and_every_one_ends_well(seed):
