@@ -8,7 +8,12 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._detached import detached
-from ansible_collections.solver.fleet.plugins.module_utils._service_base import Service, ServiceState, Settings
+from ansible_collections.solver.fleet.plugins.module_utils._service_base import (
+    Service,
+    ServiceError,
+    ServiceState,
+    Settings,
+)
 
 _LIVES = ("running", "starting", "restarting")
 
@@ -22,26 +27,35 @@ class SlottedService(Service):
 
     def _place(self) -> Service:
         """Where the worker is: beside a process at home, whatever is in the slot is its standby."""
-        if self.home.state().state not in _LIVES and self.slot.state().state in _LIVES:
+        if self.home.state().state not in _LIVES and self._in_slot().state in _LIVES:
             return self.slot
         return self.home
+
+    def _in_slot(self) -> ServiceState:
+        """One that was not provisioned yet holds nothing."""
+        try:
+            return self.slot.state()
+        except ServiceError as error:
+            return ServiceState("unknown", None, error.message)
 
     def start(self) -> None:
         self.home.start()
 
     def stop(self) -> None:
-        self.slot.stop()
         self.home.stop()
+        if self._in_slot().state in _LIVES:
+            self.slot.stop()
 
     def stop_by_force(self) -> None:
-        self.slot.stop_by_force()
         self.home.stop_by_force()
+        if self._in_slot().state in _LIVES:
+            self.slot.stop_by_force()
 
     def state(self) -> ServiceState:
         found = self.home.state()
         if found.state in _LIVES:
             return found
-        other = self.slot.state()
+        other = self._in_slot()
         return other if other.state in _LIVES else found
 
     def cannot_start(self) -> str | None:
