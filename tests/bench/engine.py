@@ -4,6 +4,7 @@
   python tests/bench/engine.py turn [--before COMMIT]   time per worker beyond what is needed, four real workers
   python tests/bench/engine.py window                   24 light workers, window 4: sliding, waves, and the bounds
   python tests/bench/engine.py sizes [100 300 1000]     seconds, processor time and memory per worker, window 10 %
+  python tests/bench/engine.py switch                   drains of 30 s: in place, handed over, by standbys
   python tests/bench/engine.py plain                    the same work by a playbook of builtin modules, staged before
 
 Machines differ, and shared ones differ from minute to minute: compare figures of one run, not of two.
@@ -39,15 +40,58 @@ WORK = ROOT / ".cache" / "bench"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["turn", "window", "sizes", "plain"])
+    parser.add_argument("what", choices=["turn", "window", "sizes", "switch", "plain"])
     parser.add_argument("values", nargs="*", type=int, help="sizes of fleets")
     parser.add_argument("--before", default="", help="turn: also this commit, in the same run")
     args = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} before")
     {"turn": lambda: turn(args.before), "window": window, "sizes": lambda: sizes(args.values or [100, 300]),
-     "plain": plain}[args.what]()
+     "switch": switch, "plain": plain}[args.what]()
     return 0
+
+
+# -- what a switch costs ------------------------------------------------------------------------------
+
+# A process needs a second until it answers, and a probe three: what a real one takes.
+PROCESS = {"start_s": 1.0, "probe_s": 3.0}
+WAYS: dict[str, dict[str, Any]] = {
+    "in place, complete": {}, "in place, handover": {"solver_drain_mode": "handover"},
+    "standby": {"solver_switch": "standby"}, "standby, all raised at once": {
+        "solver_switch": "standby", "solver_surge": "100%"},
+    "blue-green": {"solver_strategy": "blue_green", "solver_blue_keep": 0}}
+
+
+def switch() -> None:
+    """Roll four workers one by one to a good release, and to one whose probe fails; say how long who was out."""
+    fleet = LightFleet(WORK / "switch")
+    for name, settings in WAYS.items():
+        for release, fault in (("good", {}), ("bad", {"probe": "release"})):
+            fleet.up(4, drain_s=30, load=3, solver_drain_timeout=60, solver_progress_deadline=300)
+            fleet.set_fault(**PROCESS)
+            fleet.set_fault(version="1.3.0", **PROCESS, **fault)
+            began = time.monotonic()
+            done = fleet.roll("1.3.0", solver_max_fail_percentage=0, **settings)
+            took = time.monotonic() - began
+            assert (done.returncode == 0) == (release == "good"), done.stdout
+            print(f"{name:<28} {release:<5} {took:6.1f} s, {out_s(fleet.events()):6.1f} worker-seconds out of service")
+    fleet.down()
+
+
+def out_s(events: Sequence[dict[str, Any]]) -> float:
+    """Return for how long workers took no task, from when each served first, added up."""
+    since: dict[str, float] = {}
+    served, total = set[str](), 0.0
+    for event in events:
+        if "state" not in event:
+            continue
+        name, at = event["worker"], float(event["at"])
+        if event["accepting"]:
+            total += at - since.pop(name, at)
+            served.add(name)
+        elif name in served:
+            since.setdefault(name, at)
+    return total
 
 
 # -- what a turn costs -------------------------------------------------------------------------------
