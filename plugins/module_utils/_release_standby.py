@@ -69,13 +69,13 @@ class Slot:
         if found is None or found["instance"]["release"] != release:
             if found is not None:
                 self.beside.down(steal=True)
+            switch_link(os.path.join(self.worker_dir, LINK), folder)
             why = self.services["slot"].cannot_start()
             if why:
                 raise StepError("cannot_start", f"raising the standby: {why}; provision.yml puts its slot in place, "
                                 "with solver_standby: true", {"service": self.services["slot"].name})
             # A process that was killed as a standby leaves its service waiting to start it again.
             self.services["slot"].stop()
-            switch_link(os.path.join(self.worker_dir, LINK), folder)
         return self.beside.up(release, steal=True)
 
     def drop(self) -> bool:
@@ -165,7 +165,7 @@ def restore(worker_dir: str, links: Links) -> None:
 
 def slot_problem(settings: Settings, worker: Json | None) -> str | None:
     """Why a standby could not be raised beside the worker now; None if nothing speaks against it."""
-    why = open_slot(settings).cannot_start()
+    why = open_slot(settings).absent()
     if why:
         return f"it has no slot for a standby ({why}); set solver_standby: true and run provision.yml"
     needs = _resident_kb((worker or {}).get("instance", {}).get("pid"))

@@ -150,6 +150,10 @@ class Service:
         """Why the manager could not start the service if it were stopped now; None if nothing speaks against it."""
         raise NotImplementedError
 
+    def absent(self) -> str | None:
+        """Why the manager does not know the service at all; what it would run may be still to come."""
+        return self.cannot_start()
+
     def restart(self, force: bool = False, keep: Sequence[int] = ()) -> None:
         """Stop and start. What was stopped is started, also if this process is killed in between.
 

@@ -140,6 +140,13 @@ class SystemdService(Service):
         return (f"systemd says of '{self.unit}': {said}; unmask it where it is masked, and run provision.yml, which "
                 "puts its unit in place")
 
+    def absent(self) -> str | None:
+        """A unit whose drop-in leads to what no link names yet is there all the same."""
+        status, output = self._run("systemctl", "show", "--property=FragmentPath", "--value", "--", self.unit)
+        if status == 0 and output.strip():
+            return None
+        return f"systemd has no unit '{self.unit}'"
+
     def _without_credentials(self) -> str | None:
         """A container's drop-in may take away what the unit hands over, which the worker then misses."""
         paths = self._run("systemctl", "show", "--property=DropInPaths", "--value", "--", self.unit)[1].split()
