@@ -8,7 +8,7 @@ WORKER := roles/worker/files/solver-worker
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: fresh help setup demo fleet fleet-down check check-tests test lint unit worker-test quick light fuzz integration faults campaign traps cores molecule sanity bench hosts hosts-down hosts-test hosts-faults hosts-molecule clean
+.PHONY: fresh help setup demo fleet fleet-down check check-tests test lint unit worker-test quick light fuzz integration faults campaign traps cores molecule sanity bench hosts hosts-down hosts-test hosts-faults hosts-molecule pictures clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -106,6 +106,9 @@ bench: $(VENV)/.dev ## Measure sizes and times: the worker, and the engine (test
 	$(BIN)/python tests/bench/engine.py sizes 100
 	$(BIN)/python tests/bench/engine.py plain
 	$(BIN)/python tests/bench/engine.py turn
+
+pictures: $(VENV)/.dev ## Make the pictures of the README anew, of a real rollout (needs tmux and Chromium)
+	@$(BIN)/python tools/pictures.py
 
 clean: ## Remove what the other targets made (not a running fleet)
 	rm -rf $(VENV) .cache .collections .ansible tests/output

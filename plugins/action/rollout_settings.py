@@ -13,7 +13,9 @@ from typing import Any
 
 from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.parsing.mod_args import ModuleArgsParser
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import action_loader
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils._awx import job_address
@@ -25,7 +27,12 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action i
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS
-from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import Resolved, resolve, says_run_once
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import (
+    Resolved,
+    each_task,
+    resolve,
+    says_run_once,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
 KINDS = ("update", "rollback", "recover", "provision", "remove", "resume")
@@ -113,7 +120,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             elif says_run_once(tasks):
                 errors.append(f"solver_hooks.{name}: {path} has a task with run_once, and one that fails would end "
                               "the run without a verdict; take it out, around a rollout or a stage it runs once anyway")
+            elif name.endswith(("_stage", "_worker")) and (action := _for_all_at_once(tasks)):
+                errors.append(f"solver_hooks.{name}: {path} has {action}, which Ansible does not run there: it would "
+                              "end the run without a verdict; wait by ansible.builtin.wait_for with a timeout, and ask "
+                              "a person in before_rollout, or between two workers by pause.yml")
         return errors
+
+
+def _for_all_at_once(tasks: Any) -> str:
+    """Return the first action that does not run for each host by itself, as the strategy of our turns needs it."""
+    for task in each_task(tasks):
+        try:
+            action, _args, _to = ModuleArgsParser(dict(task)).parse()
+            found = action_loader.get(action, class_only=True)
+        except (AnsibleError, ImportError):
+            continue  # Ansible says it, when it reads the file
+        if getattr(found, "BYPASS_HOST_LOOP", False):
+            return str(action)
+    return ""
 
 
 def _strata(resolved: Resolved, task_vars: dict[str, Any], hosts: list[str]) -> dict[str, str]:

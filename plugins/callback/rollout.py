@@ -120,7 +120,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         if self._verbose or not (self.screen.verdict or self._document or self._only_looked(stats)):
             super().v2_playbook_on_stats(stats)
         for number, line in enumerate(self.screen.verdict):
-            self._display.display(line if number == 0 else f"  {line}")
+            self._line(line if number == 0 else f"  {line}")
 
     def _only_looked(self, stats: Any) -> bool:
         """Whether nothing but our own tasks ran, and they changed nothing and all went well."""
@@ -138,7 +138,8 @@ class CallbackModule(Default):  # type: ignore[misc]
             self._block.end()
 
     def _line(self, line: str) -> None:
-        self._display.display(line)
+        for part in [line] if self._block is None else _screen.folded(line, self._block.size()[0]):
+            self._display.display(part)
 
     def _redraw(self) -> None:
         if self._block is not None and not self._ledger.has_document():
@@ -155,6 +156,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         return not self._verbose and os.path.realpath(path).startswith(OURS)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._play = play  # the default callback asks it at the tasks of hooks
         if not self._quiet(play):
             super().v2_playbook_on_play_start(play)
 

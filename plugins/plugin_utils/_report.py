@@ -93,6 +93,7 @@ def facts(doc: Doc) -> dict[str, Any]:
         "rows": [_row(worker, length) for worker in workers], "timed": any(own.get("steps") for own in workers),
         "ticks": ticks(length), "charts": charts(doc, samples, length), "workers": [_cells(own) for own in workers],
         "waits": waits(doc.get("waits") or []), "settings": settings_changed(doc.get("settings") or {}),
+        "settings_known": bool(doc.get("settings")),
         "command": command(doc), "audit": doc.get("audit") or {}, "width": WIDTH, "height": HEIGHT}
 
 

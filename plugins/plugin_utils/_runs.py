@@ -81,16 +81,16 @@ def unended(run: Json, fleet: Fleet) -> dict[str, Any]:
     plan = {**run, "run_id": locks[0]["run_id"] if locks else None,
             "strategy": next((own.get("strategy") for own in of_it.values()), None),
             "stages": [{"workers": stages[number]} for number in sorted(stages)]}
-    rows = [_row(name, fleet[name], of_it.get(name), rollout) for name in records]
+    rows = [_row(name, fleet[name], of_it.get(name), run) for name in records]
     return document("interrupted", plan, rows, [NO_VERDICT])
 
 
-def _row(name: str, census: Json, own: Json | None, rollout: str) -> dict[str, Any]:
+def _row(name: str, census: Json, own: Json | None, run: Json) -> dict[str, Any]:
     worker: Json = census.get("worker") or {}
     ends = {end: (own or {}).get(end) or {} for end in ("from", "to")}
-    word, reason = _became(census, own, ((worker.get("drain") or {}).get("owner")) == rollout)
+    word, reason = _became(census, own, (worker.get("drain") or {}).get("owner") == run["rollout_id"])
     return {
-        "name": name, "from": ends["from"].get("version"), "to": ends["to"].get("version"),
+        "name": name, "from": ends["from"].get("version"), "to": ends["to"].get("version") or run["target"],
         "release": ends["to"].get("release"), "outcome": word, "cause": (own or {}).get("cause"), "reason": reason,
         "open_at_drain": None, "timings": {}, "totals": {"before": None, "after": None},
         "runs": (worker.get("instance") or {}).get("version"), "log": [], "steps": []}

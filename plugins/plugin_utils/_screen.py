@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +69,13 @@ def take(screen: Screen, event: Event) -> list[str]:
 def clean(text: str) -> str:
     """Return a line in which nothing can move the cursor, colour the screen or begin another line."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def folded(line: str, width: int) -> list[str]:
+    """Return a line in parts that fit a terminal, which would break it inside a word."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.wrap(line, max(20, width - 1), subsequent_indent=f"{indent}  ", drop_whitespace=True,
+                         break_on_hyphens=False) or [line]
 
 
 def shown(result: Mapping[str, Any]) -> list[str]:

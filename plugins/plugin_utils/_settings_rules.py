@@ -9,7 +9,7 @@ import difflib
 import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -333,6 +333,14 @@ def _unknown_names_of_workers(out: Resolved) -> None:
 def _one_machine(out: Resolved) -> bool:
     keys = [(worker["base_dir"], worker["worker_dir"]) for worker in out.workers.values()]
     return len(set(keys)) < len(keys)
+
+
+def each_task(tasks: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the tasks of a loaded file, also those in its blocks; what it includes is not looked at."""
+    for task in tasks if isinstance(tasks, list) else []:
+        if isinstance(task, Mapping):
+            parts = [part for part in ("block", "rescue", "always") if part in task]
+            yield from (inner for part in parts for inner in each_task(task[part])) if parts else [task]
 
 
 def says_run_once(tasks: Any) -> bool:

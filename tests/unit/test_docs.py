@@ -241,3 +241,14 @@ def test_links_lead_somewhere(page):
     known = {*_settings.SETTINGS, *_settings.ROUTER, *_settings.LOCAL_FLEET, *_settings.AWX, *_settings.SECRETS,
              *_settings.INTERNAL, "solver_workers", "solver_worker", "solver_routers"}
     assert sorted(settings - known) == []
+
+
+def test_the_pictures_of_the_readme_are_there_and_small() -> None:
+    """`make pictures` makes them."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"!\[[^\]]+\]\((docs/pictures/[a-z]+\.png)\)", text)
+    assert sorted(shown) == [str(path.relative_to(ROOT)) for path in sorted((DOCS / "pictures").iterdir())]
+    for path in shown:
+        data = (ROOT / path).read_bytes()
+        assert data.startswith(b"\x89PNG")
+        assert len(data) < 200_000, path

@@ -108,10 +108,12 @@ def test_a_rollout_without_a_verdict_is_told_from_the_records(tmp_path: Path) ->
         "w1": "updated", "w2": "unknown", "w3": "not_attempted", "w4": "not_attempted", "w5": "unreachable"}
     assert document["workers"][1]["reason"] == "it was in its turn, and is still drained"
     assert document["reasons"] == [_runs.NO_VERDICT]
+    assert {own["to"] for own in document["workers"]} == {"1.3.0"}
     assert report(document=document, report_file=str(tmp_path / "r.html"))["changed"]
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "interrupted" in text
     assert "its controller died" in text
+    assert "All as they are by default" not in text
     assert "it was in its turn, and is still drained" in text
 
 

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from ansible_collections.solver.fleet.plugins.action import rollout_settings
 
 ROOT = Path(__file__).resolve().parents[4]
 PLAY = """
@@ -84,3 +86,25 @@ def test_strata_are_variables_that_the_workers_have(tmp_path: Path) -> None:
     assert refused.returncode != 0
     assert "solver_strata names zone, a variable that no worker has" in " ".join(refused.stdout.split())
     assert settled(tmp_path, "update", solver_strata="zone", zone="a").returncode == 0
+
+
+@pytest.mark.parametrize(("text", "module"), [
+    ("- pause: seconds=5\n", "pause"), ("- action: pause seconds=5\n", "pause"),
+    ("- add_host: {name: x}\n", "add_host"),
+    ("- block:\n    - debug:\n  rescue:\n    - block:\n        - local_action: pause\n", "pause"),
+    ("- wait_for: {timeout: 1}\n", ""), ("- nobody.knows.this: {}\n", ""), ("- debug:\n    msg: pause\n", ""),
+    ("- name: No action at all\n", ""), ("- include_tasks: more.yml\n", "")])
+def test_what_ansible_does_once_for_all_hosts_is_found_in_a_hook(text: str, module: str) -> None:
+    assert rollout_settings._for_all_at_once(yaml.safe_load(text)) == module
+
+
+@pytest.mark.parametrize(("point", "code"), [("before_worker", 2), ("after_stage", 2), ("before_rollout", 0)])
+def test_it_is_refused_where_it_would_end_the_run_without_a_verdict(tmp_path: Path, point: str, code: int) -> None:
+    path = tmp_path / "hook.yml"
+    path.write_text("- name: Ask\n  ansible.builtin.pause: {prompt: Go on?}\n")
+    done = settled(tmp_path, "update", solver_hooks={point: str(path)})
+    assert done.returncode == code, done.stdout
+    if code:
+        reason, = json.loads((tmp_path / "verdict.json").read_text())["reasons"]
+        assert reason.startswith(f"solver_hooks.{point}: {path} has ansible.builtin.pause, which Ansible does not "
+                                 "run there: it would end the run without a verdict; wait by ansible.builtin.wait_for")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""solver.fleet.rollout shows the diffs of our own tasks once for all hosts that change alike."""
+"""solver.fleet.rollout: diffs of our own tasks are shown once for all hosts that change alike."""
 
 from __future__ import annotations
 
@@ -61,3 +61,10 @@ def test_what_runs_once_says_itself_whose_it_is_and_what_did_not_change_is_not_s
     assert line.startswith("Make it\n--- before: w1, w2\n")
     assert "/x" not in line
     assert "\x1b[2J" not in line
+
+
+def test_a_play_of_ours_is_known_to_the_tasks_of_a_hook(screen: Shown) -> None:
+    """The default callback asks the play how to name the task; without one Ansible warned of us at each hook."""
+    play = SimpleNamespace(get_path=lambda: f"{OURS}:1", strategy="host_pinned")
+    screen.v2_playbook_on_play_start(play)
+    assert (screen._play, screen.lines) == (play, [])

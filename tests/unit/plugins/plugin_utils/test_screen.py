@@ -156,3 +156,12 @@ def test_a_comparison_is_said_and_goes_on_in_the_heartbeat():
     assert _screen.take(screen, {"event": "judged", "word": "promote", "reason": "as good"}) == [
         "canaries: promote, as good"]
     assert _screen.heartbeat(screen, 1.0) == ""
+
+
+def test_a_line_is_broken_between_words_where_a_terminal_is_narrow():
+    text = "  to stop it: pause.yml or abort.yml, in another terminal"
+    assert _screen.folded(text, 41) == ["  to stop it: pause.yml or abort.yml, in", "    another terminal"]
+    assert _screen.folded(text, 200) == [text]
+    assert _screen.folded("", 80) == [""]
+    assert _screen.folded("x" * 100, 41) == ["x" * 40, "  " + "x" * 38, "  " + "x" * 22]
+    assert max(map(len, _screen.folded(text, 1))) <= 20
