@@ -184,13 +184,15 @@ def test_cancelled_in_the_middle(awx: Controller, seed: int, then: Callable[[Con
     assert_nothing_lost(awx.fleet)
 
 
-@pytest.mark.parametrize("beside", [{}, {"slice_of": ["w2"]}, {"limit": "w2"}], ids=["a second job", "slice", "limit"])
-def test_cancelled_while_another_one_asks(awx: Controller, beside: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("beside", "said"), [
+    ({}, f"AWX job 41 at {ADDRESS}"), ({"slice_of": ["w2"]}, f"AWX job 41 at {ADDRESS}"),
+    ({"limit": "w2"}, "the run is limited and lacks w1")], ids=["a second job", "slice", "limit"])
+def test_cancelled_while_another_one_asks(awx: Controller, beside: dict[str, Any], said: str) -> None:
     awx.fleet.set_fault(drain_s=200)
     job = awx.launch(UPDATE, solver_version="1.3.0", **LONG)
     awx.until("the drain of w1", lambda: look(awx.fleet, "w1").get("drain"), job)
     other = awx.launch(UPDATE, solver_version="1.3.0", **beside)
-    assert_refused(other.wait(), f"AWX job {job.number} at {ADDRESS}")
+    assert_refused(other.wait(), said)
     job.cancel()
     ended(awx, job)
     by_recover(awx, job)
@@ -283,22 +285,27 @@ def test_a_region_that_fails_stops_the_workflow(regions: Controller, objects: Ca
     assert record_of(fleet, "w1")["roster"] == ["w1", "w2"], "each region is a fleet of its own"
 
 
-def test_the_budget_lets_others_go_on_and_the_next_run_does_the_rest(
-    regions: Controller, objects: Callable[..., Written],
-) -> None:
+def test_within_the_budget_the_others_go_on(regions: Controller, objects: Callable[..., Written]) -> None:
     fleet = regions.fleet
     fleet.set_fault("w3", version="1.3.0", probe="release")
-    written = objects(solver_awx_bake_minutes=1, solver_awx_regions_at_once=2, solver_awx_regions_budget=1)
+    written = objects(solver_awx_bake_minutes=0, solver_awx_regions_at_once=2, solver_awx_regions_budget=1)
     flow, jobs = launch(regions, written, {"solver_version": "1.3.0"})
     assert list(jobs) == ["eu", "gate 1", "us", "ap", "recover us", "gate 3"]
     assert flow.failed()
     assert "us (aborted) did not end as completed" in jobs["gate 3"].stdout
     assert fleet.versions() == {"w1": "1.3.0", "w2": "1.3.0", "w3": "1.2.0", "w4": "1.3.0"}
-    fleet.heal()
-    fleet.set_fault("w1", status={"accepting": False, "state": "failed"})
-    flow, jobs = launch(regions, written, {"solver_version": "1.3.0"})
-    assert flow.failed(), "a canary region that does not serve"
-    fleet.heal()
+    fleet.assert_all_serve()
+
+
+def test_after_its_bake_each_worker_of_the_canary_region_must_serve(regions: Controller) -> None:
+    regions.fleet.stop("w2")
+    given = {"solver_awx_gate": 1, "solver_awx_bake_minutes": 1}
+    gates = {canary: regions.launch(
+        "playbooks/awx_gate.yml", solver_hosts=canary, solver_awx_regions=[canary, "ap"],
+        **{f"solver_last_region_{canary}": "completed"}, **given) for canary in ("eu", "us")}
+    assert gates["us"].wait().status == "successful", gates["us"].stdout
+    assert gates["eu"].wait().status == "failed"
+    assert "1 of 2 workers of the canary region do not serve after its bake: w2" in gates["eu"].stdout
 
 
 def assert_unlocked_where_known(fleet: LightFleet) -> None:

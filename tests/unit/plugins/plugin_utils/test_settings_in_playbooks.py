@@ -44,8 +44,8 @@ def test_they_are_found():
     assert {"provision.yml", "remove.yml", "rolling_update.yml"} <= {
         path for path, name, _given in FOUND if name == "solver_hosts"}
     assert {f"{name}.yml" for name in (
-        "awx_verdict", "doctor", "history", "provision", "remove", "report", "request", "resume", "rolling_update",
-        "status")} == LOOKED_UP
+        "awx_gate", "awx_verdict", "doctor", "history", "provision", "remove", "report", "request", "resume",
+        "rolling_update", "status")} == LOOKED_UP
 
 
 @pytest.mark.parametrize(("path", "name", "given"), FOUND)
