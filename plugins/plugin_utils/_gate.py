@@ -72,7 +72,7 @@ def gate(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking, stall: Stal
 
 def shut(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking) -> Decision | None:
     """Return why nobody at all may begin any more, or nothing."""
-    checks = (_lock(plan, live, asking), _request(live), _budget(plan, outcomes), _stage_budget(plan, outcomes),
+    checks = (_lock(plan, live, asking), asked_to_stop(live), _budget(plan, outcomes), _stage_budget(plan, outcomes),
               _inconclusive(outcomes), _quarantined(plan, outcomes))
     return next((decision for decision in checks if decision is not None), None)
 
@@ -155,7 +155,7 @@ def _lock(plan: Plan, live: Live, asking: Asking) -> Decision | None:
                                    "no further worker is touched")
 
 
-def _request(live: Live) -> Decision | None:
+def asked_to_stop(live: Live) -> Decision | None:
     """A request is left on all workers; from three on one that stands alone is no request."""
     asked = [seen["record"]["request"] for seen in live.values() if (seen.get("record") or {}).get("request")]
     if len(asked) < (1 if len(live) < 3 else 2):

@@ -10,8 +10,8 @@ everybody back: nobody serves the old release again before nobody serves the new
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _program, _step, _together
@@ -37,6 +37,9 @@ class Others(Protocol):
     @property
     def is_pilot(self) -> bool:
         """Whether this turn is the one that is tried first."""
+
+    def hear(self, record: Mapping[str, Any]) -> None:
+        """Take in what the worker's record says."""
 
     def arrive(self, place: str) -> None:
         """Say that this turn has come to a place."""
@@ -76,6 +79,7 @@ class TogetherTurn(Turn):
 
     def run(self) -> Outcome:
         """Take the worker through its turn with the others; an empty outcome says that nothing was touched."""
+        self._look()
         if not self._wait(GATHERED):
             return {}
         if self._all_the_way():
@@ -85,6 +89,15 @@ class TogetherTurn(Turn):
         outcome = self._back()
         self._record(outcome)
         return outcome
+
+    def _look(self) -> None:
+        """Its hook may have taken long: is it still there, and has nobody asked for a pause meanwhile?"""
+        self._take([_program.renew(self.worker)])
+        said = self.steps.get("renew") or {}
+        if _step.step_ok(said):
+            self.others.hear(said.get("record") or {})
+        elif said:
+            self.others.fall(one_line(said.get("msg")))
 
     # -- forward -----------------------------------------------------------------------------------
 

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _together
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
+from ansible_collections.solver.fleet.plugins.plugin_utils import _gate, _together
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
-from ansible_collections.solver.fleet.plugins.plugin_utils._types import Fell, Plan
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Fell, Plan, State
 
 
 class Others:
@@ -26,6 +30,21 @@ class Others:
         with self.ledger.edit(self.part) as state:
             state["together"]["at"][self.me] = place
 
+    def hear(self, record: Mapping[str, Any]) -> None:
+        """Take in what a worker's record says: the gate, which looks at them, is behind it."""
+        request = record.get("request")
+        if request:
+            with self.ledger.edit("view") as view:
+                own = view.setdefault(self.me, {"at": 0.0, "census": {"worker": None}})
+                own["record"] = {"request": {name: one_line(request.get(name)) for name in ("what", "by", "reason")}}
+
+    def _asked_to_stop(self, state: State) -> bool:
+        live = {name: own for name, own in self.ledger.read("view").items() if name in self.plan["workers"]}
+        said = _gate.asked_to_stop(live)
+        if said:
+            state["closed"] = state["closed"] or {"cause": said.cause, "reason": said.reason}
+        return said is not None
+
     def way(self, place: str) -> str:
         """Say whether it goes on, back, or not yet."""
         version = self.ledger.version(self.part)
@@ -33,8 +52,12 @@ class Others:
             return _together.WAIT
         with self.ledger.edit(self.part) as state:
             said = _together.way(self.plan, state, self.me, place)
-            if said == _together.ON and place not in state["together"]["passed"]:
-                state["together"]["passed"].append(place)
+            passed = state["together"]["passed"]
+            if said == _together.ON and place not in passed:
+                if place == _together.GATHERED and self._asked_to_stop(state):
+                    said = _together.BACK
+                else:
+                    passed.append(place)
             if said == _together.BACK:
                 state["together"]["fell"] = _together.why_back(self.plan, state, self.me, place)
         self.known = (version, place, said)

@@ -231,6 +231,9 @@ class Beside:
         self.now += 1.0
         return self.now
 
+    def hear(self, record: Any) -> None:
+        self.heard = record
+
     def arrive(self, place: str) -> None:
         self.arrived.append(place)
 
@@ -274,12 +277,19 @@ def test_a_good_turn_is_held_until_it_switches():
     world, beside = World(**WORLD), Beside(pilot=False)
     made = take(world, beside, solver_min_healthy_time=5.0)
     assert (made["outcome"], made["reason"]) == ("updated", "")
-    assert world.calls == [["drain"], HELD, ["switch", "verify"], ["resume"], ["soak"], ["record"]]
+    assert world.calls == [["renew"], ["drain"], HELD, ["switch", "verify"], ["resume"], ["soak"], ["record"]]
     assert beside.arrived == list(PLACES)
     sent = {step["name"]: step["args"] for call in world.sent for step in call["steps"]}
     assert (sent["drain"]["mode"], sent["drain"]["grace"], "on_expire" in sent["drain"]) == ("handover", 0.0, False)
     assert sent["switch"]["on_expire"] == "hold"
-    assert world.sent[2]["before"]["hold"] == {"host_clock": {"uptime_s": 5.0}}, "its time begins here"
+    assert world.sent[3]["before"]["hold"] == {"host_clock": {"uptime_s": 5.0}}, "its time begins here"
+
+
+def test_one_that_is_lost_before_all_are_in_ends_it_with_nobody_touched():
+    world, beside = World(**{**WORLD, "renew": GONE}), Beside()
+    assert take(world, beside) == {}
+    assert "no route to host" in beside.why["reason"]
+    assert world.ran == ["renew"]
 
 
 def test_a_long_wait_renews_the_drain_and_the_lock():
@@ -305,7 +315,7 @@ def test_who_waits_too_long_turns_all_back_and_names_whom_it_waited_for():
 def test_where_another_one_falls_the_worker_goes_back_with_it(place: str, ran: list[str], record: str | None):
     world, beside = World(**WORLD), Beside(pilot=False, falls_at=place)
     made = take(world, beside, solver_min_healthy_time=5.0)
-    assert world.ran == ran + (["record"] if record else [])
+    assert world.ran == ["renew", *ran, *(["record"] if record else [])]
     assert made.get("outcome") == record
     if record:
         assert made["reason"] == "returned to 1.2.0 with all others; w2: it broke"
@@ -327,7 +337,7 @@ def test_one_that_fails_turns_all_back_and_says_for_what(step: str, ran: list[st
     answers = {**WORLD, step: failed(gave_back=True)}
     world, beside = World(**answers), Beside()
     made = take(world, beside, solver_min_healthy_time=5.0)
-    assert world.ran == [*ran, "record"]
+    assert world.ran == ["renew", *ran, "record"]
     assert made["outcome"] == word
     assert beside.why["worker"] == "w1"
     assert beside.arrived[-1] == OUT
