@@ -30,8 +30,8 @@ TARGET = {"job", "instance"}
 
 def told() -> str:
     """All that a worker and a rollout say."""
+    from metrics_kit import STATUS
     from solver_worker import metrics
-    from test_metrics import STATUS
     rollout = {"verdict": "completed", "kind": "update", "strategy": "rolling", "rollout_id": "r", "target": "1.3.0",
                "started_at": "2026-11-23T23:25:09Z", "ended_at": "2026-11-23T23:26:41Z", "workers": []}
     return str(metrics.text(STATUS).decode()) + _metrics.metrics(rollout, 0.0, running=False)
