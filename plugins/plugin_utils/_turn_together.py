@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils import _fault, _program, _step, _together
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
-from ansible_collections.solver.fleet.plugins.plugin_utils._program import Worker
+from ansible_collections.solver.fleet.plugins.plugin_utils._program import Step, Worker
 from ansible_collections.solver.fleet.plugins.plugin_utils._together import (
     DRAINED,
     GATHERED,
@@ -106,13 +106,20 @@ class TogetherTurn(Turn):
             return False
         if not (self.others.is_pilot or self._wait(PILOT)):
             return False
-        # The wait may have been long: that it is still held is asked once more, and its time begins here.
-        if not (self._held(switched=False) and self._goes("switch", "verify") and self._wait(VERIFIED)):
+        if not (self._switches() and self._wait(VERIFIED)):
             return False
         return self._goes("resume") and self._watched() and self._wait(SOAKED)
 
-    def _goes(self, *names: str) -> bool:
-        self._take([self.forward[name] for name in names])
+    def _switches(self) -> bool:
+        """The wait may have been long: that it is still held is asked once more, and its time begins here."""
+        self._take([*self._held(False), self.forward["switch"], self.forward["verify"]])
+        return self._is_held("drain") and self._went("switch", "verify")
+
+    def _goes(self, name: str) -> bool:
+        self._take([self.forward[name]])
+        return self._went(name)
+
+    def _went(self, *names: str) -> bool:
         results = [self.steps[name] for name in names]
         if all(map(_step.step_ok, results)):
             return True
@@ -154,21 +161,23 @@ class TogetherTurn(Turn):
                          "solver_progress_deadline")
 
     def _renewed(self, place: str) -> bool:
-        if place in (DRAINED, PILOT, VERIFIED):
-            return self._held(switched=place == VERIFIED)
-        self._take([_program.renew(self.worker)])
-        return True
+        """Renew the lock, and where it is drained, the drain; where that fails, what was waited for has failed."""
+        if place not in (DRAINED, PILOT, VERIFIED):
+            self._take([_program.renew(self.worker)])
+            return True
+        switched = place == VERIFIED
+        self._take(self._held(switched))
+        return self._is_held("resume" if switched else "drain")
 
-    def _held(self, switched: bool) -> bool:
-        """Renew the lock and the drain; where that fails, it is the step that was waited for that has failed."""
-        self._take([_program.renew(self.worker), _program.hold(self.worker, switched)])
+    def _held(self, switched: bool) -> list[Step]:
+        return [_program.renew(self.worker), _program.hold(self.worker, switched)]
+
+    def _is_held(self, step: str) -> bool:
         for name in ("renew", "hold"):
             result = self.steps.get(name) or {}
-            result.pop("elapsed_s", None)
-            if not _step.step_ok(result):
-                if result:  # else it was broken off
-                    self.failed = True
-                    self.steps["resume" if switched else "drain"] = result
+            result.pop("elapsed_s", None)  # it is a part of the drain's
+            if result and not _step.step_ok(result):
+                self.failed, self.steps[step] = True, result
                 return False
         return True
 
@@ -217,5 +226,5 @@ class TogetherTurn(Turn):
             self._go_on()
             if self.clock() - renewed >= self.renew_s:
                 renewed = self.clock()
-                self._take([_program.renew(self.worker), _program.hold(self.worker, bool(self.steps["switch"]))])
+                self._take(self._held(bool(self.steps["switch"])))
             self.world.sleep(LOOK_S)

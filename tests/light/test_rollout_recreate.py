@@ -52,12 +52,12 @@ def look(fleet: LightFleet, name: str) -> dict[str, Any]:
     return ask(fleet.socket(name)) or {}
 
 
-@pytest.mark.parametrize("size", [pytest.param(3, marks=pytest.mark.quick), 10, 60])
+@pytest.mark.parametrize("size", [*(pytest.param(few, marks=pytest.mark.quick) for few in (3, 10)), 60])
 def test_a_good_release(light_fleet: LightFleet, size: int) -> None:
     """Drains of 30 s are handed over. The pilot alone is switched before all others are."""
     fleet = light_fleet.up(size, drain_s=30)
     events = Events(fleet)
-    done = recreate(fleet, solver_min_healthy_time=1, **events.settings)
+    done = recreate(fleet, solver_min_healthy_time=1, solver_progress_deadline=900, **events.settings)
     assert done.returncode == 0, done.stdout
     assert (fleet.verdict()["verdict"], fleet.verdict()["strategy"]) == ("completed", "recreate")
     assert_one_version(fleet, NEW)
@@ -81,8 +81,9 @@ BAD: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("what", ["crashes", "solves nothing", pytest.param(
-    "solves nothing on the last", marks=pytest.mark.quick), pytest.param("dies in its soak", marks=pytest.mark.quick)])
+@pytest.mark.parametrize("what", [
+    "crashes", "solves nothing", "solves nothing on the last",
+    pytest.param("dies in its soak", marks=pytest.mark.quick)])
 def test_a_bad_release_goes_back_as_one(light_fleet: LightFleet, what: str) -> None:
     fleet = light_fleet.up(3)
     workers, fault = BAD[what]
@@ -95,10 +96,11 @@ def test_a_bad_release_goes_back_as_one(light_fleet: LightFleet, what: str) -> N
     assert_one_version(fleet, OLD)
     if what == "solves nothing":
         assert {own["worker"] for own in fleet.events() if own.get("version") == NEW} == {"w1"}, "only the pilot"
-    # It is remembered: nobody is taken out for it again.
-    again = recreate(fleet)
-    assert fleet.verdict()["verdict"] == "refused", again.stdout
-    assert "solver_force: true" in fleet.verdict()["reasons"][0]
+    if what == "crashes":
+        # It is remembered: nobody is taken out for it again.
+        again = recreate(fleet)
+        assert fleet.verdict()["verdict"] == "refused", again.stdout
+        assert "solver_force: true" in fleet.verdict()["reasons"][0]
 
 
 def ends(events: Events, step: str) -> int:
@@ -141,18 +143,20 @@ def kill_in(fleet: LightFleet, stage: str, **settings: Any) -> None:
     kill_all(process)
 
 
-@pytest.mark.parametrize("stage", [*(each for each in STAGES if each not in ("pilot switched", "one serves")), *(
-    pytest.param(each, marks=pytest.mark.quick) for each in ("pilot switched", "one serves"))])
+@pytest.mark.parametrize("stage", [
+    pytest.param(each, marks=[pytest.mark.quick] if each == "one serves" else []) for each in STAGES])
 def test_killed_and_recovered(light_fleet: LightFleet, stage: str) -> None:
     """Back, unless somebody serves the new release already. No lease brings a second version into service before."""
     fleet = light_fleet.up(3)
     kill_in(fleet, stage)
     let_leases_end(fleet)
-    version = NEW if ran(fleet, NEW) else OLD
-    assert (stage in ("one serves", "all serve")) <= (version == NEW)
     done = fleet.playbook("recover")
     assert done.returncode == 0, done.stdout
+    version = NEW if ran(fleet, NEW) else OLD
     assert_one_version(fleet, version)
+    # After the last verification a module that was just started may outlive its controller, and resume its worker.
+    expected = {"all verified": version, "one serves": NEW, "all serve": NEW}.get(stage, OLD)
+    assert version == expected
 
 
 @pytest.mark.parametrize("stage", ["pilot switched", "one serves"])

@@ -277,11 +277,13 @@ def test_a_good_turn_is_held_until_it_switches():
     world, beside = World(**WORLD), Beside(pilot=False)
     made = take(world, beside, solver_min_healthy_time=5.0)
     assert (made["outcome"], made["reason"]) == ("updated", "")
-    assert world.calls == [["renew"], ["drain"], HELD, ["switch", "verify"], ["resume"], ["soak"], ["record"]]
+    assert world.calls == [
+        ["renew"], ["drain"], [*HELD, "switch", "verify"], ["resume"], ["soak"], ["record"]]
     assert beside.arrived == list(PLACES)
     sent = {step["name"]: step["args"] for call in world.sent for step in call["steps"]}
     assert (sent["drain"]["mode"], sent["drain"]["grace"], "on_expire" in sent["drain"]) == ("handover", 0.0, False)
     assert sent["switch"]["on_expire"] == "hold"
+    assert "hold" not in world.sent[2]["before"]
     assert world.sent[3]["before"]["hold"] == {"host_clock": {"uptime_s": 5.0}}, "its time begins here"
 
 
