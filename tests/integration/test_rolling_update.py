@@ -88,6 +88,7 @@ class Sampled:
             thread.join()
 
 
+@pytest.mark.quick
 def test_standbys_take_over_and_nobody_leaves_service_for_a_release(make_fleet):
     fleet: Fleet = make_fleet(2)
     fleet.start_traffic()
@@ -96,12 +97,11 @@ def test_standbys_take_over_and_nobody_leaves_service_for_a_release(make_fleet):
         done = fleet.roll("1.3.0", **standby)
         assert done.returncode == 0, done.stdout
         assert set(fleet.versions().values()) == {"1.3.0"}
-        for bad, step in (("1.4.0", "raise"), ("1.4.1", "verify")):
-            failed = fleet.roll(bad, **standby)
-            assert failed.returncode != 0, failed.stdout
-            assert fleet.verdict()["verdict"] == "aborted"
-            first = next(own for own in fleet.verdict()["workers"] if own["outcome"] == "reverted")
-            assert (first["cause"], first["reason"].split(":")[0]) == ("release", step)
+        failed = fleet.roll("1.4.1", **standby)
+        assert failed.returncode != 0, failed.stdout
+        assert fleet.verdict()["verdict"] == "aborted"
+        first = next(own for own in fleet.verdict()["workers"] if own["outcome"] == "reverted")
+        assert (first["cause"], first["reason"].split(":")[0]) == ("release", "verify")
         assert set(fleet.versions().values()) == {"1.3.0"}
     audit = fleet.end_traffic()
     fleet.assert_all_serve()
