@@ -57,7 +57,8 @@ def test_a_good_release(light_fleet: LightFleet, size: int) -> None:
     """Drains of 30 s are handed over. The pilot alone is switched before all others are."""
     fleet = light_fleet.up(size, drain_s=30)
     events = Events(fleet)
-    done = recreate(fleet, solver_min_healthy_time=1, solver_progress_deadline=900, **events.settings)
+    done = recreate(fleet, solver_min_healthy_time=1, solver_progress_deadline=900, timeout=900,
+                    **events.settings)
     assert done.returncode == 0, done.stdout
     assert (fleet.verdict()["verdict"], fleet.verdict()["strategy"]) == ("completed", "recreate")
     assert_one_version(fleet, NEW)
