@@ -155,7 +155,7 @@ class ActionModule(RunAction):
         now = time.monotonic()
         if version != self.last_change[0]:
             self.last_change = (version, now)
-        said = _gate.stuck(_admit.in_flight(state), now - self.last_change[1],
+        said = _gate.stuck(_admit.beside(state), now - self.last_change[1],
                            float(self.settings["solver_progress_deadline"]))
         return {"cause": said.cause, "reason": said.reason} if said else {}
 
@@ -180,13 +180,15 @@ class ActionModule(RunAction):
         deadline = float(self.settings["solver_progress_deadline"])
         begins = self.stage not in state["begun"]
         raises = self.planned["switch"] == "standby" and not self.takes_over
-        decide = _gate.gate_back if self.part == "back" else _gate.gate_beside if raises else _gate.gate
+        # Whoever is taken over from serves throughout; one by one the floor is asked all the same.
+        serves = raises or (self.takes_over and self.plan["stages"][self.stage].get("barrier", False))
+        decide = _gate.gate_back if self.part == "back" else _gate.gate_beside if serves else _gate.gate
         asking, stall = _gate.Asking(self.me, flight), _gate.Stall(now - state["healthy_at"], deadline)
         said = decide(self.fleet, outcomes, live, asking, stall)
         if said.wait:
             self._waits(said, stall.deadline_s - stall.seconds)
             return {}
-        if said.open and not raises and self.plan["stages"][self.stage].get("barrier"):
+        if said.open and serves and not raises:
             awaits = _gate.closed_by_judgement("promote", "all standbys are verified", self.plan)
             if awaits:
                 return self._closed(state, awaits)

@@ -50,7 +50,7 @@ class ActionModule(RunAction):
             # Its standby failed, and that was its turn.
             return result | {"outcome": self.ledger.read(outcome_document(self.part, self.me)), "ends_stage": False,
                              "msg": f"{self.me}: its turn is over"}
-        if self.part == "roll" and _gate.closed_gate({}, state["hooks"]):
+        if self.part == "roll" and phase != "raised" and _gate.closed_gate({}, state["hooks"]):
             return result | self._never_began()
         self.first_probe = len(state["probes"])
         self._open_stage()
@@ -105,7 +105,7 @@ class ActionModule(RunAction):
             if state["closed"].get("cause") != _gate.AWAITS:
                 self._turn(Turn.drop)
             return hook
-        return hook or self._turn(Turn.run)
+        return hook or self._turn(lambda turn: turn.run())
 
     def _goes_on(self, phase: str) -> dict[str, Any]:
         """Its standby stands by, or the gate closed before that could take over: then it is as it was."""
@@ -226,7 +226,8 @@ class ActionModule(RunAction):
 
     def _may_leave(self, state: State, waited: float) -> bool:
         """Whether there is a place in the window, and the floor is kept; a floor that never comes keeps nobody."""
-        if _admit.occupied(state, self.plan["max_soaking"]) >= self.plan["stages"][self.stage]["window"]:
+        window = min(self.plan["window"], self.plan["stages"][self.stage]["window"])
+        if _admit.occupied(state, self.plan["max_soaking"]) >= window:
             return False
         live = {name: own for name, own in self.ledger.read("view").items() if name in self.workers}
         stall = _gate.Stall(waited, float(self.settings["solver_progress_deadline"]))

@@ -79,7 +79,9 @@ def census(
     if service:
         result["service_problem"] = service_problem(service)
         if service.get("standby"):
-            result["standby_problem"] = standby_problem(service, result["worker"])
+            # One that stands by has its memory already.
+            stands = (result.get("standby") or {}).get("finding") == "answering"
+            result["standby_problem"] = standby_problem(service, None if stands else result["worker"])
     if worker_dir:
         result["release_problem"] = restart_defect(worker_dir)
         result.update(look(worker_dir))

@@ -12,7 +12,7 @@ import time
 from typing import Any, Callable
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import ApiProblem
-from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, WorkerError
 from ansible_collections.solver.fleet.plugins.module_utils._files import switch_link
 from ansible_collections.solver.fleet.plugins.module_utils._release import Base, Links, release_name
 from ansible_collections.solver.fleet.plugins.module_utils._release_switch import Switch, runs_release
@@ -63,7 +63,11 @@ class Slot:
 
     def raise_standby(self, release: str, base: Base) -> Json:
         """Have RELEASE stand by; the link tells the slot's service what to run."""
-        self.settle()
+        try:
+            self.settle()
+        except (StepError, WorkerError) as error:
+            raise StepError("cannot_start", f"bringing the worker home from its slot first: {error.message}",
+                            {"log": error.details.get("log")}) from error
         folder = base.release(release)
         found = self.beside.status()
         if found is None or found["instance"]["release"] != release:
@@ -74,6 +78,7 @@ class Slot:
             if why:
                 raise StepError("cannot_start", f"raising the standby: {why}; provision.yml puts its slot in place, "
                                 "with solver_standby: true", {"service": self.services["slot"].name})
+            self._nobody_unknown()
             # A process that was killed as a standby leaves its service waiting to start it again.
             self.services["slot"].stop()
         return self.beside.up(release, steal=True)
@@ -82,9 +87,10 @@ class Slot:
         """End the standby, whoever raised it; false where there is none. The worker is not touched."""
         if self.holds_worker():
             return False
+        if self.beside.status() is None:
+            self._nobody_unknown()
         dropped = self.beside.down(steal=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.beside.options.order)
+        self._forget(self.beside.options.order)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.worker_dir, LINK))
         return dropped
@@ -99,9 +105,25 @@ class Slot:
                 raise StepError("stop_timeout", "settling the worker: its own service still runs another process after "
                                 f"{_LINGER_S:g} s; look at its log", {"service": self.services["home"].name})
             time.sleep(_POLL_S)
-        self.home.up(steal=True)
-        self.home.take_over(within)
+        try:
+            self.home.up(steal=True)
+            self.home.take_over(within)
+        finally:
+            # Once it has taken over it has removed this itself; what comes up later at home is the worker.
+            self._forget(self.home.options.order)
         return True
+
+    @staticmethod
+    def _forget(order: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(order)
+
+    def _nobody_unknown(self) -> None:
+        """What lives in the slot and says nothing may be the worker itself: it is not touched."""
+        lives = self.services["slot"].state().state in ("running", "starting")
+        if lives and not os.path.exists(self.beside.options.order):
+            raise StepError("hung", "what runs in the slot of the standby does not answer, and may be the worker; look "
+                            "at its log", {"service": self.services["slot"].name}, cause="host")
 
 
 class TakeOver(Switch):

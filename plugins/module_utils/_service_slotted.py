@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import Any, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._detached import detached
@@ -26,10 +28,16 @@ class SlottedService(Service):
         self.home, self.slot = home, slot
 
     def _place(self) -> Service:
-        """Where the worker is: beside a process at home, whatever is in the slot is its standby."""
-        if self.home.state().state not in _LIVES and self._in_slot().state in _LIVES:
-            return self.slot
-        return self.home
+        """Where the worker is. What lives in the slot without an order is the worker, whatever is at home."""
+        return self.slot if self._in_slot().state in _LIVES and not self._ordered("order") else self.home
+
+    def _ordered(self, which: str) -> bool:
+        return os.path.exists(str(self.settings["standby"][which]))
+
+    def _forget_order(self) -> None:
+        """Nobody waits for a standby at home any more: what is started there is the worker."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(str(self.settings["standby"]["home_order"]))
 
     def _in_slot(self) -> ServiceState:
         """One that was not provisioned yet holds nothing."""
@@ -39,6 +47,7 @@ class SlottedService(Service):
             return ServiceState("unknown", None, error.message)
 
     def start(self) -> None:
+        self._forget_order()
         self.home.start()
 
     def stop(self) -> None:
@@ -52,17 +61,14 @@ class SlottedService(Service):
             self.slot.stop_by_force()
 
     def state(self) -> ServiceState:
-        found = self.home.state()
-        if found.state in _LIVES:
-            return found
-        other = self._in_slot()
-        return other if other.state in _LIVES else found
+        return self._in_slot() if self._place() is self.slot else self.home.state()
 
     def cannot_start(self) -> str | None:
         return self.home.cannot_start()
 
     def restart(self, force: bool = False, keep: Sequence[int] = ()) -> None:
         if self._place() is self.home:
+            self._forget_order()
             self.home.restart(force, keep)
             return
         # It comes up at home; what was stopped is started, also if this process is killed in between.

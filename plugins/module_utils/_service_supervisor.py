@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import configparser
+import contextlib
 import http.client
 import os
 import socket
@@ -177,7 +178,19 @@ class SupervisorService(Service):
             return error.message
         return None if state == "RUNNING" else f"supervisord is {state}, and starts nothing; look at its log"
 
+    def _take_up_changes(self) -> None:
+        """A program that rests is started as it is defined now: the definition may have changed since it ran."""
+        # What cannot be taken up is started as it is, and says by itself what is wrong.
+        with contextlib.suppress(ServiceError, xmlrpc.client.Fault):
+            if self._raw_state() not in _AT_REST:
+                return
+            _added, changed, _removed = self._call("reloadConfig")[0]
+            if self.name in changed:
+                self._call("removeProcessGroup", self.name)
+                self._call("addProcessGroup", self.name)
+
     def start(self) -> None:
+        self._take_up_changes()
         try:
             self._call("startProcess", self.name, False)
         except xmlrpc.client.Fault as fault:

@@ -66,10 +66,10 @@ def waits_to_take_over(plan: Plan, state: State, name: str) -> str:
     """Return what keeps a verified standby from asking the gate, or nothing."""
     number = stage_of(plan, name)
     stage, phase = plan["stages"][number], state["phase"]
-    if stage.get("barrier") and (late := [other for other in stage["workers"] if phase.get(other) in (None, "raise")]):
-        return f"{len(late)} standbys are not verified yet"
     if name != next(other for other in stage["workers"] if phase.get(other) == "raised"):
         return NOT_YET
+    if stage.get("barrier") and (late := [other for other in stage["workers"] if phase.get(other) in (None, "raise")]):
+        return f"{len(late)} standbys are not verified yet"
     return _no_place(plan, state, number)
 
 
@@ -85,5 +85,6 @@ def ends_stage(plan: Plan, state: State, number: int) -> bool:
     """Whether a stage is over and nobody has said so: nobody of it is at work, and nobody will begin."""
     phases = [state["phase"].get(name) for name in plan["stages"][number]["workers"]]
     at_work = any(phase not in (None, "left") for phase in phases)
-    over = not at_work and any(phases) and (bool(state["closed"]) or None not in phases)
+    begun = any(phases) or number in state["begun"]
+    over = not at_work and begun and (bool(state["closed"]) or None not in phases)
     return over and number not in state["ended"]

@@ -55,7 +55,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     rollout_id, continued = choose_rollout(fleet, settings, kind, run)
     strategy, other = strategy_of(fleet, settings, kind, rollout_id)
     settings = settled(settings, strategy, len(fleet))
-    into = Into(kind, rollout_id, switch_of(strategy, settings, kind))
+    into = Into(kind, rollout_id, switch_of(strategy, settings, kind), kind == "rollback" and strategy != TOGETHER)
     ends = headings(fleet) if kind == "recover" else {}
     workers = {name: _plan_worker({**fleet[name], "ends": ends}, settings, into, name)
                for name in in_order(fleet)}
@@ -120,13 +120,18 @@ class Into(NamedTuple):
     kind: str
     rollout_id: str
     switch: str
+    flips: bool  # what stands by takes over
 
 
 def switch_of(strategy: str, settings: Mapping[str, Any], kind: str) -> str:
-    """Return how the workers come to the release. To recover is to go on where somebody left off."""
-    if strategy == "blue_green":
-        return "standby"
-    return "in_place" if kind == "recover" or strategy == "recreate" else str(settings["solver_switch"])
+    """Return how the workers come to the release.
+
+    To recover is to go on where somebody left off. What a rollback leads to may know no standby, and must be had all
+    the same; where it stands by already, it takes over.
+    """
+    if kind != "update" or strategy == TOGETHER:
+        return "in_place"
+    return "standby" if strategy == "blue_green" else str(settings["solver_switch"])
 
 
 def stands_by(census: Mapping[str, Any], release: Any) -> bool:
@@ -232,7 +237,7 @@ def _plan_worker(
         "lacks": lacking(worker, settings, into.switch),
         # One that does not serve has nothing to gain from a second process.
         "switch": "standby" if serving(worker) and (into.switch == "standby" or (
-            kind == "rollback" and stands_by(census, release.get("id")))) else "in_place",
+            into.flips and stands_by(census, release.get("id")))) else "in_place",
         "on_drain_timeout": on_drain_timeout(worker, settings),
         "p50_s": times.get("p50_s"),
         "p99_s": times.get("p99_s"),

@@ -42,6 +42,8 @@ def step_ok(result: Mapping[str, Any] | None) -> bool:
 
 def failed_step(steps: Steps) -> str | None:
     """Return the first forward step that ran and did not succeed."""
+    if (steps.get("settle") or {}).get("unreachable"):
+        return "settle"
     for name in STANDBY_STEPS if steps.get("raise") else STEPS:
         result = steps.get(name)
         if not result:

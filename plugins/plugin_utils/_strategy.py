@@ -342,7 +342,7 @@ def blue_green(going: Going) -> Shape:
         f"--forks {many}"]
     stage: Stage = {"workers": list(going.todo), "there": [], "window": flip, "tolerated": going.tolerated,
                     "after": "nothing", "barrier": True}
-    return Shape([stage], refused, window=flip, surge=many)
+    return Shape([stage], refused, surge=many)
 
 
 STRATEGIES: dict[str, Strategy] = {"rolling": rolling, "canary": canary, TOGETHER: recreate,

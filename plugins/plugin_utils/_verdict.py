@@ -128,7 +128,8 @@ def _late_loss(planned: PlannedWorker, census: Census) -> Outcome:
 def closed_by(plan: Plan, outcomes: Outcomes, gate: Closed) -> Closed | None:
     """Return the gate's last word if it closed, or the budget once more: it holds to the last worker."""
     spent = spent_by(plan, outcomes)
-    if gate.get("cause") == AWAITS and spent:
+    bears = plan["tolerated"] if plan["strategy"] == "blue_green" else 0
+    if gate.get("cause") == AWAITS and len(spent) > bears:
         return {"cause": "budget", "reason": f"{', '.join(spent)} failed while the rollout waited to be promoted"}
     if gate.get("cause") and not gate.get("open") and (done_count(plan, outcomes) < len(plan["order"])
                                                        or gate["cause"] == "budget"):

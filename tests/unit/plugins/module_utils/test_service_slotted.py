@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.solver.fleet.plugins.module_utils._service import open_home, open_service, open_slot
 from ansible_collections.solver.fleet.plugins.module_utils._service_base import Service, ServiceError, ServiceState
 from ansible_collections.solver.fleet.plugins.module_utils._service_slotted import SlottedService
+
+Both = Callable[..., "tuple[SlottedService, list[str]]"]
 
 
 class Place(Service):
@@ -39,32 +43,51 @@ class Place(Service):
         return [self.name]
 
 
-def both(home: str, slot: str) -> tuple[SlottedService, list[str]]:
-    done: list[str] = []
-    return SlottedService({"name": "w1", "backend": "x"}, Place("home", home, done), Place("slot", slot, done)), done
+@pytest.fixture
+def both(tmp_path: Path) -> Both:
+    """Both places in some state, with or without the orders that make standbys of them."""
+    def made(home: str, slot: str, *orders: str) -> tuple[SlottedService, list[str]]:
+        done: list[str] = []
+        settings = {"name": "w1", "backend": "x", "standby": {
+            each: str(tmp_path / each) for each in ("order", "home_order")}}
+        for order in orders:
+            (tmp_path / order).touch()
+        return SlottedService(settings, Place("home", home, done), Place("slot", slot, done)), done
+
+    return made
 
 
-@pytest.mark.parametrize(("home", "slot", "where"), [
-    ("running", "stopped", "home"), ("running", "running", "home"), ("starting", "running", "home"),
-    ("stopped", "running", "slot"), ("failed", "restarting", "slot"), ("stopped", "stopped", "home"),
-    ("stopped", "missing", "home"), ("failed", "missing", "home"),
+@pytest.mark.parametrize(("home", "slot", "orders", "where"), [
+    ("running", "stopped", [], "home"), ("running", "running", ["order"], "home"),
+    ("starting", "running", ["order"], "home"), ("failed", "running", ["order"], "home"),
+    ("stopped", "running", [], "slot"), ("failed", "restarting", [], "slot"), ("stopped", "stopped", [], "home"),
+    ("stopped", "missing", [], "home"), ("failed", "missing", [], "home"),
+    ("running", "running", [], "slot"),  # it has handed over, and stays for those who are still connected
+    ("running", "running", ["home_order"], "slot"),  # it stands by to bring the worker home
 ])
-def test_the_worker_is_at_home_unless_only_the_slot_lives(home, slot, where):
-    service, _done = both(home, slot)
+def test_the_worker_is_in_the_slot_if_what_lives_there_has_no_order(both, home, slot, orders, where):
+    service, _done = both(home, slot, *orders)
     assert (service.state().detail, service.log_tail()) == (where, [where])
 
 
-def test_a_worker_at_home_is_restarted_there_and_its_standby_left_alone():
-    service, done = both("running", "running")
+def test_a_worker_at_home_is_restarted_there_and_its_standby_left_alone(both):
+    service, done = both("running", "running", "order")
     service.restart()
     assert done == ["restart home"]
 
 
+def test_what_is_started_at_home_is_the_worker_whatever_somebody_left(both, tmp_path):
+    for verb in ("start", "restart"):
+        service, done = both("stopped", "stopped", "home_order")
+        getattr(service, verb)()
+        assert (done, (tmp_path / "home_order").exists()) == ([f"{verb} home"], False)
+
+
 @pytest.mark.parametrize(("slot", "ended"), [
     ("running", ["stop home", "stop slot"]), ("stopped", ["stop home"]), ("missing", ["stop home"])])
-def test_to_stop_it_is_to_stop_both(slot, ended):
+def test_to_stop_it_is_to_stop_both(both, slot, ended):
     for verb in ("stop", "stop_by_force"):
-        service, done = both("running", slot)
+        service, done = both("running", slot, "order")
         getattr(service, verb)()
         assert done == ended
 

@@ -78,7 +78,12 @@ def test_behind_a_barrier_nobody_takes_over_before_all_are_verified():
     wait = "1 standbys are not verified yet"
     assert _admit.waits_to_take_over(made, state(a="raised", b="raised", c="raise"), "a") == wait
     assert _admit.waits_to_take_over(made, state(a="raised", b="raised"), "a") == wait
+    assert _admit.waits_to_take_over(made, state(a="raised", b="raised"), "b") == _admit.NOT_YET, "one of them looks"
     assert _admit.waits_to_take_over(made, state(a="raised", b="left", c="raised"), "a") == ""
+
+
+def test_a_stage_whose_standbys_were_all_dropped_has_begun_and_ends():
+    assert _admit.ends_stage(plan(["a", "b"], ["c"]), state(closed=CLOSED), 0)
 
 
 def test_a_later_stage_is_never_first():
@@ -118,7 +123,7 @@ CLOSED = {"cause": "budget", "reason": "x"}
     ({}, CLOSED, False),  # a stage that never began does not end
 ])
 def test_a_stage_ends_when_nobody_is_at_work_and_nobody_will_be(phase, closed, ends):
-    own = state(closed=closed, **phase)
+    own = state(begun=(0,) if phase else (), closed=closed, **phase)
     assert _admit.ends_stage(plan(["a", "b"], ["c"]), own, 0) is ends
     own["ended"].append(0)
     assert not _admit.ends_stage(plan(["a", "b"], ["c"]), own, 0), "it is said once"

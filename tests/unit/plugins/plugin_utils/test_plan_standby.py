@@ -71,10 +71,10 @@ def test_one_that_is_there_already_needs_no_standby():
     assert plan(workers, **STANDBY)["refused"] == []
 
 
-def test_a_recovery_restarts_in_place():
+def test_only_an_update_raises_standbys():
     assert _plan.switch_of("rolling", STANDBY, "recover") == "in_place"
     assert _plan.switch_of("recreate", STANDBY, "update") == "in_place"
-    assert _plan.switch_of("rolling", STANDBY, "rollback") == "standby"
+    assert _plan.switch_of("rolling", STANDBY, "rollback") == "in_place", "it may lead to what knows no standby"
 
 
 BLUE_GREEN = {"solver_strategy": "blue_green", "flip": 4}
@@ -84,12 +84,13 @@ def test_blue_green_has_a_standby_beside_all_before_anybody_switches():
     made = plan(able(), **BLUE_GREEN)
     (stage,) = made["stages"]
     assert (stage["workers"], stage["window"], stage["barrier"]) == (["w1", "w2", "w3", "w4"], 4, True)
-    assert (made["window"], made["floor"], made["surge"], made["blue_keep"]) == (4, 0, 4, 1800.0)
+    # Who goes back goes by the operator's window.
+    assert (made["window"], made["floor"], made["surge"], made["blue_keep"]) == (1, 3, 4, 1800.0)
     assert switches(made) == {"standby"}
     assert ("when all standbys are verified, 4 at a time take over (solver_flip); the old release then stands by for "
             "30 min (solver_blue_keep)") in _plan_lines.plan_lines(made)
     flips = plan(able(), **{**BLUE_GREEN, "flip": 1})
-    assert (flips["window"], flips["floor"], flips["surge"]) == (1, 3, 4)
+    assert (flips["stages"][0]["window"], flips["surge"]) == (1, 4)
     manual = " ".join(_plan_lines.plan_lines(plan(able(), solver_promote="manual", **BLUE_GREEN)))
     assert "the rollout ends as awaiting_promotion (solver_promote: manual)" in manual
 
@@ -100,13 +101,15 @@ def test_blue_green_needs_a_fork_for_each():
 
 
 def test_a_rollback_takes_over_where_what_was_stands_by():
-    def back(standby: dict[str, Any] | None) -> dict[str, Any]:
+    def back(standby: dict[str, Any] | None, **settings: Any) -> dict[str, Any]:
         workers = able(version="1.3.0", release="1.3.0-new", record=record(verdict="completed", outcome="updated"))
         for own in workers.values():
             own["census"]["standby"] = standby
-        return plan(workers, kind="rollback", solver_version="")
+        return plan(workers, kind="rollback", solver_version="", **settings)
 
     made = back(stands("1.2.0-old"))
     assert (switches(made), made["surge"], made["refused"]) == ({"standby"}, 4, [])
+    together = {"solver_strategy": "recreate", "solver_accept_downtime": True}
+    assert switches(back(stands("1.2.0-old"), **together)) == {"in_place"}
     for other in (None, stands("1.1.0-older"), {"finding": "stopped", "worker": None}):
         assert (switches(back(other)), back(other)["surge"]) == ({"in_place"}, 1)

@@ -472,6 +472,11 @@ def test_what_fails_after_the_take_over_goes_back_by_a_restart(step):
     assert world.ran[-5:] == [*REVERT, "record"]
 
 
+def test_a_host_that_is_lost_after_its_worker_took_over_is_lost():
+    made = beside(World(settle=GONE), solver_min_healthy_time=60.0).run()
+    assert (made["outcome"], made["cause"], made["step"]) == ("unreachable", "host", "settle")
+
+
 def test_a_lost_host_is_left_to_the_standby_s_lease():
     world = World(**{"raise": GONE})
     assert beside(world).stand_by()["outcome"] == "unreachable"
