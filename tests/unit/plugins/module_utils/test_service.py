@@ -79,6 +79,11 @@ startsecs=1
 startretries=0
 autostart=true
 
+[program:changes]
+command=sleep 301
+startsecs=0
+autostart=true
+
 [program:missing]
 command=%(here)s/link/program
 startsecs=0
@@ -126,6 +131,21 @@ def test_restart_of_a_running_program_gives_another_process(supervisor: Path) ->
     assert after.pid not in (None, before.pid)
     with pytest.raises(ProcessLookupError):
         os.kill(before.pid, 0)
+
+
+def test_what_rests_is_started_as_it_is_defined_now(supervisor: Path) -> None:
+    """provision.yml changes the definition of a program that serves, and never restarts it for that."""
+    service = open_service(settings(supervisor, "changes"))
+    others = open_service(settings(supervisor, "good"))
+    await_that(lambda: service.state().state == others.state().state == "running")
+    beside = others.state().pid
+    (supervisor / "s.conf").write_text(CONFIG.replace("sleep 301", "sleep 302"))
+    service.restart()
+    await_that(lambda: service.state().state == "running")
+    assert Path(f"/proc/{service.state().pid}/cmdline").read_bytes() == b"sleep\x00302\x00"
+    assert others.state().pid == beside
+    service.restart()
+    await_that(lambda: service.state().state == "running")
 
 
 def test_stop_and_start_may_be_repeated(supervisor: Path) -> None:
