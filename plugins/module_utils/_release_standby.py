@@ -152,6 +152,7 @@ class TakeOver(Switch):
         try:
             now = self.slot.beside.take_over(self.within)
         except ApiProblem as problem:
+            links = self._as_it_runs(links, name)
             restore(self.move.worker_dir, links)
             self.result.update(switched=False, at_target=False, current=release_name(links.current),
                                previous=release_name(links.previous))
@@ -161,6 +162,12 @@ class TakeOver(Switch):
                 {"refused": problem.code, "log": self._log(self.slot.beside.service)}) from problem
         self.result.update(restarted=True, worker_state=now["state"], boot_id=now["instance"]["boot_id"],
                            pid=now["instance"]["pid"], service=self.slot.services["slot"].state().record())
+
+    def _as_it_runs(self, links: Links, name: str) -> Links:
+        """A run that died may have moved the link and no more: what serves is what the next start shall run."""
+        runs = self.result["running_release"]
+        moved = release_name(links.current) == name != runs and runs is not None and self.base.is_runnable(runs)
+        return links._replace(current=self.base.release(runs)) if moved else links
 
     def run(self, check_mode: bool) -> Json:
         links, name, goal, seen = self._look()

@@ -23,6 +23,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._wait import Clock
 Json = Dict[str, Any]
 FEATURE = "standby"
 _POLL_S = 0.1
+# A manager that was told to start may still say "stopped" for a moment.
+_START_GRACE_S = 2.0
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Standby:
         self.service = service
         self.clock = clock or Clock()
         self.worker = WorkerClient(options.control_socket, options.control_timeout)
+        self._started = 0.0
         self.client = WorkerClient(options.standby_socket, options.control_timeout)
 
     def status(self) -> Json | None:
@@ -64,6 +67,7 @@ class Standby:
             return self.renew(steal)
         self._write_order()
         self.service.start()
+        self._started = self.clock.now()
         return self._until(self._stands, "the standby did not answer")
 
     def renew(self, steal: bool = False) -> Json:
@@ -86,7 +90,8 @@ class Standby:
         found = self.status()
         if found is not None and found["state"] == FEATURE:
             return found
-        if self.service.state().state in ("failed", "stopped"):
+        state = self.service.state().state
+        if state == "failed" or (state == "stopped" and self.clock.now() >= self._started + _START_GRACE_S):
             raise self._did_not("the standby ended")
         return None
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,37 @@ def test_a_release_is_raised_verified_takes_over_and_comes_home(one: OneWorker) 
     assert one.release("active", release=one.new, switch="standby")["changed"] is False
     assert one.fleet.most_out_at_once() == 0
     assert one.fleet.served_by_unverified() == []
+
+
+def test_a_link_that_a_dead_run_moved_is_moved_back_when_the_take_over_is_refused(one: OneWorker) -> None:
+    one.fleet.link("1.3.0", "w1")  # and the process runs 1.2.0
+    one.release("standby", release=one.new)
+    said = one.release("active", release=one.new, switch="standby")
+    assert "has not solved a probe here" in said["msg"]
+    assert (one.links()[0], said["current"]) == (one.old, one.old)
+
+
+def test_an_order_that_somebody_left_at_home_makes_no_standby_of_the_worker(one: OneWorker) -> None:
+    order = Path(one.own["service"]["standby"]["home_order"])
+    order.write_text(json.dumps({"socket": one.own["service"]["standby"]["socket"], "owner": "dead"}), encoding="utf-8")
+    one.drain("r1")
+    one.release("active", release=one.new)
+    one.resume("r1")
+    assert (one.fleet.status("w1")["state"], order.exists()) == ("running", False)
+
+
+def test_what_lives_in_the_slot_and_says_nothing_is_not_touched(one: OneWorker) -> None:
+    one.release("standby", release=one.new)
+    one.probe()
+    one.release("active", release=one.new, switch="standby")
+    assert one.place() == "slot"
+    one.fleet.set_fault("w1", hang=True)
+    for state in ("standby", "dropped"):
+        said = one.release(state, release=one.old, control_timeout=0.5)
+        assert (said["failure"]["code"], said["failure"]["cause"]) == ("hung", "host"), said["msg"]
+    one.fleet.heal()
+    assert one.place() == "slot"
+    assert one.fleet.status("w1")["state"] == "running"
 
 
 def test_a_standby_that_is_not_wanted_goes_and_the_worker_is_not_touched(one: OneWorker) -> None:
