@@ -88,33 +88,35 @@ class Sampled:
             thread.join()
 
 
-@pytest.mark.quick
-def test_standbys_take_over_and_nobody_leaves_service_for_a_release(make_fleet):
+@pytest.mark.parametrize(("version", "step"), [
+    pytest.param("1.3.0", "", marks=pytest.mark.quick), ("1.4.0", "raise"), ("1.4.1", "verify")])
+def test_standbys_take_over_and_nobody_leaves_service_for_a_release(make_fleet, version, step):
+    """A good release, one that crashes, and one whose probe fails."""
     fleet: Fleet = make_fleet(2)
     fleet.start_traffic()
-    standby = {"solver_switch": "standby", "solver_max_fail_percentage": 0, "solver_probe_retries": 1}
     with Sampled(fleet) as sampled:
-        done = fleet.roll("1.3.0", **standby)
-        assert done.returncode == 0, done.stdout
-        assert set(fleet.versions().values()) == {"1.3.0"}
-        failed = fleet.roll("1.4.1", **standby)
-        assert failed.returncode != 0, failed.stdout
-        assert fleet.verdict()["verdict"] == "aborted"
-        first = next(own for own in fleet.verdict()["workers"] if own["outcome"] == "reverted")
-        assert (first["cause"], first["reason"].split(":")[0]) == ("release", "verify")
-        assert set(fleet.versions().values()) == {"1.3.0"}
+        done = fleet.roll(version, solver_switch="standby", solver_max_fail_percentage=0, solver_probe_retries=1)
     audit = fleet.end_traffic()
     fleet.assert_all_serve()
     assert_nothing_lost(audit)
     # A take-over is tens of milliseconds; what is left is for a machine that is busy with something else.
     assert sampled.gap_s < 2.0
-@pytest.mark.quick
-def test_all_at_once_stops_briefly_and_no_two_versions_serve_at_once(make_fleet):
-    """First a release whose probe fails, which goes back as one, and then a good one."""
+    assert fleet.verdict()["verdict"] == ("aborted" if step else "completed"), done.stdout
+    assert set(fleet.versions().values()) == {"1.2.0" if step else version}
+    if step:
+        first = next(own for own in fleet.verdict()["workers"] if own["outcome"] == "reverted")
+        assert (first["cause"], first["reason"].split(":")[0]) == ("release", step)
+
+
+@pytest.mark.parametrize("releases", [
+    pytest.param([("1.3.0", "completed")], marks=pytest.mark.quick, id="good"),
+    pytest.param([("1.4.1", "rolled_back"), ("1.3.0", "completed")], id="first one whose probe fails")])
+def test_all_at_once_stops_briefly_and_no_two_versions_serve_at_once(make_fleet, releases):
+    """One that fails goes back as one."""
     fleet: Fleet = make_fleet()
     fleet.start_traffic()
     stops = {}
-    for version, word in (("1.4.1", "rolled_back"), ("1.3.0", "completed")):
+    for version, word in releases:
         sampler = Sampler(fleet)
         thread = threading.Thread(target=sampler.run, daemon=True)
         thread.start()
@@ -131,8 +133,8 @@ def test_all_at_once_stops_briefly_and_no_two_versions_serve_at_once(make_fleet)
         print(f"{version}: nobody served for {stops[version]} s")
         fleet.assert_all_serve()
     audit = fleet.end_traffic()
-    # That is its price: for a while every task is refused.
-    assert audit["refused"] > 0
+    # Its price: who sends a task in the stop is refused.
+    print(f"{audit['refused']} tasks were refused")
     assert_nothing_lost({**audit, "refused": 0})
     assert set(fleet.versions().values()) == {"1.3.0"}
 

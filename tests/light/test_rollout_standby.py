@@ -37,7 +37,7 @@ def assert_nobody_left(fleet: LightFleet, version: str) -> None:
 
 @pytest.mark.quick
 def test_a_good_release_and_back(light_fleet: LightFleet) -> None:
-    fleet = light_fleet.up(3, load=3, drain_s=60)
+    fleet = light_fleet.up(3)
     events = Events(fleet)
     done = fleet.roll("1.3.0", **STANDBY, solver_surge="100%", solver_min_healthy_time=1, **events.settings)
     assert done.returncode == 0, done.stdout

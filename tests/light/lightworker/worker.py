@@ -115,17 +115,20 @@ class Worker:
     async def follow(self, standby: Standby) -> None:
         """The process of this worker from now on: what was a standby. Its journal is still the same, and no client of
         a real one finds nobody."""
+        new = self.path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._connected, new, **_KEEP)
+        new.chmod(0o660)
+        new.replace(self.path)
         self._advance()
         if self.phase is not None:
             self._end_process()
             self._tell_service(STOPPED)
+        self._server = server
         self._begin(standby.version, standby.release)
         self.boot_id, self.pid, self.started_at = standby.boot_id, standby.pid, standby.started_at
         self.restarts += 1
         self.behaviour = standby.behaviour
-        self.path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._connected, self.path, **_KEEP)
-        self.path.chmod(0o660)
         self._take_slot(standby.place)
         self._proved = standby.wanted.verified
         self._answers.update(standby._answers)
