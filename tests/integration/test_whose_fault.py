@@ -120,7 +120,8 @@ class Bench:
                                    "kind": "update", "wait_until": 0})
         ledger.keep("plan", {
             "kind": "update", "run_id": f"run-{self.requests}", "rollout_id": "rollout-1", "target": NEW,
-            "way_back": False, "strategy": "rolling", "blue_keep": 0.0, "order": order, "window": 1, "max_soaking": 1, "fleet": len(order),
+            "way_back": False, "strategy": "rolling", "blue_keep": 0.0, "order": order, "window": 1, "max_soaking": 1,
+            "fleet": len(order),
             "stages": [{"workers": order, "there": [], "window": 1, "tolerated": 0, "after": "nothing"}],
             "workers": {name: {
                 "action": "update", "from": OLD, "from_release": OLD, "to": NEW, "release": NEW, "back_to": OLD,
