@@ -16,6 +16,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._release import resta
 from ansible_collections.solver.fleet.plugins.module_utils._release_standby import slot_problem
 from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock
 from ansible_collections.solver.fleet.plugins.module_utils._service import open_service
+from ansible_collections.solver.fleet.plugins.module_utils._service_slotted import SlottedService
 
 Json = Dict[str, Any]
 _RELEASE_FILE = "release.json"
@@ -50,6 +51,15 @@ def service_problem(service: Json) -> str | None:
         return error.message
 
 
+def in_slot(service: Json) -> bool:
+    """Whether the worker runs in the slot of its standby."""
+    try:
+        found = open_service(service)
+        return isinstance(found, SlottedService) and found.holds_worker()
+    except StepError:
+        return False
+
+
 def standby_problem(service: Json, worker: Json | None) -> str | None:
     """Why no standby could be raised beside the worker."""
     try:
@@ -81,6 +91,7 @@ def census(
         if service.get("standby"):
             # One that stands by has its memory already.
             stands = (result.get("standby") or {}).get("finding") == "answering"
+            result["in_slot"] = bool(result["worker"]) and in_slot(service)
             result["standby_problem"] = standby_problem(service, None if stands else result["worker"])
     if worker_dir:
         result["release_problem"] = restart_defect(worker_dir)

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, nullcontext
-from typing import Any, ContextManager, Iterator
+from contextlib import ExitStack, nullcontext
+from typing import Any, ContextManager
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
@@ -187,19 +187,18 @@ class ReleaseJob(Job):
             self.result["diff"] = diff_of(self.given, version)
 
     def _active(self) -> None:
-        with self._alone() as (service, keep):
-            self._switch(service, keep)
+        with ExitStack() as held:
+            self._switch(*self._alone(held))
 
-    @contextmanager
-    def _alone(self) -> Iterator[tuple[Service | None, list[int]]]:
-        """While the run holds the worker's lock, and no other module is at it."""
+    def _alone(self, held: ExitStack) -> tuple[Service | None, list[int]]:
+        """While HELD the run has the worker's lock, and no other module is at it."""
         file = RecordFile(os.path.abspath(self.given["worker_dir"]))
         service = open_service(self.given["service"]) if self.given["service"] else None
         # As long as a restart that another module left behind may take to stop what it stops.
         wait = (service.timeout if service else 0) + BUSY_S
         alone: ContextManager[int | None] = nullcontext() if self.check_mode else file.alone(wait)
-        with file.fence(self.given["run_id"]) as fenced, alone as own:
-            yield service, [handle for handle in (fenced, own) if handle is not None]
+        handles = [held.enter_context(file.fence(self.given["run_id"])), held.enter_context(alone)]
+        return service, [handle for handle in handles if handle is not None]
 
     def _switch(self, service: Service | None, keep: list[int]) -> None:
         switch = Switch(move_of(self.given), self._client(), service, keep=keep)
@@ -222,7 +221,8 @@ class ReleaseJob(Job):
         return Slot(self.given["service"], self.given)
 
     def _standby(self) -> None:
-        with self._alone():
+        with ExitStack() as held:
+            self._alone(held)
             slot = self._slot()
             before = slot.beside.status()
             boot_id = before and before["instance"]["boot_id"]
@@ -234,12 +234,14 @@ class ReleaseJob(Job):
                 standby=before)
 
     def _dropped(self) -> None:
-        with self._alone():
+        with ExitStack() as held:
+            self._alone(held)
             slot = self._slot()
             self.result["changed"] = slot.beside.status() is not None if self.check_mode else slot.drop()
 
     def _settled(self) -> None:
-        with self._alone():
+        with ExitStack() as held:
+            self._alone(held)
             slot = self._slot()
             within = self.given["take_over_timeout"]
             self.result["changed"] = slot.holds_worker() if self.check_mode else slot.settle(within)

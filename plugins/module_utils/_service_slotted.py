@@ -27,6 +27,10 @@ class SlottedService(Service):
         super().__init__(settings, **injected)
         self.home, self.slot = home, slot
 
+    def holds_worker(self) -> bool:
+        """Whether the worker lives in the slot: after a take-over, until it is settled."""
+        return self._place() is self.slot
+
     def _place(self) -> Service:
         """Where the worker is. What lives in the slot without an order is the worker, whatever is at home."""
         return self.slot if self._in_slot().state in _LIVES and not self._ordered("order") else self.home

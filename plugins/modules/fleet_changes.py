@@ -29,6 +29,9 @@ attributes:
     support: full
   idempotent:
     support: full
+  platform:
+    support: full
+    platforms: posix
 options:
   staged:
     description: Name of the variable in which each host keeps the result of M(solver.fleet.worker_release).

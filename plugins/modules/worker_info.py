@@ -119,6 +119,10 @@ standby:
       description: The status document of the standby; V(none) unless it answers.
       type: dict
       returned: always
+in_slot:
+  description: Whether the worker runs in the slot of its standby, because nobody has brought it home after a switch.
+  returned: when O(service) has a slot, C(standby)
+  type: bool
 standby_problem:
   description: Why no standby could be raised beside the worker, in its slot; V(none) if nothing speaks against it.
   returned: when O(service) has a slot, C(standby)

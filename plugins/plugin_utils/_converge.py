@@ -251,7 +251,8 @@ def recover(census: Json, plan: Json) -> Decision:
         return Decision("excluded", f"drained by '{drain.get('owner')}', which is no rollout; resume.yml with "
                                     "solver_resume_foreign: true ends that")
     if plan["serving"] and (not plan["from_release"] or linked(census) in (None, plan["from_release"])):
-        return Decision("already", "serves")
+        left = left_beside(census)
+        return Decision("update", left, steal=True, probe=False) if left else Decision("already", "serves")
     own = rollout_of(census)
     if not drain and not worker.get("drain") and not (own and not own.get("ended_at")) and not plan["serving"]:
         return Decision("excluded", _not_left_by_a_run(census, own))
@@ -262,6 +263,17 @@ def recover(census: Json, plan: Json) -> Decision:
     goes_back = plan["together"] and plan["release"] == (own.get("from") or {}).get("release")
     why = f"left in the drain of {drain.get('owner')}" if drain else "left without service"
     return Decision("update", why, steal=True, probe=not (never_changed or goes_back))
+
+
+def left_beside(census: Json) -> str:
+    """Return what a dead rollout left beside a worker that serves, in words; or nothing.
+
+    What a rollout that has ended keeps as a standby is no leftover.
+    """
+    if census.get("in_slot"):
+        return "left in the slot of its standby"
+    stands = ((census.get("standby") or {}).get("worker") or {}).get("state") == "standby"
+    return "a standby was left beside it" if stands and not rollout_of(census).get("ended_at") else ""
 
 
 def _not_left_by_a_run(census: Json, own: Json) -> str:

@@ -16,6 +16,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     converge,
     known_rollouts,
     lacking,
+    left_beside,
     on_drain_timeout,
     recover,
     return_target,
@@ -255,6 +256,8 @@ def _plan_worker(
         plan.update(back_to=None, back_version=None)
     plan.update(owner=owner_of(census, plan), on_expire=on_expire(worker, plan), begins=begins(census, plan))
     plan.update(_decide(census, staged, plan, settings, name)._asdict())
+    if kind == "recover" and plan["action"] == "update" and plan["serving"] and left_beside(census):
+        plan["switch"] = "tidy"
     planned: PlannedWorker = plan
     return planned
 

@@ -123,6 +123,12 @@ def dropped(worker: Worker) -> list[Step]:
     return [Step("drop", "worker_release", {**_release(worker), "state": "dropped"}, goes_on=True, extra_s=30.0)]
 
 
+def tidied(worker: Worker) -> list[Step]:
+    """Return the program for a worker that serves, and beside which a dead run left something."""
+    home = Step("settle", "worker_release", {**_release(worker), "state": "settled"}, extra_s=SWITCH_S)
+    return [*dropped(worker), home]
+
+
 def _standby(worker: Worker) -> dict[str, Any]:
     return dict(worker.own["service"].get("standby") or {})
 

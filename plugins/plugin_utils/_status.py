@@ -171,6 +171,7 @@ def _notes(census: Json, worker: Json) -> list[dict[str, str]]:
         "wrong": one_line(failure.get("message") or ("" if worker else census.get("message") or census.get("msg"))),
         "record": one_line(census.get("record_problem")),
         "fragile": f"would not survive a restart: {fragile}" if fragile else "",
+        "slot": "serves from the slot of its standby; recover.yml brings it home" if census.get("in_slot") else "",
         "start": _next_start(census, worker), "idle": _waiting(census, worker),
         "age": f"answered {age:.0f} s ago" if worker and age is not None and age >= OLD_S else ""}
     return [{"kind": kind, "text": text} for kind, text in said.items() if text]

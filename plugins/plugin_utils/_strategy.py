@@ -345,5 +345,5 @@ def blue_green(going: Going) -> Shape:
     return Shape([stage], refused, surge=many)
 
 
-STRATEGIES: dict[str, Strategy] = {"rolling": rolling, "canary": canary, TOGETHER: recreate,
-                                    "blue_green": blue_green}
+STRATEGIES: dict[str, Strategy] = {
+    "rolling": rolling, "canary": canary, TOGETHER: recreate, "blue_green": blue_green}

@@ -90,7 +90,22 @@ class Turn:
 
     def run(self) -> Outcome:
         """Take the worker through its turn and return what became of it."""
+        if self.planned["switch"] == "tidy":
+            return self._tidy()
         return self._end(self._forward())
+
+    def _tidy(self) -> Outcome:
+        """It serves, whatever becomes of what was left beside it."""
+        self._take(_program.tidied(self.worker))
+        said: Result = next((own for own in (self.steps["drop"], self.steps["settle"])
+                     if own.get("unreachable") or own.get("failed")), {})
+        ends: Outcome = {"from": self.planned["from"], "to": self.planned["to"]}
+        if not said:
+            self._take([_program.record_outcome(self.worker, {"outcome": "updated", "cause": None, "reason": ""})])
+            return {**ends, "outcome": "updated", "cause": None, "reason": "", "step": None}
+        lost = bool(said.get("unreachable"))
+        return {**ends, "outcome": "unreachable" if lost else "failed", "cause": "host", "step": "settle",
+                "reason": f"settle: {one_line(said.get('msg'))}"}
 
     def _end(self, served: bool) -> Outcome:
         if _step.failed_step(self.steps) is not None:

@@ -79,6 +79,19 @@ def test_refused_where_it_cannot_be(light_fleet: LightFleet) -> None:
     assert "or set solver_switch: in_place" in said
 
 
+@pytest.mark.quick
+def test_a_recovery_drops_what_a_killed_run_raised(light_fleet: LightFleet) -> None:
+    fleet = light_fleet.up(2)
+    process = fleet.start_playbook("blue_green_update", solver_version="1.3.0")
+    until("standbys", lambda: standbys(fleet), process)
+    kill_all(process)
+    fleet.assert_all_serve()
+    done = fleet.playbook("recover")
+    assert done.returncode == 0, done.stdout
+    assert "a standby was left beside it" in " ".join(done.stdout.split())
+    assert_nobody_left(fleet, "1.2.0")
+
+
 BLUE_GREEN = {"solver_blue_keep": 600, "solver_min_healthy_time": 0}
 
 

@@ -27,6 +27,7 @@ GIVEN = {"solver_awx_project_url": URL, "solver_awx_image": "registry.example.co
 REGIONS = {"solver_awx_regions": ["solver_eu", "solver_us", "solver_ap"], "solver_awx_regions_at_once": 2,
            "solver_awx_regions_budget": 1, "solver_awx_instance_groups": {"solver_us": "us"}}
 
+
 @pytest.fixture(scope="module")
 def awx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """A stand-in of the collection, and one that answers the ping."""

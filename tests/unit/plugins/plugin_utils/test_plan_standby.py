@@ -77,6 +77,21 @@ def test_only_an_update_raises_standbys():
     assert _plan.switch_of("rolling", STANDBY, "rollback") == "in_place", "it may lead to what knows no standby"
 
 
+@pytest.mark.parametrize(("more", "ended", "action", "switch"), [
+    ({}, None, "already", "in_place"),
+    ({"in_slot": True}, "2026-11-24T02:00:00Z", "update", "tidy"),
+    ({"standby": stands("1.3.0-new")}, None, "update", "tidy"),
+    ({"standby": stands("1.3.0-new")}, "2026-11-24T02:00:00Z", "already", "in_place"),  # it is kept
+])
+def test_a_recovery_takes_away_what_a_dead_run_left_beside_a_worker(more, ended, action, switch):
+    workers = able(record=record(ended_at=ended))
+    for own in workers.values():
+        own["census"].update(more)
+    made = plan(workers, kind="recover", solver_version="")
+    assert {own["action"] for own in made["workers"].values()} == {action}
+    assert switches(made) == {switch}
+
+
 BLUE_GREEN = {"solver_strategy": "blue_green", "flip": 4}
 
 

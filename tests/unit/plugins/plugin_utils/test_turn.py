@@ -491,6 +491,19 @@ def test_where_nobody_else_can_be_asked_what_serves_beside_the_standby_is():
     assert (made["outcome"], made["cause"]) == ("reverted", "release")
 
 
+@pytest.mark.parametrize(("answers", "outcome", "ran"), [
+    ({}, "updated", ["drop", "settle", "record"]),
+    ({"settle": failed("stop_timeout")}, "failed", ["drop", "settle"]),
+    ({"drop": GONE}, "unreachable", ["drop"]),
+])
+def test_what_was_left_beside_a_worker_that_serves_is_taken_away(answers, outcome, ran):
+    world = World(**answers)
+    made = worker(planned={"switch": "tidy"})
+    ended = _turn.Turn(dataclasses.replace(made, own={**OWN, **SLOT}), world).run()
+    assert (ended["outcome"], world.ran) == (outcome, ran)
+    assert world.moves == []
+
+
 def test_what_it_came_from_stands_by_for_as_long_as_it_is_kept():
     world = World()
     made = worker(planned={"switch": "standby"})
