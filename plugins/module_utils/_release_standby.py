@@ -119,11 +119,20 @@ class Slot:
             os.unlink(order)
 
     def _nobody_unknown(self) -> None:
-        """What lives in the slot and says nothing may be the worker itself: it is not touched."""
+        """What lives in the slot and says nothing may be the worker itself: it is not touched.
+
+        Where the worker answers, it is a process that has handed over, and stays for those who are still connected.
+        """
+        ends = self.clock() + _LINGER_S
+        while self._lives_without_order():
+            if self.beside.serving() is None or self.clock() >= ends:
+                raise StepError("hung", "what runs in the slot of the standby does not answer, and may be the worker; "
+                                "look at its log", {"service": self.services["slot"].name}, cause="host")
+            time.sleep(_POLL_S)
+
+    def _lives_without_order(self) -> bool:
         lives = self.services["slot"].state().state in ("running", "starting")
-        if lives and not os.path.exists(self.beside.options.order):
-            raise StepError("hung", "what runs in the slot of the standby does not answer, and may be the worker; look "
-                            "at its log", {"service": self.services["slot"].name}, cause="host")
+        return lives and not os.path.exists(self.beside.options.order)
 
 
 class TakeOver(Switch):

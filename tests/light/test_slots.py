@@ -15,6 +15,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._client import Worker
 from ansible_collections.solver.fleet.plugins.module_utils._job import attempt
 from ansible_collections.solver.fleet.plugins.module_utils._release import read_links, release_name
 from ansible_collections.solver.fleet.plugins.module_utils._service import open_service
+from ansible_collections.solver.fleet.plugins.module_utils._service_base import ServiceState
+from ansible_collections.solver.fleet.plugins.module_utils._service_command import CommandService
 from ansible_collections.solver.fleet.plugins.plugin_utils import _settings_rules
 from fleetlib import control
 from lightfleet import LightFleet
@@ -127,6 +129,26 @@ def test_what_lives_in_the_slot_and_says_nothing_is_not_touched(one: OneWorker) 
     one.fleet.heal()
     assert one.place() == "slot"
     assert one.fleet.status("w1")["state"] == "running"
+
+
+def test_a_process_in_the_slot_that_has_handed_over_is_waited_for(
+    one: OneWorker, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It stays some seconds for its connections, and what it makes room for may be raised right after it."""
+    states = iter(["running", "running", "stopped", "stopped"])
+    asked: list[str] = []
+    state = CommandService.state
+
+    def lingers(service: CommandService) -> Any:
+        if service.name != "w1-standby" or (now := next(states, None)) is None:
+            return state(service)
+        asked.append(now)
+        return ServiceState(now, 1, "it stays for its connections")
+
+    monkeypatch.setattr(CommandService, "state", lingers)
+    said = one.release("standby", release=one.new)
+    assert said["standby"]["state"] == "standby", said
+    assert asked.count("running") == 2
 
 
 def test_a_standby_that_is_not_wanted_goes_and_the_worker_is_not_touched(one: OneWorker) -> None:
