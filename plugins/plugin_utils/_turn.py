@@ -97,8 +97,8 @@ class Turn:
     def _tidy(self) -> Outcome:
         """It serves, whatever becomes of what was left beside it."""
         self._take(_program.tidied(self.worker))
-        said: Result = next((own for own in (self.steps["drop"], self.steps["settle"])
-                     if own.get("unreachable") or own.get("failed")), {})
+        steps: list[Result] = [self.steps["drop"], self.steps["settle"]]
+        said = next((own for own in steps if own.get("unreachable") or own.get("failed")), {})
         ends: Outcome = {"from": self.planned["from"], "to": self.planned["to"]}
         if not said:
             self._take([_program.record_outcome(self.worker, {"outcome": "updated", "cause": None, "reason": ""})])
