@@ -100,7 +100,7 @@ def test_standbys_take_over_and_nobody_leaves_service_for_a_release(make_fleet, 
     fleet.assert_all_serve()
     assert_nothing_lost(audit)
     # A take-over is tens of milliseconds; what is left is for a machine that is busy with something else.
-    assert sampled.gap_s < 2.0
+    assert sampled.gap_s < 3.0
     assert fleet.verdict()["verdict"] == ("aborted" if step else "completed"), done.stdout
     assert set(fleet.versions().values()) == {"1.2.0" if step else version}
     if step:
