@@ -51,11 +51,11 @@ def service_problem(service: Json) -> str | None:
         return error.message
 
 
-def in_slot(service: Json) -> bool:
+def in_slot(service: Json, worker: Json) -> bool:
     """Whether the worker runs in the slot of its standby."""
     try:
         found = open_service(service)
-        return isinstance(found, SlottedService) and found.holds_worker()
+        return isinstance(found, SlottedService) and found.holds(worker["instance"]["pid"])
     except StepError:
         return False
 
@@ -91,7 +91,7 @@ def census(
         if service.get("standby"):
             # One that stands by has its memory already.
             stands = (result.get("standby") or {}).get("finding") == "answering"
-            result["in_slot"] = bool(result["worker"]) and in_slot(service)
+            result["in_slot"] = bool(result["worker"]) and in_slot(service, result["worker"])
             result["standby_problem"] = standby_problem(service, None if stands else result["worker"])
     if worker_dir:
         result["release_problem"] = restart_defect(worker_dir)

@@ -217,12 +217,17 @@ def read_link(path: str) -> str | None:
     return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(path)), target))
 
 
+def remove_file(path: str) -> None:
+    """Remove a file or a link, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 def switch_link(path: str, target: str) -> None:
     """Point a link elsewhere in one step: whoever looks sees the old target or the new one."""
     folder = os.path.dirname(os.path.abspath(path))
     temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
+    remove_file(temporary)
     os.symlink(target, temporary)
     try:
         os.replace(temporary, path)

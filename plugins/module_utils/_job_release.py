@@ -10,7 +10,7 @@ from contextlib import ExitStack, nullcontext
 from typing import Any, ContextManager
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import WorkerClient
-from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
+from ansible_collections.solver.fleet.plugins.module_utils._errors import Json
 from ansible_collections.solver.fleet.plugins.module_utils._files import hide_credentials
 from ansible_collections.solver.fleet.plugins.module_utils._job import Job
 from ansible_collections.solver.fleet.plugins.module_utils._record_file import BUSY_S, RecordFile
@@ -201,9 +201,11 @@ class ReleaseJob(Job):
         return service, [handle for handle in handles if handle is not None]
 
     def _switch(self, service: Service | None, keep: list[int]) -> None:
-        switch = Switch(move_of(self.given), self._client(), service, keep=keep)
+        move, client = move_of(self.given), self._client()
         if self.given["switch"] == "standby":
-            switch = TakeOver(switch, self._slot(), self.given["take_over_timeout"])
+            switch: Switch = TakeOver(move, client, self._slot(), self.given["take_over_timeout"], keep=keep)
+        else:
+            switch = Switch(move, client, service, keep=keep)
         self.result = switch.result
         switch.run(self.check_mode)
         self.result["diff"] = {
@@ -214,10 +216,6 @@ class ReleaseJob(Job):
     # -- the standby
 
     def _slot(self) -> Slot:
-        if not self.given["service"].get("standby"):
-            raise StepError("no_service", f"worker {self.given['worker_name']}: no slot for a standby is named; set "
-                            "service.standby (solver_standby: true), or switch to in_place",
-                            {"option": "service.standby"})
         return Slot(self.given["service"], self.given)
 
     def _standby(self) -> None:

@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import time
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
-from ansible_collections.solver.fleet.plugins.module_utils._client import ApiProblem
+from ansible_collections.solver.fleet.plugins.module_utils._client import ApiProblem, WorkerClient
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, WorkerError
-from ansible_collections.solver.fleet.plugins.module_utils._files import switch_link
+from ansible_collections.solver.fleet.plugins.module_utils._files import remove_file, switch_link
 from ansible_collections.solver.fleet.plugins.module_utils._release import Base, Links, release_name
-from ansible_collections.solver.fleet.plugins.module_utils._release_switch import Switch, runs_release
-from ansible_collections.solver.fleet.plugins.module_utils._service import Service, open_home, open_slot
+from ansible_collections.solver.fleet.plugins.module_utils._release_switch import Move, Switch, runs_release
+from ansible_collections.solver.fleet.plugins.module_utils._service import Service, open_service
 from ansible_collections.solver.fleet.plugins.module_utils._service_base import Settings
+from ansible_collections.solver.fleet.plugins.module_utils._service_slotted import LIVES, SlottedService
 from ansible_collections.solver.fleet.plugins.module_utils._standby import FEATURE, Standby, StandbyOptions
 from ansible_collections.solver.fleet.plugins.module_utils._wait import Clock
 
@@ -37,29 +36,29 @@ _REFUSED = {
 class Slot:
     """Both places of one worker: C(beside) has the standby, C(home) is the worker's own, where it is brought back."""
 
-    def __init__(self, settings: Settings, given: Json, clock: Callable[[], float] = time.monotonic) -> None:
-        own = settings["standby"]
+    def __init__(self, settings: Settings, given: Json, clock: Clock | None = None) -> None:
+        service = open_service(settings)
+        if not isinstance(service, SlottedService):
+            raise StepError("no_service", f"worker {given['worker_name']}: no slot for a standby is named; set "
+                            "service.standby (solver_standby: true), or switch to in_place",
+                            {"option": "service.standby"})
+        self.service, own = service, settings["standby"]
         self.worker_dir = os.path.abspath(given["worker_dir"])
-        self.services: dict[str, Service] = {"home": open_home(settings), "slot": open_slot(settings)}
-        self.clock = clock
+        self.clock = clock or Clock()
 
         def place(order: str, service: Service, lease: float) -> Standby:
             return Standby(StandbyOptions(
                 control_socket=given["control_socket"], standby_socket=own["socket"], order=order,
                 owner=given["owner"], reason=given.get("reason") or "", lease=lease,
-                timeout=given["restart_timeout"], control_timeout=given["control_timeout"]), service, Clock())
+                timeout=given["restart_timeout"], control_timeout=given["control_timeout"]), service, self.clock)
 
-        self.beside = place(own["order"], self.services["slot"], given["lease"])
-        self.home = place(own["home_order"], self.services["home"], SETTLE_LEASE_S)
+        self.beside = place(own["order"], self.service.slot, given["lease"])
+        self.home = place(own["home_order"], self.service.home, SETTLE_LEASE_S)
 
     def holds_worker(self) -> bool:
         """Whether the worker itself runs in the slot: after a take-over, until it is settled."""
         worker = self.beside.serving()
-        if worker is None:
-            return False
-        found = self.services["slot"].state()
-        pid = worker["instance"]["pid"]
-        return found.state == "running" and (found.pid == pid if found.pid else self.beside.status() is None)
+        return worker is not None and self.service.holds(worker["instance"]["pid"])
 
     def raise_standby(self, release: str, base: Base) -> Json:
         """Have RELEASE stand by; the link tells the slot's service what to run."""
@@ -74,72 +73,60 @@ class Slot:
             if found is not None:
                 self.beside.down(steal=True)
             switch_link(os.path.join(self.worker_dir, LINK), folder)
-            why = self.services["slot"].cannot_start()
+            why = self.beside.service.cannot_start()
             if why:
                 raise StepError("cannot_start", f"raising the standby: {why}; provision.yml puts its slot in place, "
-                                "with solver_standby: true", {"service": self.services["slot"].name})
-            self._nobody_unknown()
+                                "with solver_standby: true", {"service": self.beside.service.name})
+            self._wait_until_left(self.service.holds)
             # A process that was killed as a standby leaves its service waiting to start it again.
-            self.services["slot"].stop()
-        return self.beside.up(release, steal=True)
+            self.beside.service.stop()
+        return self.beside.up(steal=True)
 
     def drop(self) -> bool:
         """End the standby, whoever raised it; false where there is none. The worker is not touched."""
         if self.holds_worker():
             return False
-        if self.beside.status() is None:
-            self._nobody_unknown()
+        self._wait_until_left(self.service.holds)
         dropped = self.beside.down(steal=True)
-        self._forget(self.beside.options.order)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.worker_dir, LINK))
+        remove_file(self.beside.options.order)
+        remove_file(os.path.join(self.worker_dir, LINK))
         return dropped
 
     def settle(self, within: float = 30.0) -> bool:
         """Bring a worker that serves from the slot home, by a standby of its own version there; false: it is."""
         if not self.holds_worker():
             return False
-        ends = self.clock() + _LINGER_S
-        while self.services["home"].state().state in ("running", "starting") and self.home.status() is None:
-            if self.clock() >= ends:
-                raise StepError("stop_timeout", "settling the worker: its own service still runs another process after "
-                                f"{_LINGER_S:g} s; look at its log", {"service": self.services["home"].name})
-            time.sleep(_POLL_S)
+        self._wait_until_left(lambda: self.home.service.state().state in LIVES and self.home.status() is None)
         try:
             self.home.up(steal=True)
             self.home.take_over(within)
         finally:
             # Once it has taken over it has removed this itself; what comes up later at home is the worker.
-            self._forget(self.home.options.order)
+            remove_file(self.home.options.order)
+        # As long as its process is there, the slot looks as if it held the worker.
+        self._wait_until_left(self.service.holds)
         return True
 
-    @staticmethod
-    def _forget(order: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(order)
+    def _wait_until_left(self, stays: Callable[[], bool]) -> None:
+        """A process that has handed over stays for those who are still connected to it.
 
-    def _nobody_unknown(self) -> None:
-        """What lives in the slot and says nothing may be the worker itself: it is not touched.
-
-        Where the worker answers, it is a process that has handed over, and stays for those who are still connected.
+        Where the worker does not answer it may be the worker itself, and is not touched.
         """
-        ends = self.clock() + _LINGER_S
-        while self._lives_without_order():
-            if self.beside.serving() is None or self.clock() >= ends:
-                raise StepError("hung", "what runs in the slot of the standby does not answer, and may be the worker; "
-                                "look at its log", {"service": self.services["slot"].name}, cause="host")
-            time.sleep(_POLL_S)
-
-    def _lives_without_order(self) -> bool:
-        lives = self.services["slot"].state().state in ("running", "starting")
-        return lives and not os.path.exists(self.beside.options.order)
+        ends = self.clock.now() + _LINGER_S
+        while stays():
+            if self.beside.serving() is None or self.clock.now() >= ends:
+                raise StepError("hung", "what runs where no worker is expected does not end, and may be the worker; "
+                                "look at its log", {"service": self.service.name}, cause="host")
+            self.clock.sleep(_POLL_S)
 
 
 class TakeOver(Switch):
     """The same as a switch by restart, without a moment in which nobody serves."""
 
-    def __init__(self, switch: Switch, slot: Slot, within: float) -> None:
-        super().__init__(switch.move, switch.client, switch.service, keep=switch.keep)
+    def __init__(
+        self, move: Move, client: WorkerClient, slot: Slot, within: float, *, keep: Sequence[int] = (),
+    ) -> None:
+        super().__init__(move, client, slot.service, keep=keep)
         self.slot, self.within = slot, within
 
     def _check_before(self, name: str) -> None:
@@ -170,7 +157,7 @@ class TakeOver(Switch):
                 f"switching worker {self.move.worker_name}: its standby did not take over: {problem.message}",
                 {"refused": problem.code, "log": self._log(self.slot.beside.service)}) from problem
         self.result.update(restarted=True, worker_state=now["state"], boot_id=now["instance"]["boot_id"],
-                           pid=now["instance"]["pid"], service=self.slot.services["slot"].state().record())
+                           pid=now["instance"]["pid"], service=self.slot.beside.service.state().record())
 
     def _as_it_runs(self, links: Links, name: str) -> Links:
         """A run that died may have moved the link and no more: what serves is what the next start shall run."""
@@ -184,8 +171,7 @@ class TakeOver(Switch):
         if check_mode or not must:
             self.result["changed"] = must
             return self.result
-        if self.service is not None:
-            self._check_start(self.service)
+        self._check_start(self.slot.service)
         self._replace(links, goal, name)
         return self.result
 
@@ -197,13 +183,13 @@ def restore(worker_dir: str, links: Links) -> None:
         if target is not None:
             switch_link(path, target)
         else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            remove_file(path)
 
 
 def slot_problem(settings: Settings, worker: Json | None) -> str | None:
     """Why a standby could not be raised beside the worker now; None if nothing speaks against it."""
-    why = open_slot(settings).absent()
+    service = open_service(settings)
+    why = service.slot.absent() if isinstance(service, SlottedService) else "the inventory gives it none"
     if why:
         return f"it has no slot for a standby ({why}); set solver_standby: true and run provision.yml"
     needs = _resident_kb((worker or {}).get("instance", {}).get("pid"))

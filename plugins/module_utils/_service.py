@@ -24,10 +24,9 @@ __all__ = [
     "Service",
     "ServiceError",
     "ServiceState",
-    "open_home",
     "open_service",
-    "open_slot",
     "service_state",
+    "slot_settings",
 ]
 
 BACKENDS: dict[str, type[Service]] = {
@@ -72,20 +71,19 @@ def open_service(settings: Settings, **injected: Any) -> Service:
 
     C(injected) are clock and sleep.
     """
-    home = open_home(settings, **injected)
+    home = _open(settings, **injected)
     if not isinstance(settings.get("standby"), dict):
         return home
-    return SlottedService(settings, home, open_slot(settings, **injected), **injected)
+    return SlottedService(settings, home, _open(slot_settings(settings), **injected), **injected)
 
 
-def open_slot(settings: Settings, **injected: Any) -> Service:
-    """The service of the slot: the worker's own, but for what is said of the standby."""
+def slot_settings(settings: Settings) -> Settings:
+    """The settings of the slot's service: those of the worker's own, but for what is said of the standby."""
     own = {name: settings["standby"].get(name) for name in ("name", "start", "stop", "status", "log_file")}
-    return open_home({**settings, **{name: value for name, value in own.items() if value}}, **injected)
+    return {**settings, "standby": None, **{name: value for name, value in own.items() if value}}
 
 
-def open_home(settings: Settings, **injected: Any) -> Service:
-    """The worker's own service."""
+def _open(settings: Settings, **injected: Any) -> Service:
     backend = settings.get("backend")
     if not isinstance(backend, str) or backend not in BACKENDS:
         raise ServiceError(

@@ -160,8 +160,12 @@ class Service:
         FORCE ends also a process that does not end by itself. The locks on the descriptors KEEP are held meanwhile.
         """
         self.since = time.time()
-        own = type(self)(self.settings, clock=self.clock, sleep=self.sleep)  # with connections of its own
+        own = self.anew()
         detached(lambda: own.stop_and_start(force), own.start_once_stopped, 5 * self.timeout + 60, keep)
+
+    def anew(self) -> Service:
+        """The same service, with connections of its own."""
+        return type(self)(self.settings, clock=self.clock, sleep=self.sleep)
 
     def stop_and_start(self, force: bool) -> None:
         (self.stop_by_force if force else self.stop)()

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Any, Sequence
 
-from ansible_collections.solver.fleet.plugins.module_utils._detached import detached
+from ansible_collections.solver.fleet.plugins.module_utils._files import remove_file
 from ansible_collections.solver.fleet.plugins.module_utils._service_base import (
     Service,
     ServiceError,
@@ -17,7 +16,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._service_base import 
     Settings,
 )
 
-_LIVES = ("running", "starting", "restarting")
+LIVES = ("running", "starting", "restarting")
 
 
 class SlottedService(Service):
@@ -27,21 +26,22 @@ class SlottedService(Service):
         super().__init__(settings, **injected)
         self.home, self.slot = home, slot
 
-    def holds_worker(self) -> bool:
-        """Whether the worker lives in the slot: after a take-over, until it is settled."""
-        return self._place() is self.slot
+    def holds(self, pid: int | None = None) -> bool:
+        """Whether the worker lives in the slot: after a take-over, until it is settled.
+
+        What lives there without an order is the worker, if it is the process PID that serves; where nobody says which
+        that is, it is so whatever is at home.
+        """
+        found = self._in_slot()
+        lives = found.state in LIVES and not os.path.exists(str(self.settings["standby"]["order"]))
+        return lives and (pid is None or found.pid in (None, pid))
 
     def _place(self) -> Service:
-        """Where the worker is. What lives in the slot without an order is the worker, whatever is at home."""
-        return self.slot if self._in_slot().state in _LIVES and not self._ordered("order") else self.home
-
-    def _ordered(self, which: str) -> bool:
-        return os.path.exists(str(self.settings["standby"][which]))
+        return self.slot if self.holds() else self.home
 
     def _forget_order(self) -> None:
         """Nobody waits for a standby at home any more: what is started there is the worker."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(str(self.settings["standby"]["home_order"]))
+        remove_file(str(self.settings["standby"]["home_order"]))
 
     def _in_slot(self) -> ServiceState:
         """One that was not provisioned yet holds nothing."""
@@ -56,29 +56,30 @@ class SlottedService(Service):
 
     def stop(self) -> None:
         self.home.stop()
-        if self._in_slot().state in _LIVES:
+        if self._in_slot().state in LIVES:
             self.slot.stop()
 
     def stop_by_force(self) -> None:
         self.home.stop_by_force()
-        if self._in_slot().state in _LIVES:
+        if self._in_slot().state in LIVES:
             self.slot.stop_by_force()
 
     def state(self) -> ServiceState:
-        return self._in_slot() if self._place() is self.slot else self.home.state()
+        return self._in_slot() if self.holds() else self.home.state()
 
     def cannot_start(self) -> str | None:
         return self.home.cannot_start()
 
     def restart(self, force: bool = False, keep: Sequence[int] = ()) -> None:
-        if self._place() is self.home:
+        if not self.holds():
             self._forget_order()
             self.home.restart(force, keep)
             return
-        # It comes up at home; what was stopped is started, also if this process is killed in between.
-        own = type(self)(self.settings, type(self.home)(self.home.settings), type(self.slot)(self.slot.settings),
-                         clock=self.clock, sleep=self.sleep)
-        detached(lambda: own.stop_and_start(force), own.start_once_stopped, 5 * self.timeout + 60, keep)
+        # It comes up at home.
+        super().restart(force, keep)
+
+    def anew(self) -> SlottedService:
+        return type(self)(self.settings, self.home.anew(), self.slot.anew(), clock=self.clock, sleep=self.sleep)
 
     def log_tail(self, lines: int = 20) -> list[str]:
         place = self._place()

@@ -57,13 +57,9 @@ class Standby:
         except Finding:
             return None
 
-    def up(self, release: str | None = None, steal: bool = False) -> Json:
-        """Raise a standby, or renew ours; one of another release than RELEASE makes room. STEAL takes another's."""
-        found = self.status()
-        if found is not None and release not in (None, found["instance"]["release"]):
-            self.down(steal)
-            found = None
-        if found is not None:
+    def up(self, steal: bool = False) -> Json:
+        """Raise a standby, or renew ours; STEAL renews another's as ours."""
+        if self.status() is not None:
             return self.renew(steal)
         self._write_order()
         self.service.start()

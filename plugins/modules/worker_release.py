@@ -258,6 +258,7 @@ options:
     type: str
     choices: [verify, hold]
     default: verify
+    version_added: "1.1.0"
   keep:
     description: How many releases of this worker to keep, beside those that are linked.
     type: int

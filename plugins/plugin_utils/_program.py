@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._service import slot_settings
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan, PlannedWorker
 
 Json = Mapping[str, Any]
@@ -99,11 +100,9 @@ def raised(worker: Worker) -> list[Step]:
 
     Both may be repeated: what stands is renewed, and an answer that was given is read again.
     """
-    standby = _standby(worker)
-    verify = _verify(worker)
-    own = {**verify.args, "control_socket": standby["socket"], "expect_state": ["standby"],
-           "service": {**worker.own["service"], "standby": None, **given(**{
-               name: standby.get(name) for name in ("name", "start", "stop", "status", "log_file")})}}
+    verify, service = _verify(worker), worker.own["service"]
+    own = {**verify.args, "control_socket": service["standby"]["socket"], "expect_state": ["standby"],
+           "service": slot_settings(service)}
     up = {**_release(worker), "state": "standby", "release": worker.planned["release"], "reason": reason_of(worker)}
     return [Step("raise", "worker_release", up, extra_s=SWITCH_S), replace(verify, args=own)]
 
@@ -125,12 +124,11 @@ def dropped(worker: Worker) -> list[Step]:
 
 def tidied(worker: Worker) -> list[Step]:
     """Return the program for a worker that serves, and beside which a dead run left something."""
-    home = Step("settle", "worker_release", {**_release(worker), "state": "settled"}, extra_s=SWITCH_S)
-    return [*dropped(worker), home]
+    return [*dropped(worker), _settle(worker)]
 
 
-def _standby(worker: Worker) -> dict[str, Any]:
-    return dict(worker.own["service"].get("standby") or {})
+def _settle(worker: Worker, goes_on: bool = False) -> Step:
+    return Step("settle", "worker_release", {**_release(worker), "state": "settled"}, goes_on=goes_on, extra_s=SWITCH_S)
 
 
 def settle(worker: Worker) -> list[Step]:
@@ -139,8 +137,7 @@ def settle(worker: Worker) -> list[Step]:
     soak = [_soak(worker)] if worker.soak_s > 0 else []
     if worker.by_standby:
         # Whatever becomes of it, the worker serves, and is found in either place.
-        soak.insert(0, Step("settle", "worker_release", {**_release(worker), "state": "settled"}, goes_on=True,
-                            extra_s=SWITCH_S))
+        soak.insert(0, _settle(worker, goes_on=True))
     return [*soak, *([] if worker.plan["way_back"] else [record]), *_keep(worker)]
 
 

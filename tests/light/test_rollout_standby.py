@@ -38,8 +38,10 @@ def assert_nobody_left(fleet: LightFleet, version: str) -> None:
 @pytest.mark.quick
 def test_a_good_release_and_back(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(3)
+    # Its soak sees one process, though each of the two before it stays for its connections.
+    fleet.set_fault(linger_s=1.0)
     events = Events(fleet)
-    done = fleet.roll("1.3.0", **STANDBY, solver_surge="100%", solver_min_healthy_time=1, **events.settings)
+    done = fleet.roll("1.3.0", **STANDBY, solver_surge="100%", solver_min_healthy_time=3, **events.settings)
     assert done.returncode == 0, done.stdout
     said = " ".join(done.stdout.split())
     assert "raised and verified beside the worker, which serves until it takes over; up to 3 at once" in said

@@ -151,6 +151,19 @@ def test_a_process_in_the_slot_that_has_handed_over_is_waited_for(
     assert asked.count("running") == 2
 
 
+def test_a_worker_is_home_only_when_nobody_is_left_in_its_slot(one: OneWorker) -> None:
+    """Whoever looks at its service afterwards sees one process, and that is the worker."""
+    one.fleet.set_fault("w1", linger_s=1.0)
+    one.release("standby", release=one.new)
+    one.probe()
+    one.release("active", release=one.new, switch="standby")
+    assert one.looked()["in_slot"] is True
+    assert one.release("settled")["changed"] is True
+    assert one.looked()["in_slot"] is False
+    now, serves = open_service(one.own["service"]).state(), one.fleet.status("w1")["instance"]
+    assert (now.state, now.pid) == ("running", serves["pid"])
+
+
 def test_a_standby_that_is_not_wanted_goes_and_the_worker_is_not_touched(one: OneWorker) -> None:
     before = one.fleet.status("w1")
     assert one.release("dropped")["changed"] is False

@@ -39,6 +39,7 @@ class Behaviour:
     per_s: float | None = None  # so many tasks end in a second while it serves
     solve_s: float | None = None  # the median of its solve times
     stop_s: float = 0.0  # stopping takes so long
+    linger_s: float = 0.0  # a process that has handed over stays so long for those who are still connected
 
     @property
     def traffic(self) -> Traffic:

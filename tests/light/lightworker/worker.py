@@ -123,7 +123,7 @@ class Worker:
         self._advance()
         if self.phase is not None:
             self._end_process()
-            self._tell_service(STOPPED)
+            self._leave_place()
         self._server = server
         self._begin(standby.version, standby.release)
         self.boot_id, self.pid, self.started_at = standby.boot_id, standby.pid, standby.started_at
@@ -140,6 +140,11 @@ class Worker:
         self._served()
         self._tell_service(RUNS)
         self.refresh()
+
+    def _leave_place(self) -> None:
+        """Its service says so when the process has gone, which it may take its time for."""
+        place, said = self.service, f"{STOPPED} {self.pid}\n"
+        asyncio.get_running_loop().call_later(self.behaviour.linger_s, place.write_text, said, "ascii")
 
     async def _come_up_late(self, boot_id: str) -> None:
         await asyncio.sleep(self.behaviour.start_s)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.solver.fleet.plugins.module_utils._service import open_home, open_service, open_slot
+from ansible_collections.solver.fleet.plugins.module_utils._service import open_service, slot_settings
 from ansible_collections.solver.fleet.plugins.module_utils._service_base import Service, ServiceError, ServiceState
 from ansible_collections.solver.fleet.plugins.module_utils._service_slotted import SlottedService
 
@@ -19,6 +19,9 @@ class Place(Service):
     def __init__(self, name: str, state: str, done: list[str]) -> None:
         super().__init__({"name": name, "backend": "x"})
         self.is_now, self.done = state, done
+
+    def anew(self) -> Place:
+        return self
 
     def state(self) -> ServiceState:
         if self.is_now == "missing":
@@ -70,6 +73,17 @@ def test_the_worker_is_in_the_slot_if_what_lives_there_has_no_order(both, home, 
     assert (service.state().detail, service.log_tail()) == (where, [where])
 
 
+def test_who_serves_may_be_told_from_who_has_handed_over(both):
+    service, _done = both("running", "running")
+    assert (service.holds(), service.holds(7), service.holds(8)) == (True, True, False)
+
+
+def test_a_worker_in_its_slot_is_restarted_at_home(both):
+    service, done = both("stopped", "running")
+    service.anew().stop_and_start(False)
+    assert done == ["stop home", "stop slot", "start home"]
+
+
 def test_a_worker_at_home_is_restarted_there_and_its_standby_left_alone(both):
     service, done = both("running", "running", "order")
     service.restart()
@@ -97,9 +111,10 @@ def test_the_slot_is_like_the_worker_s_own_service_but_for_what_is_said():
                 "status": ["/bin/status"], "log_file": "/log/w1",
                 "standby": {"name": "w1-standby", "socket": "/s", "order": "/o", "home_order": "/h",
                             "start": ["/bin/other"], "status": None}}
-    slot = open_slot(settings)
+    service = open_service(settings)
+    assert isinstance(service, SlottedService)
+    slot = service.slot
     assert (slot.name, slot.settings["start"], slot.settings["stop"], slot.settings["log_file"]) == (
         "w1-standby", ["/bin/other"], ["/bin/stop"], "/log/w1")
-    assert isinstance(open_service(settings), SlottedService)
-    assert not isinstance(open_home(settings), SlottedService)
-    assert not isinstance(open_service({**settings, "standby": None}), SlottedService)
+    for plain in ({**settings, "standby": None}, slot_settings(settings)):
+        assert not isinstance(open_service(plain), SlottedService)
