@@ -164,9 +164,7 @@ class ActionModule(RunAction):
             state["closed"] = closed
             self.ledger.emit("closed", part=self.part, **closed)
         # Whoever is at work when the gate closes ends the stage; if nobody is, the first that finds it closed does.
-        ends = _admit.ends_stage(self.plan, state, self.stage)
-        if ends:
-            state["ended"].append(self.stage)
+        ends = _admit.end_stage(self.plan, state, self.stage)
         return {"open": False, "begins_stage": False, "ends_stage": ends, **state["closed"]}
 
     def _decide(self, state: State, flight: list[str]) -> dict[str, Any]:

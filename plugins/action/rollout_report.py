@@ -10,28 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._report_file import write_report
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._kept import kept_verdict
 
 # Of a fleet of thousands.
 MOST_BYTES = 64 << 20
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(FleetAction):
     """Writes one file on the controller, and touches no worker."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _unused, args = self.validate_argument_spec({
-            "document": {"type": "dict"}, "verdict_file": {"type": "str", "default": ""},
-            "report_file": {"type": "str", "default": ""}})
-        given = plain(args)
+        result = self.options(tmp, task_vars, document={"type": "dict"}, verdict_file={"type": "str", "default": ""},
+                              report_file={"type": "str", "default": ""})
+        given = self.args
         source, target = given["verdict_file"], given["report_file"]
         document = given["document"] or self._read(source)
         target = target or (f"{os.path.splitext(source)[0]}.html" if source and not given["document"] else "")

@@ -82,9 +82,7 @@ class ActionModule(RunAction):
             state["phase"][self.me] = "left"
             # Those at the gate go by this.
             state["closed"] = state["closed"] or {"cause": "budget", "reason": reason}
-            ends = _admit.ends_stage(self.plan, state, self.stage)
-            if ends:
-                state["ended"].append(self.stage)
+            ends = _admit.end_stage(self.plan, state, self.stage)
         outcome = {"outcome": "not_attempted", "cause": None, "reason": reason, "step": None,
                    "from": self.planned["from"], "to": self.planned["to"]}
         return {"outcome": outcome, "ends_stage": ends, "msg": f"{self.me} was left as it is: {reason}"}
@@ -115,9 +113,7 @@ class ActionModule(RunAction):
                 state["phase"][self.me] = "raised"
             else:
                 state["phase"].pop(self.me, None)
-                ends = _admit.ends_stage(self.plan, state, self.stage)
-                if ends:
-                    state["ended"].append(self.stage)
+                ends = _admit.end_stage(self.plan, state, self.stage)
         if phase == "raise":
             self.emit("stands_by")
         return {"outcome": {}, "raised": phase == "raise", "ends_stage": ends,
@@ -150,9 +146,7 @@ class ActionModule(RunAction):
             state["brief"][self.me] = {name: outcome.get(name) for name in BRIEF}
             if outcome["outcome"] == "updated":
                 state["healthy_at"] = now
-            ends = _admit.ends_stage(self.plan, state, self.stage)
-            if ends:
-                state["ended"].append(self.stage)
+            ends = _admit.end_stage(self.plan, state, self.stage)
         self.ledger.emit("outcome", part=self.part, worker=self.me, **{
             name: outcome.get(name) for name in (*BRIEF, "from", "to", "timings", "open_at_drain")})
         self.measure()

@@ -64,6 +64,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils import _changes, _scr
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._follower import Follower
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._live import Block, write_above
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import listed
 
 DEBUG = ("debug", "ansible.builtin.debug")
 OURS = tuple(str(Path(__file__).resolve().parents[2] / folder) + os.sep for folder in ("playbooks", "roles"))
@@ -188,7 +189,7 @@ class CallbackModule(Default):  # type: ignore[misc]
     def _show_diffs(self) -> None:
         (task, texts), self._diffs = self._diffs, ("", {})
         for names in _changes.alike(texts, {name: [name] for name in texts}):
-            whose = f": {_changes.listed(names)}" if names[0] else ""
+            whose = f": {listed(names)}" if names[0] else ""
             self._display.display(f"{task}{whose}\n{texts[names[0]]}".rstrip("\n"))
 
     def v2_playbook_on_include(self, included_file: Any) -> None:

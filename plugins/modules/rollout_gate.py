@@ -58,6 +58,10 @@ reason:
   description: Why not.
   type: str
   returned: always
+raises:
+  description: Whether the worker is to get a standby first, and to wait here once more before that takes over.
+  type: bool
+  returned: when it is open
 begins_stage:
   description: Whether it is the first turn of its stage.
   type: bool

@@ -40,9 +40,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 outcome:
-  description: What became of the worker, as in the verdict; empty where the hook before its stage failed.
+  description: >-
+    What became of the worker, as in the verdict; empty where the hook before its stage failed, where its standby waits
+    for a place, and where the gate closed before that had one.
   type: dict
   returned: always
+raised:
+  description: Whether its standby is verified, and the gate is to be asked for a place.
+  type: bool
+  returned: for a worker that is switched by a standby
 ends_stage:
   description: Whether it was the last turn of its stage.
   type: bool

@@ -81,6 +81,14 @@ def _no_place(plan: Plan, state: State, number: int) -> str:
     return f"the window of {window} is full" if occupied(state, plan["max_soaking"]) >= window else ""
 
 
+def end_stage(plan: Plan, state: State, number: int) -> bool:
+    """Note that a stage is over, if it is; return whether this is news."""
+    ends = ends_stage(plan, state, number)
+    if ends:
+        state["ended"].append(number)
+    return ends
+
+
 def ends_stage(plan: Plan, state: State, number: int) -> bool:
     """Whether a stage is over and nobody has said so: nobody of it is at work, and nobody will begin."""
     phases = [state["phase"].get(name) for name in plan["stages"][number]["workers"]]

@@ -10,13 +10,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, listed
 
 Json = dict[str, Any]
 
 # So many different changes are shown; a fleet with more has one for each worker, and nobody reads them.
 MOST = 10
-MOST_NAMES = 10
 # By these a worker's configuration differs from the others': its name, and what is made of it.
 _OWN = re.compile(r'^(?:name|state_dir|socket|port) = "?([^"]+)"?$')
 
@@ -53,13 +52,6 @@ def changes(contents: Mapping[str, Mapping[str, Any]], wheels: Iterable[Mapping[
                     "before": before, "after": after})
     rest = in_order(name for names in groups[MOST:] for name in names)
     return [*out, {"prepared": f"{listed(rest)}: other changes again\n"}] if rest else out
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return names as people count, at most ten of them."""
-    known = in_order(names)
-    more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
-    return ", ".join(known[:MOST_NAMES]) + more
 
 
 def _text(own: Mapping[str, Any], which: str, coming: list[str]) -> str:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # This module util is private to the collection.
-"""The order of names as people count: w2 before w10. A pure function."""
+"""Names as people count and read them: w2 before w10, and not hundreds of them. Pure functions."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
+MOST_NAMES = 10
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -28,3 +29,10 @@ def natural(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
 def in_order(names: Iterable[str], reverse: bool = False) -> list[str]:
     """Return the names as people count."""
     return sorted(names, key=natural, reverse=reverse)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names in one line, at most ten of them."""
+    known = in_order(names)
+    more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+    return ", ".join(known[:MOST_NAMES]) + more

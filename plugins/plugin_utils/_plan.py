@@ -30,7 +30,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_orde
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import fragile_warnings, warnings_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import live_locks, lock_plan, majority_refusals
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet, moving_refusals, roster_refusals
-from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import stays_held, switched_before
 from ansible_collections.solver.fleet.plugins.plugin_utils._strategy import Going, shape, strategy_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._together import headings, parting_warnings, settled
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import BakePlan, Plan, PlannedWorker, Stage
@@ -279,7 +279,8 @@ def back_to(census: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any
 
 def _together(worker: PlannedWorker, joins: bool) -> PlannedWorker:
     """Return a worker as it is where all go together: whatever becomes of the run, no lease lets it serve alone."""
-    own: PlannedWorker = {**worker, "together": True, "on_expire": worker["on_expire"] and "hold"}
+    own: PlannedWorker = {**worker, "together": True}
+    own["on_expire"] = "hold" if worker["on_expire"] or stays_held(own) else None
     if not joins:
         return own
     return {**own, "action": "update", "reason": "serves it already, and is taken out with the others"}
@@ -297,6 +298,8 @@ def owner_of(census: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
 
 def on_expire(worker: Mapping[str, Any], plan: PlannedWorker) -> str | None:
     """Return what a lost lease leads to where an interrupted run switched the worker; nothing where none did."""
+    if stays_held(plan):
+        return "hold"
     if not switched_before(plan):
         return None
     return "verify" if "verify" in ((worker.get("api") or {}).get("features") or []) else "hold"

@@ -10,12 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import listed
+
 # What a rollout in a region hands on, behind it the name of the region.
 WORD = "solver_last_region_"
 GOOD = ("completed",)
 # In a name of a variable of AWX nothing else may stand.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-MOST_NAMES = 10
 # The group of a fleet that is one.
 WHOLE = "solver_workers"
 
@@ -56,9 +57,7 @@ def next_step(regions: Regions, words: Mapping[str, str], running: Collection[st
 
 
 def _named(failed: Sequence[str], words: Mapping[str, str]) -> str:
-    more = len(failed) - MOST_NAMES
-    return (", ".join(f"{name} ({words[name]})" for name in failed[:MOST_NAMES])
-            + (f" and {more} more" if more > 0 else ""))
+    return listed(f"{name} ({words[name]})" for name in failed)
 
 
 def waves(regions: Regions) -> list[tuple[str, ...]]:
@@ -96,7 +95,7 @@ def not_serving(document: Mapping[str, Any]) -> str:
     """Say who of a region does not serve after its bake, by the document of its status; empty if all do."""
     missing = [own["name"] for own in document["workers"] if not own["serves"]]
     return (f"{len(missing)} of {document['fleet']['workers']} workers of the canary region do not serve after its "
-            f"bake: {', '.join(missing[:MOST_NAMES])}") if missing else ""
+            f"bake: {listed(missing)}") if missing else ""
 
 
 # -- the objects of AWX ----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._errors import one_li
 from ansible_collections.solver.fleet.plugins.module_utils._record import in_words
 from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import SPENDS
-from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, natural
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import listed, natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import minutes
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import by_name
 from ansible_collections.solver.fleet.plugins.plugin_utils._runs import COLUMNS, fold, run_lines, runs
@@ -27,8 +27,6 @@ Fleet = Mapping[str, Json]
 
 SCHEMA = "solver.status/1"
 LAST_RUNS = 5
-# Of a lock's workers so many are named.
-MOST_NAMES = 10
 # A row that is older than this says so: who keeps the others waiting makes their rows old.
 OLD_S = 5.0
 # Each column: its head, what it shows, and down to what width it gives way where the row would be too long.
@@ -251,19 +249,13 @@ def _fleet_lines(doc: Json, running: bool) -> list[str]:
     fleet = doc["fleet"]
     out = [f"Serving: {fleet['serving']} of {fleet['workers']}."]
     if fleet["mixed"]:
-        parts = "; ".join(f"{len(names)} on {version} ({_names(names)})"
+        parts = "; ".join(f"{len(names)} on {version} ({listed(names)})"
                           for version, names in fleet["versions"].items())
         out.append(f"Mixed versions: {parts}." + ("" if running else " Run rolling_update.yml again to converge."))
     elif fleet["versions"]:
         out.append(f"All answering workers run {next(iter(fleet['versions']))}.")
     silent = [own["name"] for own in doc["workers"] if not own["answers"]]
     return out + ([f"No answer from: {', '.join(silent)}."] if silent else [])
-
-
-def _names(names: Collection[str]) -> str:
-    ordered = in_order(names)
-    more = f" and {len(ordered) - MOST_NAMES} more" if len(ordered) > MOST_NAMES else ""
-    return ", ".join(ordered[:MOST_NAMES]) + more
 
 
 def _note_lines(doc: Json, running: bool) -> list[str]:
@@ -283,7 +275,7 @@ def _lock_lines(doc: Json) -> list[str]:
 
 
 def _lock_line(lock: Json) -> str:
-    text = in_words({**lock, "controller": {"host": lock["host"]}}, what=_names(lock["workers"]))
+    text = in_words({**lock, "controller": {"host": lock["host"]}}, what=listed(lock["workers"]))
     if lock["state"] == "expired":
         return f"{text[0].upper()}{text[1:]}; its time is over, so it holds nobody off."
     return f"{text[0].upper()}{text[1:]}."
@@ -294,12 +286,12 @@ def _rollout_lines(doc: Json) -> list[str]:
     if not own:
         return []
     if own["state"] != "running":
-        left = f", in its turn were {_names(own['in_turn'])}" if own["in_turn"] else ""
+        left = f", in its turn were {listed(own['in_turn'])}" if own["in_turn"] else ""
         what = "Its controller is dead" if own["state"] == "dead" else "Its controller has fallen silent"
         return [f"{what}: {_progress(own)}{left}. Run the same command again to go on, or recover.yml "
                 "to bring back what was left."]
     left = f", about {minutes(own['left_s'])} left" if own["left_s"] else ""
-    turn = f"; in its turn: {_names(own['in_turn'])}" if own["in_turn"] else ""
+    turn = f"; in its turn: {listed(own['in_turn'])}" if own["in_turn"] else ""
     asked = own["request"]
     said = f"; {asked['by'] or 'somebody'} asked it to {asked['what']}" if asked else ""
     return [f"Under way: {own['kind'] or 'a rollout'}{_to(own)}, {_progress(own)}{left}{turn}{said}."]
@@ -310,7 +302,7 @@ def _to(own: Json) -> str:
 
 
 def _progress(own: Json) -> str:
-    failed = f", {len(own['failed'])} failed ({_names(own['failed'])})" if own["failed"] else ""
+    failed = f", {len(own['failed'])} failed ({listed(own['failed'])})" if own["failed"] else ""
     stage = own["stage"]
     where = (f"stage {stage['number']} of {stage['stages']} ({stage['done']} of {stage['workers']}), "
              if stage and stage["stages"] > 1 else "")

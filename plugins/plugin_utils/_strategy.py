@@ -300,15 +300,21 @@ def _recreate_refusals(going: Going, names: Sequence[str]) -> list[str]:
     if not going.settings["solver_accept_downtime"]:
         out.append("solver_strategy: recreate takes all workers out of service at once, so for a while no task is "
                    "taken; set solver_accept_downtime: true, or use solver_strategy: rolling")
-    if going.forks < len(names):
-        out.append(f"forks is {going.forks}, but with solver_strategy: recreate {len(names)} workers have their turns "
-                   f"at once; use --forks {len(names)}")
+    out += _too_few_forks(going, len(names), "recreate")
     left = [f"{name} ({worker['action']}: {worker['reason']})"
             for name, worker in going.workers.items() if _stays(worker)]
     if left:
         out.append(f"{', '.join(left)}: with solver_strategy: recreate no two versions may serve at once, and what has "
                    "no turn may keep another one; bring all of them in, or use solver_strategy: rolling")
     return out + _parted(going, names)
+
+
+def _too_few_forks(going: Going, many: int, strategy: str) -> list[str]:
+    """Refuse what would wait for ever: each turn that waits for the others is a process of the controller."""
+    if going.forks >= many:
+        return []
+    return [f"forks is {going.forks}, but with solver_strategy: {strategy} the turns of {many} workers wait for each "
+            f"other; use --forks {many}"]
 
 
 def _parted(going: Going, names: Sequence[str]) -> list[str]:
@@ -336,13 +342,10 @@ def blue_green(going: Going) -> Shape:
     """A standby of the new release beside each worker; when all are verified, they take over."""
     if not going.todo:
         return Shape([])
-    many, flip = len(going.todo), int(going.settings["flip"])
-    refused = [] if going.forks >= many else [
-        f"forks is {going.forks}, but with solver_strategy: blue_green {many} standbys wait for each other; use "
-        f"--forks {many}"]
-    stage: Stage = {"workers": list(going.todo), "there": [], "window": flip, "tolerated": going.tolerated,
-                    "after": "nothing", "barrier": True}
-    return Shape([stage], refused, surge=many)
+    many = len(going.todo)
+    stage: Stage = {"workers": list(going.todo), "there": [], "window": int(going.settings["flip"]),
+                    "tolerated": going.tolerated, "after": "nothing", "barrier": True}
+    return Shape([stage], _too_few_forks(going, many, "blue_green"), surge=many)
 
 
 STRATEGIES: dict[str, Strategy] = {

@@ -103,7 +103,7 @@ def test_blue_green_waits_for_all_is_promoted_and_keeps_what_was(light_fleet: Li
     fleet = light_fleet.up(3)
     few = fleet.playbook("blue_green_update", "--forks", "2", solver_version="1.3.0", **BLUE_GREEN)
     assert few.returncode == EXIT_CODES["refused"], few.stdout
-    assert "3 standbys wait for each other; use --forks 3" in " ".join(few.stdout.split())
+    assert "the turns of 3 workers wait for each other; use --forks 3" in " ".join(few.stdout.split())
     waits = fleet.playbook("blue_green_update", solver_version="1.3.0", solver_promote="manual", **BLUE_GREEN)
     assert waits.returncode == 0, waits.stdout
     assert verdict(fleet)["verdict"] == "awaiting_promotion"

@@ -19,7 +19,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout i
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._report_file import write_metrics
 from ansible_collections.solver.fleet.plugins.plugin_utils._metrics import under_way
-from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import listed
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import CONNECT_S
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import HookFailure, Outcome
 
@@ -42,15 +42,17 @@ class FleetAction(ActionBase):  # type: ignore[misc]
     _requires_connection = False
     # Of each worker's past so much is asked where people look at it.
     HISTORY = 20
+    # Where a program reads what is shown.
     to_stderr = False
 
     def settle(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
         """Read the options, the fleet among them; return the result to fill."""
-        result = self._options(tmp, task_vars, rollout={"type": "dict", "required": True}, **options)
+        result = self.options(tmp, task_vars, rollout={"type": "dict", "required": True}, **options)
         self._know(self.args["rollout"])
         return result
 
-    def _options(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
+    def options(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
+        """Read the options; return the result to fill."""
         result: Json = super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
         _unused, args = self.validate_argument_spec(options)
@@ -134,7 +136,7 @@ class RunAction(FleetAction):
 
     def begin(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
         """Read the options and the ledger; return the result to fill."""
-        result = self._options(tmp, task_vars, ledger={"type": "path", "required": True}, **options)
+        result = self.options(tmp, task_vars, ledger={"type": "path", "required": True}, **options)
         self.ledger = Ledger(self.args["ledger"])
         self._know(self.ledger.read("rollout"))
         return result
@@ -172,11 +174,8 @@ class RunAction(FleetAction):
 
 
 def waiting_line(silent: Collection[str], fleet: int, bound_s: float) -> str:
-    """Say who keeps everybody waiting; at most ten of them."""
-    names = in_order(silent)
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return (f"waiting for {len(names)} of {fleet} workers, each for at most {bound_s:.0f} s: "
-            f"{', '.join(names[:10])}{more}")
+    """Say who keeps everybody waiting."""
+    return f"waiting for {len(silent)} of {fleet} workers, each for at most {bound_s:.0f} s: {listed(silent)}"
 
 
 def outcome_document(part: str, name: str) -> str:

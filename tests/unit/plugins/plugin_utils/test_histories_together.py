@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from hypothesis import Phase, event, given, settings
+from hypothesis import Phase, event, example, given, settings
 from hypothesis import strategies as st
 from test_histories import EXAMPLES, VERSIONS, BrokenError, World, calm, in_the_world, version_of
 
@@ -52,6 +52,7 @@ class Together(World):
 @in_the_world
 @settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(st.integers(0, 2**32))
+@example(105685162)
 def test_no_two_versions_serve_at_once_whatever_happens(seed: int) -> None:
     chance = random.Random(seed)
     size = chance.randint(1, 6)

@@ -112,7 +112,7 @@ def test_blue_green_has_a_standby_beside_all_before_anybody_switches():
 
 def test_blue_green_needs_a_fork_for_each():
     assert plan(able(), forks=3, **BLUE_GREEN)["refused"] == [
-        "forks is 3, but with solver_strategy: blue_green 4 standbys wait for each other; use --forks 4"]
+        "forks is 3, but with solver_strategy: blue_green the turns of 4 workers wait for each other; use --forks 4"]
 
 
 def test_a_rollback_takes_over_where_what_was_stands_by():

@@ -10,6 +10,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils import (
     _admit,
     _gate,
     _plan_lines,
+    _step,
     _together,
     _turn_together,
     _verdict,
@@ -142,6 +143,19 @@ def test_a_recovery_brings_all_to_one_version(workers: dict[str, str], targets: 
     assert (made["strategy"], made["refused"]) == ("rolling", [])
     # Those that are out anyway are not kept waiting for each other.
     assert made["window"] == max(1, len(targets))
+
+
+@pytest.mark.parametrize("kind", ["update", "rollback", "recover"])
+@pytest.mark.parametrize("held", ["OLD", "NEW"])
+def test_who_is_held_stays_so_whatever_fails_and_whoever_dies(kind: str, held: str):
+    """Found by random histories: given back after a failed drain it served beside those of the other version."""
+    own = plan(known(w1="old", w2=held), kind=kind, **(WANTED if kind != "recover" else {"solver_version": ""}))
+    for name, next_action, on_expire in (("w1", "resume", None), ("w2", "nothing", "hold")):
+        planned = own["workers"][name]
+        if name in own["order"]:
+            assert _step.next_action({"drain": failed("drain_timeout")}, planned=planned) == next_action
+            assert planned["on_expire"] == on_expire
+    assert "w2" in own["order"]
 
 
 def test_a_recovery_knows_what_has_served_and_what_may_not_go_back_alone():
