@@ -63,6 +63,16 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def control(path: str, method: str = "GET", url: str = "/v1/status", body: Any = None) -> tuple[int, Any]:
+    try:
+        return _asked(path, method, url, body)
+    except ConnectionResetError:
+        # As docs/control-api.md has it: who is cut off asks again.
+        if method != "GET":
+            raise
+        return _asked(path, method, url, body)
+
+
+def _asked(path: str, method: str, url: str, body: Any) -> tuple[int, Any]:
     connection = UnixConnection(path)
     try:
         headers = {"Content-Type": "application/json"} if body is not None else {}
