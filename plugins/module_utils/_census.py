@@ -13,7 +13,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._errors import StepEr
 from ansible_collections.solver.fleet.plugins.module_utils._files import read_json
 from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile, look
 from ansible_collections.solver.fleet.plugins.module_utils._release import restart_defect
-from ansible_collections.solver.fleet.plugins.module_utils._release_standby import slot_problem
+from ansible_collections.solver.fleet.plugins.module_utils._release_standby import memory_for, slot_problem
 from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock
 from ansible_collections.solver.fleet.plugins.module_utils._service import open_service
 from ansible_collections.solver.fleet.plugins.module_utils._service_slotted import SlottedService
@@ -60,10 +60,19 @@ def in_slot(service: Json, worker: Json) -> bool:
         return False
 
 
-def standby_problem(service: Json, worker: Json | None) -> str | None:
+def slot_of(service: Json, worker: Json | None, standby: Json) -> Json:
+    """What is to know of a worker's slot: who is there, and whether a standby could be."""
+    stands = standby.get("finding") == "answering"
+    return {
+        "in_slot": worker is not None and in_slot(service, worker), "standby_problem": standby_problem(service),
+        # One that stands by has its memory already.
+        "standby_memory": memory_for(worker["instance"]["pid"]) if worker and not stands else None}
+
+
+def standby_problem(service: Json) -> str | None:
     """Why no standby could be raised beside the worker."""
     try:
-        return slot_problem(service, worker)
+        return slot_problem(service)
     except StepError as error:
         return error.message
 
@@ -89,10 +98,7 @@ def census(
     if service:
         result["service_problem"] = service_problem(service)
         if service.get("standby"):
-            # One that stands by has its memory already.
-            stands = (result.get("standby") or {}).get("finding") == "answering"
-            result["in_slot"] = bool(result["worker"]) and in_slot(service, result["worker"])
-            result["standby_problem"] = standby_problem(service, None if stands else result["worker"])
+            result.update(slot_of(service, result["worker"], result.get("standby") or {}))
     if worker_dir:
         result["release_problem"] = restart_defect(worker_dir)
         result.update(look(worker_dir))

@@ -186,32 +186,24 @@ def restore(worker_dir: str, links: Links) -> None:
             remove_file(path)
 
 
-def slot_problem(settings: Settings, worker: Json | None) -> str | None:
-    """Why a standby could not be raised beside the worker now; None if nothing speaks against it."""
+def slot_problem(settings: Settings) -> str | None:
+    """Why a standby could not be raised beside the worker; None if nothing speaks against it."""
     service = open_service(settings)
     why = service.slot.absent() if isinstance(service, SlottedService) else "the inventory gives it none"
-    if why:
-        return f"it has no slot for a standby ({why}); set solver_standby: true and run provision.yml"
-    needs = _resident_kb((worker or {}).get("instance", {}).get("pid"))
-    free = _available_kb()
-    if needs and free is not None and free < 1.5 * needs:
-        return (f"its host has {free // 1024} MB of memory to spare, and a second process like the one that serves "
-                f"needs {needs // 1024} MB and some room")
-    return None
+    return f"it has no slot for a standby ({why}); set solver_standby: true and run provision.yml" if why else None
 
 
-def _resident_kb(pid: Any) -> int | None:
-    return _field(f"/proc/{pid}/status", "VmRSS") if isinstance(pid, int) else None
+def memory_for(pid: Any) -> dict[str, int] | None:
+    """How many bytes a second process like PID may need, and how many its host has to spare; None if it cannot tell."""
+    needs = _bytes(f"/proc/{pid}/status", "VmRSS") if isinstance(pid, int) else None
+    spare = _bytes("/proc/meminfo", "MemAvailable")
+    return {"needs": needs, "spare": spare} if needs and spare is not None else None
 
 
-def _available_kb() -> int | None:
-    return _field("/proc/meminfo", "MemAvailable")
-
-
-def _field(path: str, name: str) -> int | None:
+def _bytes(path: str, name: str) -> int | None:
     try:
         with open(path, encoding="ascii", errors="replace") as stream:
             found = re.search(rf"^{name}:\s+([0-9]+) kB", stream.read(), re.MULTILINE)
     except OSError:
         return None
-    return int(found.group(1)) if found else None
+    return 1024 * int(found.group(1)) if found else None

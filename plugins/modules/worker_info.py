@@ -127,6 +127,21 @@ standby_problem:
   description: Why no standby could be raised beside the worker, in its slot; V(none) if nothing speaks against it.
   returned: when O(service) has a slot, C(standby)
   type: str
+standby_memory:
+  description: >-
+    The memory that a standby would need; V(none) where one stands by already, where the worker does not answer, and
+    where its host does not say.
+  returned: when O(service) has a slot, C(standby)
+  type: dict
+  contains:
+    needs:
+      description: The bytes that the process of the worker has in memory.
+      type: int
+      returned: always
+    spare:
+      description: The bytes that the host has available.
+      type: int
+      returned: always
 releases:
   description: What the links of the worker point to.
   returned: when O(worker_dir) is given

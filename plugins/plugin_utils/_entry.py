@@ -165,7 +165,7 @@ _CENSUS = fields({
     "rollout": may(_RECORD), "lock_state": may(choice("free", "held", "expired", "unknown")),
     **{each: may(text(MESSAGE))
        for each in ("record_problem", "service_problem", "standby_problem", "release_problem")},
-    "in_slot": may(flag),
+    "in_slot": may(flag), "standby_memory": may(fields({each: need(count()) for each in ("needs", "spare")})),
     "standby": may(fields({"finding": may(choice(*_FINDINGS)), "worker": may(_STATUS)})),
     "history": may(_HISTORY), "host_clock": may(_CLOCK),
     "releases": may(fields({each: may(_RELEASE) for each in ("current", "previous", "staged")}))})

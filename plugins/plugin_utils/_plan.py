@@ -29,7 +29,12 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._locks import continu
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import fragile_warnings, warnings_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import live_locks, lock_plan, majority_refusals
-from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet, moving_refusals, roster_refusals
+from ansible_collections.solver.fleet.plugins.plugin_utils._roster import (
+    Fleet,
+    memory_refusals,
+    moving_refusals,
+    roster_refusals,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import stays_held, switched_before
 from ansible_collections.solver.fleet.plugins.plugin_utils._strategy import Going, shape, strategy_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._together import headings, parting_warnings, settled
@@ -75,6 +80,8 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     stop = stop_s(made.stages[0]["workers"], workers, settings) if made.stages and strategy == TOGETHER else None
     window = made.window or int(settings["window"])
     order = [name for stage in made.stages for name in stage["workers"]]
+    surge = made.surge or max(int(settings["surge"]), standing)
+    raised = [name for name in order if workers[name]["switch"] == "standby"]
     locked = live_locks(fleet, settings, run["dead_runs"])
     lock = lock_plan(fleet, workers, settings, run)
     return {
@@ -91,7 +98,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "max_soaking": int(settings["soaking"]),
         "switch": into.switch,
         "blue_keep": float(settings["solver_blue_keep"]) if strategy == "blue_green" else 0.0,
-        "surge": made.surge or max(int(settings["surge"]), standing),
+        "surge": surge,
         "floor": size - window,
         "budget_percent": budget,
         "tolerated": tolerated(size, budget),
@@ -108,7 +115,8 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "lock": lock,
         "refused": [*other, *refusals(workers), *made.refused, *majority_refusals(workers, lock),
                     *roster_refusals(fleet, settings, kind),
-                    *moving_refusals(fleet, run["machines"], run["routers"]), *locked],
+                    *moving_refusals(fleet, run["machines"], run["routers"]),
+                    *memory_refusals(fleet, run["machines"], raised, surge, strategy), *locked],
         "locked": locked,
         "warnings": [*warnings_of(workers, settings, run), *fragile_warnings(fleet),
                      *parting_warnings(fleet, kind, strategy)],

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._locks import members
-from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, listed
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import LOOPBACK
 
 Fleet = Mapping[str, Mapping[str, Any]]
+
+# A second process may become larger than the first is now, and the machine needs some itself.
+ROOM = 1.5
 
 NOT_FOLLOWED = ("the routers do not follow a serving worker to another address (solver_data_host, solver_data_port); "
                 "remove it and provision it again, or roll with -e solver_router_hosts=none and run provision.yml "
@@ -63,6 +67,30 @@ def leaves(
     now = address_of((census.get("releases") or {}).get("current"))
     reached = now.rpartition(":")[0] not in LOOPBACK or machine in {router["machine"] for router in routers.values()}
     return now if then and now != then and routers and reached else ""
+
+
+def memory_refusals(
+    fleet: Fleet, machines: Mapping[str, str], names: Iterable[str], surge: int, strategy: str,
+) -> list[str]:
+    """Say which machines have no memory for as many standbys as may be there at once; NAMES are who gets one."""
+    beside: dict[str, list[tuple[str, int, int]]] = {}
+    for name in names:
+        memory = (fleet[name].get("census") or {}).get("standby_memory")
+        if memory:
+            beside.setdefault(machines[name], []).append((name, memory["needs"], memory["spare"]))
+    return [why for own in beside.values() for why in _crowded(own, surge, strategy)]
+
+
+def _crowded(own: list[tuple[str, int, int]], surge: int, strategy: str) -> list[str]:
+    spare = min(spare for _name, _needs, spare in own)
+    sums = list(accumulate(sorted((needs for _name, needs, _spare in own), reverse=True)))[:surge]
+    fits = sum(1 for needs in sums if ROOM * needs <= spare)
+    if fits == len(sums):
+        return []
+    fewer = f"set solver_surge: {fits}, or " if fits else ""
+    remedy = "set solver_strategy: rolling" if strategy == "blue_green" else f"{fewer}set solver_switch: in_place"
+    return [f"{listed(name for name, _needs, _spare in own)}: the machine has {spare >> 20} MB of memory to spare, and "
+            f"{len(sums)} standbys at once need {sums[-1] >> 20} MB and some room; {remedy}"]
 
 
 def moving_refusals(

@@ -339,6 +339,7 @@ class Census(Answer, total=False):
     record_problem: str | None
     service_problem: str | None
     standby_problem: str | None
+    standby_memory: dict[str, int] | None
     in_slot: bool | None
     release_problem: str | None
     standby: FoundStandby | None

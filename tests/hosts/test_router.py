@@ -122,6 +122,15 @@ def test_standbys_take_over_behind_the_router_and_blue_stands_by(fleet: HostFlee
         for worker, (host, _port) in fleet.workers.items():
             assert host.ssh(f"systemctl is-active solver-worker@{worker}").stdout.strip() == "active"
             assert host.ssh(f"systemctl is-active solver-standby@{worker}").stdout.strip() == blue, (name, worker)
+    fleet.write(solver_standby=False)
+    before = {worker: fleet.status(worker)["instance"]["boot_id"] for worker in fleet.workers}
+    for changes in (True, False):
+        done = fleet.playbook("provision", solver_version="1.3.0")
+        assert done.returncode == 0, done.stdout
+        assert bool(recap(done.stdout)["changed"]) == changes, done.stdout
+    assert {worker: fleet.status(worker)["instance"]["boot_id"] for worker in fleet.workers} == before
+    for worker, (host, _port) in fleet.workers.items():
+        assert not host.ssh(f"ls -d /usr/local/lib/systemd/system/solver-standby@{worker}* || true").stdout.strip()
     audit = fleet.end_traffic()
     client = fleet.report()["client"]
     print("8 clients, three workers, a rolling update by standbys, a blue-green one and back:",

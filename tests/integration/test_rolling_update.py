@@ -58,16 +58,19 @@ def test_a_canary_is_compared_by_the_books_of_real_workers(make_fleet, tmp_path)
     assert set(fleet.versions().values()) == {"1.3.0"}
 
 
-def longest_out_s(seen: Sampler) -> float:
-    """Return the longest time for which one of the workers said that it takes no task, or said nothing."""
-    longest = 0.0
+def times_out_s(seen: Sampler) -> list[float]:
+    """Return the times, shortest first, for which one of the workers said that it takes no task, or said nothing."""
+    times = [0.0]
     for name in seen.fleet.hosts():
-        served = seen.samples[0].at
+        served, out = seen.samples[0].at, False
         for sample in seen.samples:
-            longest = max(longest, sample.at - served)
             if (sample.workers[name] or {}).get("accepting"):
-                served = sample.at
-    return longest
+                times += [sample.at - served] if out else []
+                served, out = sample.at, False
+            else:
+                out = True
+        times += [seen.samples[-1].at - served] if out else []
+    return sorted(times)
 
 
 @pytest.mark.parametrize(("version", "step"), [
@@ -82,7 +85,10 @@ def test_standbys_take_over_and_nobody_leaves_service_for_a_release(make_fleet, 
     fleet.assert_all_serve()
     assert_nothing_lost(audit)
     # A take-over is tens of milliseconds; what is left is for a machine that is busy with something else.
-    assert longest_out_s(seen) < 2.0
+    times = times_out_s(seen)
+    print(f"{version} by standbys, sampled every 50 ms: out of service {len(times) - 1} times, p50 "
+          f"{times[len(times) // 2]:.2f} s, at most {times[-1]:.2f} s")
+    assert times[-1] < 2.0
     assert fleet.verdict()["verdict"] == ("aborted" if step else "completed"), done.stdout
     assert set(fleet.versions().values()) == {"1.2.0" if step else version}
     if step:

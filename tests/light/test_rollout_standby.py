@@ -95,6 +95,26 @@ def test_a_recovery_drops_what_a_killed_run_raised(light_fleet: LightFleet) -> N
 
 
 BLUE_GREEN = {"solver_blue_keep": 600, "solver_min_healthy_time": 0}
+WAYS: dict[str, dict[str, Any]] = {
+    "rolling": {**STANDBY, "solver_max_unavailable": "20%"}, "blue_green": {**BLUE_GREEN, "solver_blue_keep": 0}}
+
+
+@pytest.mark.parametrize("strategy", WAYS)
+@pytest.mark.parametrize("size", [10, 60])
+def test_larger_fleets_with_a_good_release_and_a_bad_one(light_fleet: LightFleet, strategy: str, size: int) -> None:
+    """Also with drains of a minute, which are handed over, nobody is out of service for an instant."""
+    fleet = light_fleet.up(size, drain_s=60)
+    fleet.set_fault(version="1.4.0", probe="release")
+    forks = ("--forks", str(size)) if strategy == "blue_green" else ()
+    each = {**WAYS[strategy], "solver_strategy": strategy, "timeout": 900}
+    bad = fleet.roll("1.4.0", *forks, **each)
+    assert bad.returncode == EXIT_CODES["aborted"], bad.stdout
+    assert_nobody_left(fleet, "1.2.0")
+    good = fleet.roll("1.3.0", *forks, **each)
+    assert good.returncode == 0, good.stdout
+    assert (verdict(fleet)["verdict"], verdict(fleet)["strategy"]) == ("completed", strategy)
+    assert_nobody_left(fleet, "1.3.0")
+    assert {own["outcome"] for own in verdict(fleet)["workers"]} == {"updated"}
 
 
 @pytest.mark.quick

@@ -128,6 +128,28 @@ def test_a_supervisord_with_a_password_is_told_by_its_configuration_as_the_modul
     assert not (supervisor / "programs" / "w1.conf").exists()
 
 
+def test_a_slot_that_is_not_wanted_any_more_is_taken_away_once_nothing_runs_there(supervisor: Path) -> None:
+    program = supervisor / "programs" / "w1-standby.conf"
+    program.write_text("[program:w1-standby]\ncommand=sleep 600\n")
+    control = [str(BIN / "supervisorctl"), "-c", str(supervisor / "s.conf")]
+    subprocess.run([*control, "update", "w1-standby"], check=True)
+    options = {
+        "worker_service": {"name": "w1", "backend": "supervisor", "config": str(supervisor / "s.conf"),
+                           "log_file": str(supervisor / "w1.log")},
+        "worker_supervisor": {"program_dir": str(supervisor / "programs"), "supervisorctl": str(BIN / "supervisorctl")}}
+    refused = run(supervisor, "no_slot_supervisor.yml", **options)
+    assert refused.returncode != 0, refused.stdout
+    assert "w1: solver_standby is false, but a process runs in the slot of its standby" in flat(refused)
+    assert program.exists()
+    subprocess.run([*control, "stop", "w1-standby"], check=True)
+    done = run(supervisor, "no_slot_supervisor.yml", **options)
+    assert done.returncode == 0, done.stdout
+    assert not program.exists()
+    assert "no such process" in subprocess.run(
+        [*control, "status", "w1-standby"], capture_output=True, text=True, check=False).stdout
+    assert "changed=0" in run(supervisor, "no_slot_supervisor.yml", **options).stdout
+
+
 @pytest.mark.slow
 def test_a_first_release_that_never_came_up_is_replaced_by_the_next_one(supervisor: Path) -> None:
     """It has served nobody and has no journal: there is nothing to drain, and nothing that could be rolled back to."""

@@ -53,7 +53,7 @@ def test_one_that_does_not_serve_is_restarted_in_place():
 @pytest.mark.parametrize(("change", "reason"), [
     (lambda own: own["worker"]["api"]["features"].remove("standby"), "the worker lacks standby, which this update"),
     (lambda own: own.pop("standby_problem"), "it has no slot for a standby; set solver_standby: true"),
-    (lambda own: own.update(standby_problem="its host has 3 MB to spare"), "its host has 3 MB to spare"),
+    (lambda own: own.update(standby_problem="it has no slot (gone)"), "it has no slot (gone)"),
 ])
 def test_who_cannot_have_one_is_named(change, reason):
     workers = able()
@@ -62,6 +62,25 @@ def test_who_cannot_have_one_is_named(change, reason):
     assert refused.startswith(f"w3: {reason}")
     assert "solver_switch: in_place" in refused
     assert plan(workers)["refused"] == []
+
+
+@pytest.mark.parametrize(("spare", "more", "words"), [
+    (600, {}, ""),
+    (599, {}, "400 MB and some room; set solver_surge: 3, or set solver_switch: in_place"),
+    (149, {}, "400 MB and some room; set solver_switch: in_place"),
+    (149, {"surge": 1}, "1 standbys at once need 100 MB"),
+    (150, {"surge": 1}, ""),
+    (599, {"solver_strategy": "blue_green"}, "400 MB and some room; set solver_strategy: rolling"),
+])
+def test_a_machine_has_memory_for_all_standbys_that_it_may_have_at_once(spare, more, words):
+    workers = able(5)
+    for own in workers.values():
+        own["census"]["standby_memory"] = {"needs": 100 << 20, "spare": spare << 20}
+    # One stands by already.
+    workers["w5"]["census"]["standby_memory"] = None
+    said = plan(workers, **{**STANDBY, "surge": 4, "flip": 5, **more})["refused"]
+    assert words in "; ".join(said)
+    assert bool(said) == bool(words)
 
 
 def test_one_that_is_there_already_needs_no_standby():
