@@ -24,13 +24,16 @@ fleet: $(VENV)/.run ## Start the embedded local fleet
 fleet-down: $(VENV)/.run ## Stop it and remove it
 	@$(BIN)/ansible-playbook -i localhost, playbooks/local_fleet.yml -e solver_local_fleet_state=absent
 
-check: $(VENV)/.dev ## While you work: lint, types, the decisions, two rollouts
+check: $(VENV)/.dev ## While you work, in two minutes: lint, types, the decisions, two rollouts
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint check-tests
 
 check-tests: $(VENV)/.dev
-	$(BIN)/pytest tests/unit tests/light/test_rollout_smoke.py -n auto --dist worksteal -m 'not slow' --junit-xml=.cache/results/check.xml
+	$(BIN)/pytest tests/unit tests/light/test_rollout_smoke.py -n auto --dist worksteal -m 'not slow and not programs' --junit-xml=.cache/results/check.xml
 
-test: fresh lint unit worker-test quick cores ## Run the tests that need no root, of each kind those that say most in little time
+test: $(VENV)/.dev fresh ## Run the tests that need no root, of each kind those that say most in little time
+	@# The worker's tests wait more than they compute, lint only computes.
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint worker-test
+	@$(MAKE) --no-print-directory unit quick cores
 	@$(BIN)/python tools/test_total.py
 
 fresh:

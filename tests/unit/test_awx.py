@@ -20,6 +20,8 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings import AWX,
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_read import read
 from awxlib import MODULES, Written, configure, leads, of, stand_in
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).resolve().parents[2]
 URL = "https://git.example.com/fleet.git"
 GIVEN = {"solver_awx_project_url": URL, "solver_awx_image": "registry.example.com/ee:1", "solver_awx_report_dir": "/r",

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from ansible_collections.solver.fleet.plugins.action import rollout_settings
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).resolve().parents[4]
 PLAY = """
 - hosts: solver_workers

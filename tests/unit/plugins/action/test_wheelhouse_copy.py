@@ -20,6 +20,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._wheelhouse_copy impo
 sys.path.insert(0, str(Path(__file__).parents[1] / "modules"))
 from release_kit import run_module, tree
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).resolve().parents[4]
 OLD, NEW, NEEDED = (f"{name}-py3-none-any.whl" for name in ("solver_worker-1.2.0", "solver_worker-1.3.0", "other-2.0"))
 

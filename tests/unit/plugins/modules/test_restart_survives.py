@@ -21,6 +21,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._service import open_
 from process_kit import await_that, kill_tree
 from release_kit import ROOT, end_module, run_module, start_module
 
+pytestmark = pytest.mark.programs
+
 # A stop tells that it began, and takes until the test lets it go on.
 SCRIPT = """\
 cd {folder}

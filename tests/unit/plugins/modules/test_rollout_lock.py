@@ -15,6 +15,8 @@ import time
 import pytest
 from release_kit import ROOT, end_module, run_module, start_module, tree
 
+pytestmark = pytest.mark.programs
+
 
 def hold(folder, run="run1", rollout="r1", **more):
     return {"worker_dir": str(folder), "state": "held", "rollout_id": rollout, "run_id": run, "user": "ada",

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from release_kit import end_module, make_wheel, run_module, start_module, tree
 
+pytestmark = pytest.mark.programs
+
 PROJECT = """\
 [build-system]
 requires = []

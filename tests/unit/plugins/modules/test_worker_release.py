@@ -16,6 +16,8 @@ import pytest
 from process_kit import await_that, kill_tree
 from release_kit import end_module, make_wheel, run_module, start_module, tree
 
+pytestmark = pytest.mark.programs
+
 CONFIG = '[worker]\nname = "{name}"\nport = {port}\n'
 
 

@@ -21,6 +21,8 @@ from ansible_collections.solver.fleet.plugins.module_utils._service import Servi
 from process_kit import await_that, kill_tree
 from release_kit import ROOT, make_wheel, run_module, start_module
 
+pytestmark = pytest.mark.programs
+
 SOURCE = ROOT / "roles" / "worker" / "files" / "solver-worker"
 SUPERVISOR = """\
 [unix_http_server]
