@@ -190,7 +190,9 @@ class SystemdService(Service):
             self.sleep(_POLL_S)
 
     def stop(self) -> None:
+        """What was stopped on purpose is no unit that failed, whatever became of it before."""
         self._do("stop")
+        self._run("systemctl", "reset-failed", "--", self.unit)
 
     def state(self) -> ServiceState:
         status, output = self._run("systemctl", "show", f"--property={_PROPERTIES}", "--", self.unit)

@@ -36,7 +36,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._roster import (
     roster_refusals,
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import stays_held, switched_before
-from ansible_collections.solver.fleet.plugins.plugin_utils._strategy import Going, shape, strategy_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._strategy import Going, shape, stands_by, strategy_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._together import headings, parting_warnings, settled
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import BakePlan, Plan, PlannedWorker, Stage
 
@@ -141,12 +141,6 @@ def switch_of(strategy: str, settings: Mapping[str, Any], kind: str) -> str:
     if kind != "update" or strategy == TOGETHER:
         return "in_place"
     return "standby" if strategy == "blue_green" else str(settings["solver_switch"])
-
-
-def stands_by(census: Mapping[str, Any], release: Any) -> bool:
-    """Whether a standby of RELEASE is there already, as the old one is after a blue-green update."""
-    found = (census.get("standby") or {}).get("worker") or {}
-    return bool(release) and found.get("state") == "standby" and found["instance"]["release"] == release
 
 
 def order_of(workers: Mapping[str, PlannedWorker], settings: Mapping[str, Any]) -> list[str]:

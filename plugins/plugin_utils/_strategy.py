@@ -64,22 +64,42 @@ def strategy_of(fleet: Fleet, settings: Mapping[str, Any], kind: str, rollout_id
     """Return the strategy of the rollout, and why not where another one was asked for.
 
     A rollout that is not over goes on as it began: what its stages have proven so far is of that strategy. Which one
-    that was most of its records say. A rollback rolls, unless it is asked to take all together.
+    that was most of its records say. Where it left nothing, as one that aborted and went back, each may be asked for.
+    A rollback rolls, unless it is asked to take all together.
     """
     asked = str(settings["solver_strategy"])
     if kind == "recover" or (kind == "rollback" and asked != TOGETHER):
         asked = "rolling"
     if kind == "recover":
         return asked, []
-    own = [rollout_of(facts.get("census") or {}) for facts in fleet.values()]
-    votes = Counter(str(each.get("strategy") or "rolling") for each in own
-                    if each.get("id") == rollout_id and each.get("verdict") != "completed")
-    begun = votes.most_common(1)[0][0] if votes else asked
+    known = [facts.get("census") or {} for facts in fleet.values()]
+    own = [rollout_of(census) for census in known if rollout_of(census).get("id") == rollout_id]
+    votes = Counter(str(each.get("strategy") or "rolling") for each in own if each.get("verdict") != "completed")
+    left = any(_left_by(rollout_id, census) for census in known)
+    begun = votes.most_common(1)[0][0] if votes and left else asked
     if begun == asked:
         return asked, []
     return asked, [f"rollout {rollout_id} began with solver_strategy {begun} and is not over, but {asked} is asked "
                    f"for; go on with solver_strategy: {begun}, or end it with "
                    f"{'rollback.yml' if kind == 'update' else 'recover.yml'}"]
+
+
+def stands_by(census: Mapping[str, Any], release: Any) -> bool:
+    """Whether a standby of RELEASE is there already, as the old one is after a blue-green update."""
+    found = (census.get("standby") or {}).get("worker") or {}
+    return bool(release) and found.get("state") == "standby" and found["instance"]["release"] == release
+
+
+def _left_by(rollout_id: str, census: Mapping[str, Any]) -> bool:
+    """Whether a rollout left its drain or its release at a worker, there or beside it."""
+    worker, own = census.get("worker") or {}, rollout_of(census)
+    if (worker.get("drain") or {}).get("owner") == rollout_id:
+        return True
+    release = (own.get("to") or {}).get("release")
+    if own.get("id") != rollout_id or not release:
+        return False
+    linked = ((census.get("releases") or {}).get("current") or {}).get("id")
+    return release in (linked, (worker.get("instance") or {}).get("release")) or stands_by(census, release)
 
 
 def shape(name: str, going: Going) -> Shape:

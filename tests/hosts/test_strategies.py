@@ -34,7 +34,7 @@ TOLD: dict[str, Callable[[Events], Any]] = {
 def ready(fleet: HostFleet) -> HostFleet:
     fleet.place(w1="h1", w2="h2", w3="h1")
     fleet.route("r1")
-    fleet.write(solver_standby=True)
+    fleet.write(solver_standby=True, solver_floor_view="routers", solver_drain_grace=2)
     done = fleet.playbook("provision", solver_version="1.2.0")
     assert done.returncode == 0, done.stdout
     return fleet
@@ -68,12 +68,14 @@ def test_a_release_that_fails_leaves_what_was(ready: HostFleet, way: str, versio
     """One crashes, one does not solve its probe."""
     fleet, before = ready, the_version(ready)
     fleet.start_clients(8)
-    done = fleet.roll(version, solver_max_fail_percentage=0, solver_probe_retries=1, solver_floor_view="routers",
-                      solver_drain_grace=2, **WAYS[way])
+    done = fleet.roll(version, solver_max_fail_percentage=0, solver_probe_retries=1, **WAYS[way])
     assert done.returncode == EXIT_CODES[fleet.verdict()["verdict"]], done.stdout
     assert fleet.verdict()["verdict"] in ("aborted", "rolled_back"), done.stdout
     assert the_version(fleet) == before
     assert_clean(fleet, way, f"{version} fails")
+    # Another strategy is refused until it is over.
+    over = fleet.playbook("rollback")
+    assert over.returncode == 0, over.stdout
 
 
 @pytest.mark.parametrize(("way", "phase"), [
@@ -82,7 +84,7 @@ def test_a_release_that_fails_leaves_what_was(ready: HostFleet, way: str, versio
     ("recreate", "soaking")])
 def test_the_same_command_ends_what_a_killed_controller_began(ready: HostFleet, way: str, phase: str) -> None:
     fleet, version = ready, OTHER[the_version(ready)]
-    wanted = {**WAYS[way], "solver_version": version, "solver_floor_view": "routers", "solver_drain_grace": 2}
+    wanted = {**WAYS[way], "solver_version": version}
     events = Events(fleet)
     fleet.start_clients(8)
     process = fleet.start_playbook("rolling_update", **wanted, **events.settings)

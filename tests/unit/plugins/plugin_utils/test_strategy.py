@@ -121,7 +121,8 @@ def test_a_rollout_goes_on_with_the_strategy_that_it_began_with():
     assert "rollback.yml" in other
     assert not plan(known(verdict="completed"))["refused"]
     assert not plan(known(), solver_rollout_id="mine")["refused"]
-    began, = canary({name: {**own, "census": census(record=record())} for name, own in fleet().items()})["refused"]
+    begun = fleet(w1={"census": census("1.3.0", release="1.3.0-new", record=record()), "staged": staged()})
+    began, = canary(begun)["refused"]
     assert "began with solver_strategy rolling" in began
 
 

@@ -110,6 +110,25 @@ def test_another_strategy_is_refused_until_it_is_over():
     assert "began with solver_strategy recreate" in text
 
 
+@pytest.mark.parametrize("verdict", [None, "aborted"])
+def test_a_rollout_that_left_nothing_binds_nobody(verdict: str | None):
+    """Also rollback.yml, which the refusal names, has nothing to do where all went back, and writes nothing down."""
+    workers = fleet(3)
+    for own in workers.values():
+        own["census"] = census(record=record(strategy="canary", verdict=verdict))
+    again = recreate(workers)
+    assert (again["refused"], again["strategy"], again["rollout_id"]) == ([], "recreate", "r0")
+    # Bound is where one serves the release, is held for it, or has it beside itself.
+    workers["w2"]["census"]["standby"] = {"finding": "answering", "worker": {
+        "state": "standby", "instance": {"release": "1.3.0-new"}}}
+    assert "began with solver_strategy canary" in recreate(workers)["refused"][0]
+    workers["w2"]["census"] = census("1.3.0", release="1.3.0-new", record=record(strategy="canary", verdict=verdict))
+    assert "began with solver_strategy canary" in recreate(workers)["refused"][0]
+    workers["w2"]["census"] = census(state="drained", drain={"owner": "r0", "version": "1.2.0"},
+                                     record=record(strategy="canary", verdict=verdict))
+    assert "began with solver_strategy canary" in recreate(workers)["refused"][0]
+
+
 @pytest.mark.parametrize(("settings", "strategy"), [(WANTED, "recreate"), ({}, "rolling")])
 def test_a_rollback_goes_as_one_where_it_is_asked_to(settings: dict[str, Any], strategy: str):
     made = plan(known(w1="new", w2="new", outcome="updated"), kind="rollback", solver_version="", **settings)
