@@ -100,6 +100,19 @@ def test_a_release_is_raised_verified_takes_over_and_comes_home(one: OneWorker) 
     assert one.fleet.served_by_unverified() == []
 
 
+def test_a_standby_that_crashed_is_not_left_to_a_service_that_would_start_it_again(
+    one: OneWorker, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one.fleet.set_fault(version="1.3.0", crash=True)
+    assert one.release("standby", release=one.new)["failed"]
+    stopped: list[str] = []
+    stop = CommandService.stop
+    monkeypatch.setattr(CommandService, "stop", lambda self: (stopped.append(self.name), stop(self))[-1])
+    assert "failure" not in one.release("dropped")
+    assert stopped == [one.own["service"]["standby"]["name"]]
+    assert one.place() == "home"
+
+
 def test_a_link_that_a_dead_run_moved_is_moved_back_when_the_take_over_is_refused(one: OneWorker) -> None:
     one.fleet.link("1.3.0", "w1")  # and the process runs 1.2.0
     one.release("standby", release=one.new)
