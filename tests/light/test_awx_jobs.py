@@ -59,7 +59,6 @@ def assert_told(job: Job) -> None:
     assert rollout_id.startswith(f"awx-{job.number}-")
 
 
-@pytest.mark.quick
 def test_what_awx_has_lost_goes_on_and_nothing_runs_beside_it(awx: Controller) -> None:
     """AWX was restarted and calls a job failed that is still at work: whatever is launched then is told which one.
 
@@ -169,7 +168,7 @@ def assert_nothing_lost(fleet: LightFleet) -> None:
     assert fleet.served_by_unverified() == []
 
 
-QUICK = ((17, by_leases), (19, by_recover))
+QUICK = ((17, by_leases),)
 
 
 @pytest.mark.parametrize(("seed", "then"), [
@@ -268,7 +267,6 @@ def regions(light_fleet: LightFleet) -> Iterator[Controller]:
     controller.end()
 
 
-@pytest.mark.quick
 def test_a_region_that_fails_stops_the_workflow(regions: Controller, objects: Callable[..., Written]) -> None:
     fleet = regions.fleet
     fleet.set_fault("w3", version="1.3.0", probe="release")

@@ -61,7 +61,6 @@ def names(ran: list[dict[str, Any]], worker: str | None = None) -> list[str]:
     return [own["name"] for own in ran if own.get("worker") == worker]
 
 
-@pytest.mark.quick
 @pytest.mark.trap
 def test_each_hook_runs_at_its_point_and_never_without_work(light_fleet: LightFleet, hooks: Hooks) -> None:
     fleet = light_fleet.up(3)

@@ -206,7 +206,6 @@ def test_recover_brings_back_what_was_left(light_fleet: LightFleet, phase: str, 
     assert_all_run(fleet, "1.3.0")
 
 
-@pytest.mark.quick
 def test_a_controller_that_comes_back_is_fenced(light_fleet: LightFleet) -> None:
     """Stopped in the middle of a soak and taken for dead; when it wakes up another run has the lock."""
     fleet = light_fleet.up(2)

@@ -52,7 +52,7 @@ def look(fleet: LightFleet, name: str) -> dict[str, Any]:
     return ask(fleet.socket(name)) or {}
 
 
-@pytest.mark.parametrize("size", [pytest.param(3, marks=pytest.mark.quick), 10, 60])
+@pytest.mark.parametrize("size", [3, 10, 60])
 def test_a_good_release(light_fleet: LightFleet, size: int) -> None:
     """Drains of 30 s are handed over. The pilot alone is switched before all others are."""
     fleet = light_fleet.up(size, drain_s=30)

@@ -35,7 +35,6 @@ def assert_nobody_left(fleet: LightFleet, version: str) -> None:
     assert standbys(fleet) == []
 
 
-@pytest.mark.quick
 def test_a_good_release_and_back(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(3)
     # Its soak sees one process, though each of the two before it stays for its connections.
@@ -70,7 +69,6 @@ def test_a_bad_release_costs_no_capacity(light_fleet: LightFleet, fault: dict[st
     assert all(own["cause"] == "release" and reason in own["reason"] for own in failed)
 
 
-@pytest.mark.quick
 def test_refused_where_it_cannot_be(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(2)
     path = fleet.write_inventory("less.yml", w2={"solver_standby": False})
@@ -81,7 +79,6 @@ def test_refused_where_it_cannot_be(light_fleet: LightFleet) -> None:
     assert "or set solver_switch: in_place" in said
 
 
-@pytest.mark.quick
 def test_a_recovery_drops_what_a_killed_run_raised(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(2)
     process = fleet.start_playbook("blue_green_update", solver_version="1.3.0")
@@ -187,7 +184,6 @@ def test_killed_anywhere_nobody_is_out_and_the_same_command_goes_on(
     assert_nobody_left(fleet, "1.3.0")
 
 
-@pytest.mark.quick
 def test_standbys_that_everybody_forgot_end_with_their_leases(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(2)
     waits = fleet.playbook("blue_green_update", solver_version="1.3.0", solver_promote="manual")
