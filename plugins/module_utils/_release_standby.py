@@ -89,7 +89,8 @@ class Slot:
         self._wait_until_left(self.service.holds)
         dropped = self.beside.down(steal=True)
         # One that crashed answers nobody, and its service may be about to start it again.
-        self.beside.service.stop()
+        if not self.beside.service.absent():
+            self.beside.service.stop()
         remove_file(self.beside.options.order)
         remove_file(os.path.join(self.worker_dir, LINK))
         return dropped
