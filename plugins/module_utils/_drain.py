@@ -319,7 +319,8 @@ class DrainFlow:
         try:
             self._await_drained()
         except WorkerError:
-            if self.result["began"]:
+            # What nothing but its owner may let serve stays so, though its owner cannot drain it.
+            if self.result["began"] and self.options.on_expire != "hold":
                 self._give_back()
             raise
 

@@ -88,8 +88,8 @@ class Slot:
             return False
         self._wait_until_left(self.service.holds)
         dropped = self.beside.down(steal=True)
-        # One that crashed answers nobody, and its service may be about to start it again.
-        if not self.beside.service.absent():
+        # One that crashed answers nobody, and its service may be about to start it again. A worker has no order.
+        if os.path.exists(self.beside.options.order) and not self.beside.service.absent():
             self.beside.service.stop()
         remove_file(self.beside.options.order)
         remove_file(os.path.join(self.worker_dir, LINK))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
@@ -35,7 +35,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._roster import (
     moving_refusals,
     roster_refusals,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils._step import stays_held, switched_before
+from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
 from ansible_collections.solver.fleet.plugins.plugin_utils._strategy import Going, shape, stands_by, strategy_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._together import headings, parting_warnings, settled
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import BakePlan, Plan, PlannedWorker, Stage
@@ -77,6 +77,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     todo = [*made.joins, *todo]
     workers = {name: _together(own, name in made.joins) if strategy == TOGETHER else own
                for name, own in workers.items()}
+    workers = {name: _held(own, workers.values()) for name, own in workers.items()}
     stop = stop_s(made.stages[0]["workers"], workers, settings) if made.stages and strategy == TOGETHER else None
     window = made.window or int(settings["window"])
     order = [name for stage in made.stages for name in stage["workers"]]
@@ -224,7 +225,8 @@ def _plan_worker(
     instance = worker.get("instance") or {}
     current = (census.get("releases") or {}).get("current") or {}
     staging = settings["solver_version"] and kind != "recover"
-    end = str(facts["ends"].get(rollout_of(census).get("id"), ""))
+    own = rollout_of(census)
+    end = str(facts["ends"].get(own.get("id"), "")) if own.get("strategy") == TOGETHER else ""
     release = staged.get("release") or {} if staging else return_target(census, kind, end)
     times = worker.get("solve_times") or {}
     plan: Any = {
@@ -251,6 +253,7 @@ def _plan_worker(
         "steal": False,
         "probe": True,
         "together": bool(end),
+        "stays_held": False,
     }
     plan.update(back_to(census, plan))
     if end == "to":
@@ -281,11 +284,22 @@ def back_to(census: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any
 
 def _together(worker: PlannedWorker, joins: bool) -> PlannedWorker:
     """Return a worker as it is where all go together: whatever becomes of the run, no lease lets it serve alone."""
-    own: PlannedWorker = {**worker, "together": True}
-    own["on_expire"] = "hold" if worker["on_expire"] or stays_held(own) else None
+    own: PlannedWorker = {**worker, "together": True, "on_expire": worker["on_expire"] and "hold"}
     if not joins:
         return own
     return {**own, "action": "update", "reason": "serves it already, and is taken out with the others"}
+
+
+def _held(own: PlannedWorker, workers: Collection[PlannedWorker]) -> PlannedWorker:
+    """Return a worker that is out of service with what others do not serve, or do not go back to, as held to its end.
+
+    No lease and no failed step lets it serve beside them.
+    """
+    parts = any((each["serving"] and each["from_release"] != own["from_release"])
+                or (each["back_to"] or each["release"]) != own["from_release"] for each in workers)
+    if not own["together"] or own["serving"] or not parts:
+        return own
+    return {**own, "stays_held": True, "on_expire": "hold", "on_drain_timeout": "handover"}
 
 
 def owner_of(census: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
@@ -300,8 +314,6 @@ def owner_of(census: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
 
 def on_expire(worker: Mapping[str, Any], plan: PlannedWorker) -> str | None:
     """Return what a lost lease leads to where an interrupted run switched the worker; nothing where none did."""
-    if stays_held(plan):
-        return "hold"
     if not switched_before(plan):
         return None
     return "verify" if "verify" in ((worker.get("api") or {}).get("features") or []) else "hold"

@@ -73,13 +73,8 @@ def next_action(steps: Steps, revertible: bool = True, planned: PlannedWorker | 
         action = _beside(step, result)
     else:
         action = _after_drain(result, begun) if step == "drain" else _after_switch(steps, step, result, begun)
-    stays = action == "resume" and planned is not None and stays_held(planned)
+    stays = action == "resume" and planned is not None and planned.get("stays_held")
     return "nothing" if stays or (action == "revert" and not revertible) else action
-
-
-def stays_held(planned: PlannedWorker) -> bool:
-    """Whether a worker was left out of service by a rollout of all together: what it runs may not serve beside them."""
-    return bool(planned.get("together")) and not planned.get("serving")
 
 
 def _beside(step: str, result: Mapping[str, Any]) -> str:

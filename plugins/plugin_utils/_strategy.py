@@ -60,6 +60,10 @@ class Shape(NamedTuple):
 Strategy = Callable[[Going], Shape]
 
 
+# What a rollout with one of these has begun is still to be decided.
+OPEN = ("awaiting_promotion", "inconclusive")
+
+
 def strategy_of(fleet: Fleet, settings: Mapping[str, Any], kind: str, rollout_id: str) -> tuple[str, list[str]]:
     """Return the strategy of the rollout, and why not where another one was asked for.
 
@@ -75,7 +79,8 @@ def strategy_of(fleet: Fleet, settings: Mapping[str, Any], kind: str, rollout_id
     known = [facts.get("census") or {} for facts in fleet.values()]
     own = [rollout_of(census) for census in known if rollout_of(census).get("id") == rollout_id]
     votes = Counter(str(each.get("strategy") or "rolling") for each in own if each.get("verdict") != "completed")
-    left = any(_left_by(rollout_id, census) for census in known)
+    left = (any(str(each.get("verdict")) in OPEN for each in own)
+            or any(_left_by(rollout_id, census) for census in known))
     begun = votes.most_common(1)[0][0] if votes and left else asked
     if begun == asked:
         return asked, []
@@ -91,7 +96,9 @@ def stands_by(census: Mapping[str, Any], release: Any) -> bool:
 
 
 def _left_by(rollout_id: str, census: Mapping[str, Any]) -> bool:
-    """Whether a rollout left its drain or its release at a worker, there or beside it."""
+    """Whether a rollout left its drain or its release at a worker, there or beside it; or nobody knows."""
+    if not census.get("worker") and not census.get("releases"):
+        return True
     worker, own = census.get("worker") or {}, rollout_of(census)
     if (worker.get("drain") or {}).get("owner") == rollout_id:
         return True

@@ -426,7 +426,9 @@ PlannedWorker = TypedDict("PlannedWorker", {
     "back_version": str | None, "switch": str, "owner": str, "on_expire": str | None, "begins": bool, "action": str,
     "reason": str,
     # it goes together with others, so a lost lease may not let it serve the new release
-    "together": bool})
+    "together": bool,
+    # out of service with what others do not serve: nothing gives it back but its own verification
+    "stays_held": bool})
 
 
 class Stage(TypedDict):

@@ -253,6 +253,21 @@ def test_a_missed_deadline_fails_and_returns_the_worker(worker: ModelWorker) -> 
     assert worker.drain is None
 
 
+@pytest.mark.parametrize("on_expire", [None, "hold"])
+def test_what_is_to_be_held_is_not_given_back_where_the_drain_fails(
+    worker: ModelWorker, monkeypatch: pytest.MonkeyPatch, on_expire: str | None,
+) -> None:
+    one = flow(worker, on_expire=on_expire)
+
+    def fails() -> None:
+        raise WorkerError("hung", "it says nothing")
+
+    monkeypatch.setattr(one, "_await_drained", fails)
+    with pytest.raises(WorkerError):
+        one.drain()
+    assert (worker.drain is not None) == (on_expire == "hold")
+
+
 def test_a_missed_deadline_hands_over(worker: ModelWorker) -> None:
     worker.solved_at = worker.clock.now() + 10_000
     result = drained(worker, timeout=10, on_timeout="handover")

@@ -141,8 +141,9 @@ def test_what_rests_is_started_as_it_is_defined_now(supervisor: Path) -> None:
     beside = others.state().pid
     (supervisor / "s.conf").write_text(CONFIG.replace("sleep 301", "sleep 302"))
     service.restart()
-    await_that(lambda: service.state().state == "running")
-    assert Path(f"/proc/{service.state().pid}/cmdline").read_bytes() == b"sleep\x00302\x00"
+    # Its process is supervisord's own until it runs the program.
+    await_that(lambda: service.state().state == "running"
+               and Path(f"/proc/{service.state().pid}/cmdline").read_bytes() == b"sleep\x00302\x00")
     assert others.state().pid == beside
     service.restart()
     await_that(lambda: service.state().state == "running")

@@ -552,7 +552,7 @@ class World:
             return failed("foreign_drain")
         if args["on_timeout"] != "force" and self.happens(12):
             # It does not end in time; what this turn took it gives back, and not what a run before had left.
-            ours = (worker.drain or {}).get("run", self.runs) == self.runs
+            ours = (worker.drain or {}).get("run", self.runs) == self.runs and args.get("on_expire") != "hold"
             worker.drain = None if ours else worker.drain
             return failed("drain_timeout", gave_back=ours, worker=worker.status())
         run = (worker.drain or {}).get("run", self.runs)

@@ -118,6 +118,14 @@ def test_a_rollout_that_left_nothing_binds_nobody(verdict: str | None):
         own["census"] = census(record=record(strategy="canary", verdict=verdict))
     again = recreate(workers)
     assert (again["refused"], again["strategy"], again["rollout_id"]) == ([], "recreate", "r0")
+    # So is, where one cannot be asked, nobody knows what is there; and what is still to be decided.
+    lost = {**workers, "w2": {"census": {"finding": "unreachable"}, "staged": {}}}
+    assert plan(lost)["refused"][0].startswith("rollout r0 began with solver_strategy canary")
+    for own in workers.values():
+        own["census"]["rollout"]["rollout"]["verdict"] = "awaiting_promotion"
+    assert "began with solver_strategy canary" in recreate(workers)["refused"][0]
+    for own in workers.values():
+        own["census"]["rollout"]["rollout"]["verdict"] = verdict
     # Bound is where one serves the release, is held for it, or has it beside itself.
     workers["w2"]["census"]["standby"] = {"finding": "answering", "worker": {
         "state": "standby", "instance": {"release": "1.3.0-new"}}}
@@ -164,17 +172,19 @@ def test_a_recovery_brings_all_to_one_version(workers: dict[str, str], targets: 
     assert made["window"] == max(1, len(targets))
 
 
+@pytest.mark.parametrize(("serves", "held", "stays"), [
+    ("old", "NEW", True), ("new", "OLD", True), ("new", "NEW", True), ("old", "OLD", False)])
 @pytest.mark.parametrize("kind", ["update", "rollback", "recover"])
-@pytest.mark.parametrize("held", ["OLD", "NEW"])
-def test_who_is_held_stays_so_whatever_fails_and_whoever_dies(kind: str, held: str):
+def test_who_is_held_stays_so_where_others_serve_something_else(kind: str, serves: str, held: str, stays: bool):
     """Found by random histories: given back after a failed drain it served beside those of the other version."""
-    own = plan(known(w1="old", w2=held), kind=kind, **(WANTED if kind != "recover" else {"solver_version": ""}))
-    for name, next_action, on_expire in (("w1", "resume", None), ("w2", "nothing", "hold")):
-        planned = own["workers"][name]
-        if name in own["order"]:
-            assert _step.next_action({"drain": failed("drain_timeout")}, planned=planned) == next_action
-            assert planned["on_expire"] == on_expire
-    assert "w2" in own["order"]
+    own = plan(known(w1=serves, w2=held), kind=kind, **(WANTED if kind != "recover" else {"solver_version": ""}))
+    planned = own["workers"]["w2"]
+    if "w2" in own["order"] and planned["together"]:
+        ends = (_step.next_action({"drain": failed("drain_timeout")}, planned=planned), planned["on_expire"])
+        # Forward, where somebody has served the new release, nobody goes back any more.
+        assert (ends == ("nothing", "hold")) == (stays and (kind, serves, held) != ("recover", "new", "NEW"))
+        assert not planned["stays_held"] or planned["on_drain_timeout"] == "handover"
+    assert not own["workers"]["w1"]["stays_held"]
 
 
 def test_a_recovery_knows_what_has_served_and_what_may_not_go_back_alone():
