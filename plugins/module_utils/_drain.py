@@ -474,7 +474,8 @@ class DrainFlow:
     def _timed_out(self) -> WorkerError:
         remaining = remaining_of(self.status) or {}
         waited = self.span.elapsed()
-        self._give_back()
+        if self.options.on_expire != "hold" or self.options.on_timeout == "return_to_service":
+            self._give_back()
         after = "it serves again" if self.result["gave_back"] else "it was not given back"
         return WorkerError(
             "drain_timeout",
