@@ -152,6 +152,10 @@ def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str,
     if standby and own["solver_service_backend"] == "command" and missing:
         _extend(out.errors, [f"{host}: solver_standby is true, but solver_standby_service has no {', '.join(missing)}; "
                              "name the commands of the slot, or set solver_standby: false"])
+    chosen = sorted({"name", "socket", "order", "home_order"} & set(own["solver_standby_service"]))
+    if chosen:
+        _extend(out.errors, [f"{host}: solver_standby_service has {', '.join(chosen)}, which follows from the worker; "
+                             "take it out"])
     if size > MAX_SOCKET_PATH:
         _extend(out.errors, [f"{host}: solver_control_socket is {size} bytes long ({longest}); a Unix "
                              f"socket's path holds at most {MAX_SOCKET_PATH}, choose a shorter directory"])

@@ -48,7 +48,7 @@ def standby_of(own: Mapping[str, Any], socket: str, service: str) -> dict[str, A
     if not own["solver_standby"]:
         return {}
     stem = socket.removesuffix(".sock")
-    return {"standby": {"name": service, **own["solver_standby_service"], "socket": f"{stem}-standby.sock",
+    return {"standby": {**own["solver_standby_service"], "name": service, "socket": f"{stem}-standby.sock",
                         "order": stem + SLOT_ORDER, "home_order": stem + HOME_ORDER}}
 
 

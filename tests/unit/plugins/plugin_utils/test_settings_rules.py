@@ -124,6 +124,13 @@ def test_further_settings_are_laid_over_the_rendered_ones():
     assert config["config"]["tasks"] == {"x": 1}
 
 
+def test_the_name_of_a_slot_follows_from_its_worker():
+    """provision.yml puts its unit or program in place under that name, and takes it away by it."""
+    own = {"solver_version": "1", "solver_standby": True, "solver_standby_service": {"name": "mine", "log_file": "/l"}}
+    [error] = resolve({"w1": own}).errors
+    assert error == "w1: solver_standby_service has name, which follows from the worker; take it out"
+
+
 def test_two_workers_with_one_socket():
     same = {"solver_control_socket": "/run/s.sock", "solver_worker_dir": "/w", "solver_version": "1"}
     assert "same solver_control_socket" in resolve({"a": same, "b": same}).errors[0]
