@@ -319,8 +319,7 @@ class DrainFlow:
         try:
             self._await_drained()
         except WorkerError:
-            # What nothing but its owner may let serve stays so, though its owner cannot drain it.
-            if self.result["began"] and self.options.on_expire != "hold":
+            if self.result["began"]:
                 self._give_back()
             raise
 
@@ -474,8 +473,7 @@ class DrainFlow:
     def _timed_out(self) -> WorkerError:
         remaining = remaining_of(self.status) or {}
         waited = self.span.elapsed()
-        if self.options.on_expire != "hold" or self.options.on_timeout == "return_to_service":
-            self._give_back()
+        self._give_back()
         after = "it serves again" if self.result["gave_back"] else "it was not given back"
         return WorkerError(
             "drain_timeout",
@@ -491,7 +489,8 @@ class DrainFlow:
 
     def _give_back(self) -> None:
         """Take back what was asked for; the original failure counts, so this only records whether."""
-        if self.result["gave_back"] or self._unverified():
+        # What is to be held, whatever becomes of its owner, is held though its owner cannot drain it.
+        if self.result["gave_back"] or self.options.on_expire == "hold" or self._unverified():
             return
         remaining = self.result["remaining"]
         try:

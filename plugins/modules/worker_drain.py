@@ -87,7 +87,7 @@ options:
       - What the worker does when the lease runs out. V(resume) serves again, V(verify) serves again after
         it solved a
         probe of its own, V(hold) stays drained.
-      - With V(hold) it also stays so where this drain fails, unless O(on_timeout=return_to_service).
+      - With V(hold) it also stays so where this drain fails, whatever O(on_timeout) says.
       - When not set, a new drain gets V(resume) and an existing one keeps its own.
     type: str
     choices: [resume, verify, hold]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
@@ -77,7 +77,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     todo = [*made.joins, *todo]
     workers = {name: _together(own, name in made.joins) if strategy == TOGETHER else own
                for name, own in workers.items()}
-    workers = {name: _held(own, workers.values()) for name, own in workers.items()}
+    workers = _held(workers)
     stop = stop_s(made.stages[0]["workers"], workers, settings) if made.stages and strategy == TOGETHER else None
     window = made.window or int(settings["window"])
     order = [name for stage in made.stages for name in stage["workers"]]
@@ -290,16 +290,16 @@ def _together(worker: PlannedWorker, joins: bool) -> PlannedWorker:
     return {**own, "action": "update", "reason": "serves it already, and is taken out with the others"}
 
 
-def _held(own: PlannedWorker, workers: Collection[PlannedWorker]) -> PlannedWorker:
-    """Return a worker that is out of service with what others do not serve, or do not go back to, as held to its end.
+def _held(workers: Mapping[str, PlannedWorker]) -> dict[str, PlannedWorker]:
+    """Return the workers; no lease and no failed step lets one serve what others neither serve nor go back to."""
+    beside = {own["from_release"] for own in workers.values() if own["serving"]}
+    beside |= {own["back_to"] or own["release"] for own in workers.values()}
 
-    No lease and no failed step lets it serve beside them.
-    """
-    parts = any((each["serving"] and each["from_release"] != own["from_release"])
-                or (each["back_to"] or each["release"]) != own["from_release"] for each in workers)
-    if not own["together"] or own["serving"] or not parts:
-        return own
-    return {**own, "stays_held": True, "on_expire": "hold", "on_drain_timeout": "handover"}
+    def parts(own: PlannedWorker) -> bool:
+        return own["together"] and not own["serving"] and beside != {own["from_release"]}
+
+    return {name: {**own, "stays_held": True, "on_expire": "hold"} if parts(own) else own
+            for name, own in workers.items()}
 
 
 def owner_of(census: Mapping[str, Any], plan: Mapping[str, Any]) -> str:

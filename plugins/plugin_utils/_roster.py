@@ -90,7 +90,7 @@ def _crowded(own: list[tuple[str, int, int]], surge: int, strategy: str) -> list
     fewer = f"set solver_surge: {fits}, or " if fits else ""
     remedy = "set solver_strategy: rolling" if strategy == "blue_green" else f"{fewer}set solver_switch: in_place"
     return [f"{listed(name for name, _needs, _spare in own)}: the machine has {spare >> 20} MB of memory to spare, and "
-            f"{len(sums)} standbys at once need {sums[-1] >> 20} MB and some room; {remedy}"]
+            f"standbys for {len(sums)} at once need {sums[-1] >> 20} MB and some room; {remedy}"]
 
 
 def moving_refusals(

@@ -65,7 +65,7 @@ def assert_clean(fleet: HostFleet, way: str, what: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("version", ["1.4.0", "1.4.1"])
 def test_a_release_that_fails_leaves_what_was(ready: HostFleet, way: str, version: str) -> None:
-    """One crashes, one does not solve its probe."""
+    """One crashes, one does not solve its probe; what went back binds no strategy, so the next one begins at once."""
     fleet, before = ready, the_version(ready)
     fleet.start_clients(8)
     done = fleet.roll(version, solver_max_fail_percentage=0, solver_probe_retries=1, solver_force=True, **WAYS[way])
@@ -73,9 +73,6 @@ def test_a_release_that_fails_leaves_what_was(ready: HostFleet, way: str, versio
     assert fleet.verdict()["verdict"] in ("aborted", "rolled_back"), done.stdout
     assert the_version(fleet) == before
     assert_clean(fleet, way, f"{version} fails")
-    # Another strategy is refused until it is over.
-    over = fleet.playbook("rollback")
-    assert over.returncode == 0, over.stdout
 
 
 @pytest.mark.parametrize(("way", "phase"), [

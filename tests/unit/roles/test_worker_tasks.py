@@ -137,17 +137,27 @@ def test_a_slot_that_is_not_wanted_any_more_is_taken_away_once_nothing_runs_ther
         "worker_service": {"name": "w1", "backend": "supervisor", "config": str(supervisor / "s.conf"),
                            "log_file": str(supervisor / "w1.log")},
         "worker_supervisor": {"program_dir": str(supervisor / "programs"), "supervisorctl": str(BIN / "supervisorctl")}}
-    refused = run(supervisor, "no_slot_supervisor.yml", **options)
+    (supervisor / "w1").mkdir()
+    refused = run(supervisor, "service_supervisor.yml", **options)
     assert refused.returncode != 0, refused.stdout
     assert "w1: solver_standby is false, but a process runs in the slot of its standby" in flat(refused)
-    assert program.exists()
+    assert [path.name for path in (supervisor / "programs").iterdir()] == ["w1-standby.conf"], "nothing is written"
     subprocess.run([*control, "stop", "w1-standby"], check=True)
+    # Where supervisord does not answer, anything may run.
+    text = (supervisor / "s.conf").read_text()
+    (supervisor / "away.conf").write_text(text.replace("s.sock", "away.sock"))
+    away = {"worker_service": {**options["worker_service"], "config": str(supervisor / "away.conf")}}
+    assert run(supervisor, "no_slot_supervisor.yml", **{**options, **away}).returncode != 0
+    assert program.exists()
     done = run(supervisor, "no_slot_supervisor.yml", **options)
     assert done.returncode == 0, done.stdout
     assert not program.exists()
     assert "no such process" in subprocess.run(
         [*control, "status", "w1-standby"], capture_output=True, text=True, check=False).stdout
     assert "changed=0" in run(supervisor, "no_slot_supervisor.yml", **options).stdout
+    program.write_text("[program:w1-standby]\ncommand=sleep 600\n")  # and supervisor was never told
+    assert run(supervisor, "no_slot_supervisor.yml", **options).returncode == 0
+    assert not program.exists()
 
 
 @pytest.mark.slow

@@ -268,14 +268,15 @@ def test_what_is_to_be_held_is_not_given_back_where_the_drain_fails(
     assert (worker.drain is not None) == (on_expire == "hold")
 
 
-@pytest.mark.parametrize(("on_timeout", "back"), [("return_to_service", True), ("handover", False)])
-def test_a_missed_deadline_gives_back_what_is_to_be_held_only_where_that_is_asked_for(
-    worker: ModelWorker, on_timeout: str, back: bool,
-) -> None:
-    drained(worker, wait_slice=0, on_expire="hold")
-    one = flow(worker, on_timeout=on_timeout, on_expire="hold")
-    assert one._timed_out().code == "drain_timeout"
-    assert (one.result["gave_back"], worker.drain is None) == (back, back)
+def test_a_missed_deadline_does_not_return_what_is_to_be_held(worker: ModelWorker) -> None:
+    worker.solved_at = worker.clock.now() + 10_000
+    for _call in range(3):
+        assert drained(worker, timeout=100, on_expire="hold")["done"] is False
+    one = flow(worker, timeout=100, on_expire="hold")
+    with pytest.raises(WorkerError, match="it was not given back") as caught:
+        one.drain()
+    assert caught.value.code == "drain_timeout"
+    assert (one.finish()["gave_back"], worker.drain is None) == (False, False)
 
 
 def test_a_missed_deadline_hands_over(worker: ModelWorker) -> None:

@@ -617,7 +617,7 @@ class World:
                 (name, outcomes)
             if not worker.serves() and outcomes[name] == "not_attempted":
                 own = plan["workers"][name]
-                # What others serve already is not left; the release that just failed is not tried once more.
+                # A recovery that a failure stopped leaves held who has nothing to go back to, and says so.
                 nowhere = plan["kind"] == "recover" and own["back_to"] is None and own["reason"].startswith("left ")
                 assert any(not other.reachable for other in self.workers.values()) or nowhere \
                     or document["verdict"] == "rollback_failed", (name, document)

@@ -68,7 +68,7 @@ def test_who_cannot_have_one_is_named(change, reason):
     (600, {}, ""),
     (599, {}, "400 MB and some room; set solver_surge: 3, or set solver_switch: in_place"),
     (149, {}, "400 MB and some room; set solver_switch: in_place"),
-    (149, {"surge": 1}, "1 standbys at once need 100 MB"),
+    (149, {"surge": 1}, "standbys for 1 at once need 100 MB"),
     (150, {"surge": 1}, ""),
     (599, {"solver_strategy": "blue_green"}, "400 MB and some room; set solver_strategy: rolling"),
 ])
