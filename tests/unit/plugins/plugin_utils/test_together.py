@@ -173,7 +173,8 @@ def test_a_recovery_brings_all_to_one_version(workers: dict[str, str], targets: 
 
 
 @pytest.mark.parametrize(("serves", "held", "stays"), [
-    ("old", "NEW", True), ("new", "OLD", True), ("new", "NEW", True), ("old", "OLD", False)])
+    ("old", "NEW", True), ("new", "OLD", True), ("new", "NEW", True), ("old", "OLD", False),
+    ("OLD", "OLD", False)])
 @pytest.mark.parametrize("kind", ["update", "rollback", "recover"])
 def test_who_is_held_stays_so_where_others_serve_something_else(kind: str, serves: str, held: str, stays: bool):
     """Found by random histories: given back after a failed drain it served beside those of the other version."""
@@ -184,6 +185,14 @@ def test_who_is_held_stays_so_where_others_serve_something_else(kind: str, serve
         # Forward, where somebody has served the new release, nobody goes back any more.
         assert (ends == ("nothing", "hold")) == (stays and (kind, serves, held) != ("recover", "new", "NEW"))
     assert not own["workers"]["w1"]["stays_held"]
+
+
+def test_a_record_of_all_together_leads_no_worker_that_was_rolled_since():
+    """Under one id: it aborted and left nothing, and was begun again as another strategy, without w1."""
+    workers = known(w1="old", w2="NEW")
+    workers["w2"]["census"]["rollout"]["rollout"]["strategy"] = "rolling"
+    rolled = plan(workers, kind="recover", solver_version="")["workers"]["w2"]
+    assert (rolled["together"], rolled["probe"]) == (False, True)
 
 
 def test_a_recovery_knows_what_has_served_and_what_may_not_go_back_alone():
