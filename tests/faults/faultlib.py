@@ -20,12 +20,15 @@ from typing import Any
 from fleetlib import Fleet, broken_releases, control, overlay, signal_tree, tree, wait_for
 
 CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER = "1.4.0", "1.4.1", "1.4.2", "1.4.3", "1.4.4", "1.4.5"
+# Good, but a resume takes seconds, so that a scenario can meet what a revert does in hundredths of one.
+RESUMES_SLOWLY = "1.4.6"
 # Two good releases that see another wall clock: off by the seconds in the file `off` of the worker's directory.
 OTHER_CLOCK = ("1.5.0", "1.5.1")
 # The shortest lease that is allowed, with phases that fit into it.
 LEASES = {"solver_drain_lease": 60, "solver_drain_timeout": 30, "solver_deploy_timeout": 40,
           "solver_healthy_deadline": 40}
-VERSIONS = ["1.2.0", "1.3.0", CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER, *OTHER_CLOCK]
+VERSIONS = ["1.2.0", "1.3.0", CRASHES, FAILS_ITS_PROBE, HANGS, STARTS_SLOWLY, LIES, DIES_LATER, RESUMES_SLOWLY,
+            *OTHER_CLOCK]
 _TRY = "    try:\n        held = take_locks"
 
 
@@ -38,6 +41,9 @@ def all_broken_releases(folder: Path) -> dict[str, str]:
     made[LIES] = overlay(folder / "lies", status=('"version": worker.version,', '"version": "9.9.9",'))
     made[DIES_LATER] = overlay(folder / "later", serve=(
         _TRY, "    import threading\n    threading.Timer(10, os._exit, (3,)).start()\n" + _TRY))
+    resume = "        outcome = worker.delete_drain"
+    made[RESUMES_SLOWLY] = overlay(folder / "resume", control=(
+        resume, '        await __import__("asyncio").sleep(3)\n' + resume))
     off = 'float((Path(__import__("sys").argv[-1]).parents[1] / "off").read_text())'
     made.update(dict.fromkeys(OTHER_CLOCK, overlay(folder / "clock", clock=("time.time()", f"time.time() + {off}"))))
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
@@ -179,6 +185,17 @@ class Events:
     def find(self, event: str, **facts: Any) -> list[dict[str, Any]]:
         return [own for own in self.all() if own["event"] == event
                 and all(own.get(name) == value for name, value in facts.items())]
+
+
+def begin_a_revert(fleet: Fleet, seen: Sampler) -> subprocess.Popen[str]:
+    """Begin a rollout whose release fails its probe; return it when w1 runs its old release again, still held."""
+    assert set(fleet.versions().values()) == {RESUMES_SLOWLY}
+    events = Events(fleet)
+    running = fleet.start_playbook("rolling_update", solver_version=FAILS_ITS_PROBE, solver_probe_retries=1,
+                                   **events.settings)
+    until("its old release, held", lambda: events.find("follow_up", action="revert")
+          and seen.last("w1").get("drain") and seen.last("w1")["instance"]["version"] == RESUMES_SLOWLY, running)
+    return running
 
 
 class Held:

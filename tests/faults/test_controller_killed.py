@@ -15,8 +15,9 @@ import pytest
 from faultlib import (
     FAILS_ITS_PROBE,
     LEASES,
-    Events,
+    RESUMES_SLOWLY,
     Sampler,
+    begin_a_revert,
     ended,
     kill_all,
     kill_main,
@@ -120,15 +121,11 @@ def test_killed_while_a_worker_goes_back(make_fleet, then):
     """The release is bad, and the controller dies in the middle of the revert: it is never left running or held."""
     fleet: Fleet = make_fleet(2)
     fleet.start_traffic(rate=6)
-    events = Events(fleet)
+    assert fleet.roll(RESUMES_SLOWLY).returncode == 0
     with watched(fleet, never_accepts=(FAILS_ITS_PROBE,)) as seen:
-        process = fleet.start_playbook("rolling_update", solver_version=FAILS_ITS_PROBE, solver_probe_retries=1,
-                                       **events.settings)
-        until("its old release, held", lambda: events.find("follow_up", action="revert")
-              and seen.last("w1").get("drain") and seen.last("w1")["instance"]["version"] == "1.2.0", process)
-        kill_all(process)
+        kill_all(begin_a_revert(fleet, seen))
         done = NEXT[then](fleet)
-        assert set(fleet.versions().values()) == {"1.2.0"}, done.stdout
+        assert set(fleet.versions().values()) == {RESUMES_SLOWLY}, done.stdout
         fleet.assert_all_serve()
         again = fleet.playbook("recover")
     audit = fleet.end_traffic()

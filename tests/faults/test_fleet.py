@@ -11,7 +11,17 @@ import signal
 from pathlib import Path
 
 import pytest
-from faultlib import FAILS_ITS_PROBE, OTHER_CLOCK, Events, Held, provider_faults, until, watched
+from faultlib import (
+    FAILS_ITS_PROBE,
+    OTHER_CLOCK,
+    RESUMES_SLOWLY,
+    Events,
+    Held,
+    begin_a_revert,
+    provider_faults,
+    until,
+    watched,
+)
 from fleetlib import Fleet, assert_nothing_lost, seen_verdict, wait_for
 
 
@@ -109,18 +119,15 @@ def test_a_worker_killed_in_its_update_serves_in_the_end(make_fleet, phase):
 def test_a_worker_killed_while_it_is_reverted_serves_in_the_end(make_fleet):
     fleet: Fleet = make_fleet(2)
     fleet.start_traffic(rate=6)
-    events = Events(fleet)
+    assert fleet.roll(RESUMES_SLOWLY).returncode == 0
     with watched(fleet, killed=1, never_accepts=(FAILS_ITS_PROBE,)) as seen:
-        running = fleet.start_playbook("rolling_update", **events.settings, solver_version=FAILS_ITS_PROBE,
-                                       solver_probe_retries=1)
-        until("its old release, held", lambda: events.find("follow_up", action="revert")
-              and seen.last("w1").get("drain") and seen.last("w1")["instance"]["version"] == "1.2.0", running)
+        running = begin_a_revert(fleet, seen)
         os.kill(fleet.status("w1")["instance"]["pid"], signal.SIGKILL)
         out, _none = running.communicate(timeout=200)
         assert (running.returncode, fleet.verdict()["verdict"]) == (2, "aborted"), out
         assert fleet.outcomes() == {"w1": "reverted", "w2": "not_attempted"}, out
     audit = fleet.end_traffic()
-    assert set(fleet.versions().values()) == {"1.2.0"}
+    assert set(fleet.versions().values()) == {RESUMES_SLOWLY}
     fleet.assert_all_serve()
     assert audit["lost"] == audit["wrong"] == audit["billed_twice"] == 0, audit
 
