@@ -137,7 +137,7 @@ class ActionModule(RunAction):
             self.answer = turn.last_answer()
 
     def _leave(self, outcome: Outcome) -> bool:
-        """Give the place in the window to the next, and merge what the worker said last into the view."""
+        """Write the outcome into the ledger, end the turn, and put what the worker said last into the view."""
         now = time.monotonic()
         self.ledger.keep(outcome_document(self.part, self.me), outcome)
         self._saw(self.answer)
@@ -153,7 +153,7 @@ class ActionModule(RunAction):
         return ends
 
     def _saw(self, answer: Mapping[str, Any]) -> None:
-        """Keep it; of a worker that said nothing all is from before its turn, so it is to be asked again."""
+        """Put its last answer into the view; with none, drop the one of before its turn: the gate asks it again."""
         with self.ledger.edit("view") as view:
             before = view.pop(self.me, None)
             if answer:
@@ -219,7 +219,10 @@ class ActionModule(RunAction):
             time.sleep(TICK_S)
 
     def _may_leave(self, state: State, waited: float) -> bool:
-        """Whether there is a place in the window, and the floor is kept; a floor that never comes keeps nobody."""
+        """Whether there is a place in the window, and the floor is kept or has been waited for for long enough.
+
+        Where the lock is lost it may as well: the host refuses what comes from a run that has lost it.
+        """
         window = min(self.plan["window"], self.plan["stages"][self.stage]["window"])
         if _admit.occupied(state, self.plan["max_soaking"]) >= window:
             return False

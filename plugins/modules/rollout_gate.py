@@ -19,8 +19,10 @@ description:
     next in line keeps the view of the fleet fresh meanwhile, and renews the rollout's lock in the same calls.
   - >-
     Closes when the lock was lost, somebody asked for a pause or an abort, a turn was inconclusive, failed, reverted,
-    quarantined, unreachable and unknown workers of the whole fleet are more than C(solver_max_fail_percentage) allows,
-    or no worker became healthy for C(solver_progress_deadline).
+    quarantined, unreachable and unknown workers are more than C(solver_max_fail_percentage) allows in the whole fleet,
+    or the stage's own budget in the stage, a hook before the rollout or a stage failed, quarantine fills the window, a
+    canary is worse or cannot be judged or waits for promotion, no worker became healthy for
+    C(solver_progress_deadline), or nothing came of a turn for twice that.
   - >-
     Waits, and says so, while fewer workers would serve than the fleet minus the window. Never fails: a closed gate must
     not keep the verdict from being given.
@@ -51,7 +53,7 @@ open:
 cause:
   description: >-
     Why not, in one word, V(lock), V(paused), V(operator), V(inconclusive), V(budget), V(floor), V(progress),
-    V(hook), or V(unknown) for a mistake of ours.
+    V(hook), V(worse), V(unjudged), V(awaits_promotion), or V(unknown) for a mistake of ours.
   type: str
   returned: always
 reason:

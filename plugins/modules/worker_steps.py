@@ -48,12 +48,12 @@ options:
     suboptions:
       name:
         description:
-          - Name of the step, by which later ones find its result. The names V(drain), V(switch), V(verify), V(resume),
-            V(soak), V(revert_drain), V(revert) and V(revert_verify) have a meaning, others have none.
+          - Name of the step, by which later ones find its result; C(module_utils/_carried.py) says which take what from
+            which.
         type: str
         required: true
       module:
-        description: Module that does it. Of V(worker_release) only its state V(active) can be a step.
+        description: Module that does it. Of V(worker_release) every state but V(staged) and V(absent) can be a step.
         type: str
         required: true
         choices: [rollout_lock, solve_check, worker_drain, worker_release]

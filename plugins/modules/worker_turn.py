@@ -16,7 +16,12 @@ author:
 description:
   - >-
     Runs the worker's program on its host: drain, switch, verify, resume, soak. When a step fails, finds out whose fault
-    it is, and reverts or gives back the worker. Writes what became of it into the worker's record and into the ledger.
+    it is, and reverts or gives back the worker. Writes what became of it into the ledger, and on the way forward into
+    the worker's record, where its host can be reached.
+  - >-
+    What it does follows from where the worker stands in the ledger. V(raise), it raises and verifies the standby;
+    V(raised), the gate closed, and it ends the standby; V(turn), the turn; V(left), the turn is over, and its outcome
+    is told again.
   - >-
     Never fails for what happens on the worker.
 extends_documentation_fragment:

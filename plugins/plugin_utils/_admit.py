@@ -23,12 +23,12 @@ def begin(at: float) -> State:
 
 
 def in_flight(state: State) -> list[str]:
-    """Return the workers that hold a place in the window."""
+    """Return the workers that are in their turn, and out of service by it; each holds a place in the window."""
     return [name for name, phase in state["phase"].items() if phase == "turn"]
 
 
 def beside(state: State) -> list[str]:
-    """Return the workers that have a standby, or may have one."""
+    """Return the workers that are at work before they serve again: those in their turn, and whoever has a standby."""
     return [name for name, phase in state["phase"].items() if phase in ("raise", "raised", "turn")]
 
 

@@ -84,7 +84,7 @@ def serving(worker: Json | None) -> bool:
 BY_FORCE = "rollback.yml with solver_only and its name ends what hangs by force"
 
 
-def stuck(census: Json) -> bool:
+def takes_no_drain(census: Json) -> bool:
     """Whether a process is there that takes no drain: it hangs, or is starting or stopping."""
     return census.get("finding") == "hung" or (census.get("worker") or {}).get("state") in ("starting", "stopping")
 
@@ -149,8 +149,9 @@ def _kept(census: Json, plan: Json, settings: Json) -> Decision | None:
         return Decision("refuse", refused)
     before = failed_before(census, plan)
     if before and not settings.get("solver_force"):
+        force = f"; {BY_FORCE}" if takes_no_drain(census) else ""
         return Decision("failed", f"{plan['release']} failed on it before: {before}; mend the release, or set "
-                                  f"solver_force: true to try it again{f'; {BY_FORCE}' if stuck(census) else ''}")
+                                  f"solver_force: true to try it again{force}")
     return None
 
 
@@ -166,7 +167,7 @@ def _why(census: Json, plan: Json) -> str:
                 "wire may be billed without an answer")
     drain = (census.get("worker") or {}).get("drain")
     why = f"left in the drain of {drain.get('owner')}, goes first" if drain else "not serving, goes first"
-    return f"{why}; if it takes no drain, {BY_FORCE}" if stuck(census) else why
+    return f"{why}; if it takes no drain, {BY_FORCE}" if takes_no_drain(census) else why
 
 
 def failed_before(census: Json, plan: Json) -> str:
@@ -282,10 +283,10 @@ def _not_left_by_a_run(census: Json, own: Json) -> str:
     state = str(worker.get("state") or census.get("finding"))
     if own.get("outcome") in ("quarantined", "failed", "reverted", "unreachable", "rollback_failed", "unknown"):
         why = one_line(own.get("outcome_reason")) or "no reason given"
-        force = ", by force where it hangs" if stuck(census) else ""
+        force = ", by force where it hangs" if takes_no_drain(census) else ""
         return (f"{state}; rollout {own.get('id')} left it {own['outcome']} ({why}); rollback.yml with solver_only "
                 f"brings it back to the release that it came from{force}")
-    if stuck(census):
+    if takes_no_drain(census):
         return (f"{state}, and no rollout of ours left it so; look into its log; {BY_FORCE}, with solver_version where "
                 "it is to keep its version")
     return f"{state}, and no rollout of ours left it so; look into its log, provision.yml starts what is stopped"

@@ -64,7 +64,7 @@ def tried(solve: Json) -> bool:
 
 
 def failed(result: Json) -> bool:
-    """Whether a check failed, also where the task was told to go on."""
+    """Whether a check failed."""
     return bool(result.get("failed") or result.get("failure"))
 
 

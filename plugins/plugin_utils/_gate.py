@@ -27,7 +27,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._types import (
 Outcomes = Mapping[str, Outcome]
 Live = Mapping[str, Seen]
 
-# What a worker may end as. Everything in SPENDS counts against the failure budget.
+# Of what a worker may end as: at the target, and what counts against the failure budget.
 GOOD = frozenset({"updated", "already"})
 SPENDS = frozenset({"failed", "reverted", "quarantined", "unreachable", "unknown"})
 # What a canary's judge, or the operator's solver_promote, closes the gate with.
@@ -146,7 +146,7 @@ def hook_outcome(failures: Sequence[HookFailure], plan: Plan, name: str) -> Outc
 
 
 def _lock(plan: Plan, live: Live, asking: Asking) -> Decision | None:
-    """Whether another run has taken over. One worker that says so stops its own turn alone: its word is its own."""
+    """Whether another run has taken over: the worker whose turn it is says so, or too many for the lock to be ours."""
     lost = in_order(name for name, seen in live.items() if (seen.get("failure") or {}).get("code") == "lock_lost")
     if not lost or (asking.name not in lost and len(plan["lock"]["workers"]) - len(lost) >= plan["lock"]["needed"]):
         return None

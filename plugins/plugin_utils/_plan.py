@@ -22,7 +22,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
     return_target,
     rollout_of,
     serving,
-    stuck,
+    takes_no_drain,
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import TOGETHER
 from ansible_collections.solver.fleet.plugins.plugin_utils._locks import continuable
@@ -249,7 +249,7 @@ def _plan_worker(
         "totals": worker.get("totals"),
         "journal": (worker.get("journal") or {}).get("id"),
         "record_seq": (census.get("rollout") or {}).get("seq") or 0,
-        "forced": kind == "rollback" and name in (settings.get("solver_only") or []) and stuck(census),
+        "forced": kind == "rollback" and name in (settings.get("solver_only") or []) and takes_no_drain(census),
         "steal": False,
         "probe": True,
         "together": bool(end),

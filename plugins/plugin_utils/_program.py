@@ -131,7 +131,7 @@ def _settle(worker: Worker, goes_on: bool = False) -> Step:
     return Step("settle", "worker_release", {**_release(worker), "state": "settled"}, goes_on=goes_on, extra_s=SWITCH_S)
 
 
-def settle(worker: Worker) -> list[Step]:
+def soak_and_record(worker: Worker) -> list[Step]:
     """Return what follows while the worker serves: its soak, and the record of how it went."""
     record = record_outcome(worker, {"outcome": "updated", "cause": None, "reason": ""})
     soak = [_soak(worker)] if worker.soak_s > 0 else []

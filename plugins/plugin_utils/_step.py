@@ -13,7 +13,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._converge import BY_F
 from ansible_collections.solver.fleet.plugins.plugin_utils._fault import is_at_probe, verdict_of_probe
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, PlannedWorker
 
-# The registered results by the name of the step; C(in_flight) is a list, of the verify results of those in flight.
+# Results by the name of the step; C(in_flight) is a list, of the verify results of those in flight.
 Steps = Mapping[str, Any]
 
 # The forward steps of one worker's update, in order.
@@ -34,29 +34,27 @@ def code_of(result: Mapping[str, Any] | None) -> str:
 
 
 def step_ok(result: Mapping[str, Any] | None) -> bool:
-    """Whether a registered result of a step says that the step is done."""
+    """Whether the result of a step says that the step is done."""
     if not result or result.get("skipped"):
         return False
     return not (result.get("failed") or result.get("unreachable")) and result.get("done", True) is True
 
 
 def failed_step(steps: Steps) -> str | None:
-    """Return the first forward step that ran and did not succeed."""
+    """Return the first forward step that is not done, be it that it failed or that it has no result."""
     if (steps.get("settle") or {}).get("unreachable"):
         return "settle"
     for name in STANDBY_STEPS if steps.get("raise") else STEPS:
         result = steps.get(name)
         if not result:
             return name if name != "soak" else None
-        if result.get("skipped") and name == "soak":
-            continue
         if not step_ok(result):
             return name
     return None
 
 
 def next_action(steps: Steps, revertible: bool = True, planned: PlannedWorker | None = None) -> str:
-    """Decide what follows a failed step: ``revert``, ``resume`` or ``nothing`` more for this worker.
+    """Decide what follows a failed step: ``revert``, ``resume``, ``drop`` (its standby) or ``nothing`` more.
 
     An unreachable worker is left alone: its lease brings it back, and the operator hears its name. So is one that
     somebody else holds by now. Where nothing is left to go back to (not REVERTIBLE), a worker that was switched stays
@@ -66,7 +64,7 @@ def next_action(steps: Steps, revertible: bool = True, planned: PlannedWorker | 
     if step is None:
         return "nothing"
     result = steps.get(step) or {}
-    if result.get("unreachable") or code_of(result) == FENCED or taken_over(step, result):
+    if result.get("unreachable") or code_of(result) == FENCED or another_took_it(step, result):
         return "nothing"
     begun = planned is not None and switched_before(planned)
     if steps.get("raise"):
@@ -88,7 +86,7 @@ def switched_before(planned: PlannedWorker) -> bool:
     return bool(back) and planned.get("from_release") == planned.get("release") != back
 
 
-def taken_over(step: str, result: Mapping[str, Any]) -> bool:
+def another_took_it(step: str, result: Mapping[str, Any]) -> bool:
     """Whether somebody else drained the worker after we had put it back into service, or took our drain over."""
     if step == "resume":
         return code_of(result) == "foreign_drain"
@@ -128,7 +126,7 @@ def fault_of(steps: Steps) -> dict[str, Any] | None:
 
 
 def outcome(planned: PlannedWorker, steps: Steps, revertible: bool = True) -> Outcome:
-    """Return what became of one worker, from the registered results of its steps."""
+    """Return what became of one worker, from the results of its steps."""
     step = failed_step(steps)
     drain, switch = steps.get("drain") or {}, steps.get("switch") or {}
     out: Outcome = {
@@ -189,7 +187,7 @@ def _cause(step: str, steps: Steps, fault: Mapping[str, Any]) -> str:
     cause = _declared(result)
     # A release is to blame only for what happened after it was switched to.
     before = step == "drain" or (step == "switch" and untouched(result) and not steps.get("raise"))
-    return "drain" if cause == "release" and (before or taken_over(step, result)) else cause
+    return "drain" if cause == "release" and (before or another_took_it(step, result)) else cause
 
 
 def _declared(result: Mapping[str, Any]) -> str:

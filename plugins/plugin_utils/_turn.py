@@ -55,7 +55,7 @@ class World(Protocol):
         """Remember how the worker's verification went, well or not, for those in flight beside it."""
 
     def verifications(self) -> list[Result]:
-        """Return those of all workers that were in flight beside this one, in the order of time."""
+        """Return those of all workers that ended since this turn began, its own among them, in the order of time."""
 
     def reference_workers(self) -> list[dict[str, str]]:
         """Return which workers can be asked for a reference solve."""
@@ -107,11 +107,11 @@ class Turn:
         return {**ends, "outcome": "unreachable" if lost else "failed", "cause": "host", "step": "settle",
                 "reason": f"settle: {one_line(said.get('msg'))}"}
 
-    def _end(self, served: bool) -> Outcome:
+    def _end(self, gave_up_place: bool) -> Outcome:
         if _step.failed_step(self.steps) is not None:
             if _fault.needs_reference(self._known()):
                 self._ask_elsewhere()
-            self._follow_up(served)
+            self._follow_up(gave_up_place)
         outcome = _step.outcome(self.planned, self._known(), self.revertible)
         if outcome["outcome"] != "updated" and not self.worker.plan["way_back"]:
             self._record(outcome)
@@ -133,17 +133,17 @@ class Turn:
     # -- forward -----------------------------------------------------------------------------------
 
     def _forward(self) -> bool:
-        """Return whether the worker served again before something failed."""
-        forward, settle = _program.forward(self.worker), _program.settle(self.worker)
+        """Return whether the place in the window was given up: then a revert waits for one."""
+        forward, rest = _program.forward(self.worker), _program.soak_and_record(self.worker)
         if self.worker.soak_s <= 0 and not self.worker.by_standby:
             # Nothing to wait for in between, so all of it can be one call.
-            self._take(forward + settle)
+            self._take(forward + rest)
             return False
         self._take(forward)
         if not _step.step_ok(self.steps["serve" if self.worker.by_standby else "resume"]):
             return False
         self.world.serves_again(self.last_answer())
-        self._take(settle)
+        self._take(rest)
         return True
 
     def _take(self, program: Sequence[Step]) -> None:
@@ -249,12 +249,12 @@ class Turn:
                 "solve_check", _program.without_worker(self.worker), limit)
             self.world.emit("reference_solve", at="provider", ok=_fault.passed(self.steps["reference_provider"]))
 
-    def _follow_up(self, served: bool) -> None:
+    def _follow_up(self, gave_up_place: bool) -> None:
         action = _step.next_action(self.steps, self.revertible, self.planned)
         self.world.emit("follow_up", action=action)
         if action == "nothing":
             return
-        if served:
+        if gave_up_place:
             self.world.await_place_to_leave(self.last_answer())
         if action == "drop":
             self.drop()

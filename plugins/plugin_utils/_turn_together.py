@@ -69,7 +69,7 @@ class TogetherTurn(Turn):
     def __init__(self, worker: Worker, world: World, others: Others, clock: Callable[[], float]) -> None:
         super().__init__(worker, world)
         self.others, self.clock = others, clock
-        forward = (*_program.forward(worker), *_program.settle(worker))
+        forward = (*_program.forward(worker), *_program.soak_and_record(worker))
         self.forward = {step.name: step for step in forward}
         # Whether it is this worker that has failed, and whether it goes back by now.
         self.failed = self.returns = False

@@ -40,7 +40,7 @@ DRAINED = {"done": True, "open_at_drain": 19, "elapsed_s": 6.3}
 FEATURES = [*_converge.MANDATORY, "handover"]
 SWITCHED = {"switched": True, "restarted": True}
 GOOD = {"drain": DRAINED, "switch": SWITCHED, "verify": {"done": True, "elapsed_s": 2.1}, "resume": {"done": True},
-        "soak": {"skipped": True}}
+        "soak": {"done": True}}
 FAILED = {"failed": True, "msg": "its service is restarting",
           "failure": {"code": "service_failed", "details": {"log": ["line 1", "line 2"]}}}
 REVERTED = {"revert": {"switched": True}, "revert_verify": {"done": True, "elapsed_s": 0.1},

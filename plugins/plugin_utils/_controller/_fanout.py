@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # This module util is private to the collection.
-"""Run one module on many hosts at once, from within a single action.
+"""Run one module on one host or on many, each in a child process that can be ended when its line is dead.
 
-The gate needs a live look at the whole fleet, but a play with C(serial) has only those of its batch, and a loop with
-C(delegate_to) asks one host after the other. So each host gets a child process, as core does it for a task, with a
-connection made of that host's own variables. Threads would not do: the plugins of core keep the state of a task in
-themselves, and nothing can end a thread that waits for a line which is dead.
+The gate looks with it, and a turn works with it. The gate needs a live look at the whole fleet, but a play with
+C(serial) has only those of its batch, and a loop with C(delegate_to) asks one host after the other. So each host gets
+a child process, as core does it for a task, with a connection made of that host's own variables. Threads would not
+do: the plugins of core keep the state of a task in themselves, and nothing can end a thread that waits for a line
+which is dead.
 """
 
 from __future__ import annotations
@@ -291,7 +292,7 @@ def _become_a_child(parent: int, until: float, orphan_goes_on: bool) -> None:
     def tick(_number: int, _frame: Any) -> None:
         orphaned, late = os.getppid() != parent, time.monotonic() >= until
         if orphaned and orphan_goes_on and not late:
-            os._exit(0)  # without what is below it
+            os._exit(0)  # the ssh below us is left to finish its call
         if not orphaned and not late:
             return
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -177,7 +177,7 @@ def test_a_lost_lock_ends_it():
     assert "w2, w3, w4 is lost: run x holds it" in ask(made, seen=losing(made, "w2", "w3", "w4")).reason
 
 
-def test_one_worker_that_says_that_its_lock_is_lost_stops_its_own_turn_alone():
+def test_one_worker_that_says_that_its_lock_is_lost_stops_no_turn_of_another():
     made = plan(fleet(5))
     decision = ask(made, seen=losing(made, "w2"))
     assert (decision.cause, decision.wait) == ("floor", True), "nobody knows whether it serves"

@@ -23,7 +23,8 @@ def names(program: list[_program.Step]) -> list[str]:
 
 def everything(one: _program.Worker) -> list[_program.Step]:
     bad = _program.record_outcome(one, {"outcome": "reverted", "cause": "release", "reason": "no"})
-    return [*_program.forward(one), *_program.settle(one), *_program.revert(one), *_program.resume_again(one), bad]
+    forward = [*_program.forward(one), *_program.soak_and_record(one)]
+    return [*forward, *_program.revert(one), *_program.resume_again(one), bad]
 
 
 def going_back() -> _program.Worker:
@@ -73,19 +74,19 @@ def test_a_reference_solve_is_one_that_solve_check_takes(make):
 
 def test_an_update_goes_forward_to_serving_and_settles_with_a_soak_and_the_record():
     assert names(_program.forward(worker())) == ["drain", "switch", "verify", "resume"]
-    assert names(_program.settle(worker())) == ["record"]
-    assert names(_program.settle(worker(solver_min_healthy_time=60.0))) == ["soak", "record"]
+    assert names(_program.soak_and_record(worker())) == ["record"]
+    assert names(_program.soak_and_record(worker(solver_min_healthy_time=60.0))) == ["soak", "record"]
 
 
 def test_going_back_and_recovering_do_not_soak_and_only_the_rollout_itself_is_recorded():
     """One that goes back has served with that release before."""
     back = worker(going_back().plan, solver_min_healthy_time=60.0)
     assert back.soak_s == 0
-    assert names(_program.settle(back)) == []
+    assert names(_program.soak_and_record(back)) == []
     verify = _program.forward(back)[2].args
     assert (verify["checks"], verify["expect_release"]) == (["worker"], "1.2.0-old")
     assert recovering().soak_s == 0
-    assert names(_program.settle(recovering())) == ["record"]
+    assert names(_program.soak_and_record(recovering())) == ["record"]
 
 
 def args_of(one: _program.Worker, name: str) -> dict[str, Any]:

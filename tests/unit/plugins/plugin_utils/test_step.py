@@ -23,7 +23,7 @@ def outcome(**steps):
 
 def test_good_steps_are_an_update():
     assert outcome() == ("updated", None)
-    assert outcome(soak={"skipped": True}) == ("updated", None)
+    assert outcome(soak={}) == ("updated", None), "a soak of 0 is no step"
     assert _step.outcome(PLANNED, GOOD)["open_at_drain"] == 12
 
 
