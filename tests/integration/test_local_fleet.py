@@ -79,13 +79,20 @@ def test_it_works_at_a_path_of_150_characters(tmp_path):
     assert not deep.exists()
 
 
+@pytest.fixture
+def demo_folder(fleet_folder):
+    """Of its own: the demo would end the fleet that other tests share, which takes a minute to set up again."""
+    folder = fleet_folder.with_name(f"{fleet_folder.name}.demo")
+    Fleet(folder).down()
+    return folder
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_demo_can_be_interrupted_at_any_time(fleet_folder, number):
-    Fleet(fleet_folder).down()
-    demo = subprocess.Popen([sys.executable, str(ROOT / "tools/demo.py"), "--dir", str(fleet_folder), "--size", "2",
+def test_the_demo_can_be_interrupted_at_any_time(demo_folder, number):
+    demo = subprocess.Popen([sys.executable, str(ROOT / "tools/demo.py"), "--dir", str(demo_folder), "--size", "2",
                              "--rate", "8"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, start_new_session=True)
-    book = fleet_folder / "book.jsonl"
+    book = demo_folder / "book.jsonl"
     book.unlink(missing_ok=True)
     try:
         wait_for(lambda: book.exists() and book.stat().st_size > 0, "traffic", timeout=120)
@@ -95,18 +102,17 @@ def test_the_demo_can_be_interrupted_at_any_time(fleet_folder, number):
         if demo.poll() is None:
             os.killpg(demo.pid, signal.SIGKILL)
     assert demo.returncode == 130, out.decode()
-    assert processes_of(fleet_folder) == []
-    assert not (fleet_folder / "inventory.yml").exists()
+    assert processes_of(demo_folder) == []
+    assert not (demo_folder / "inventory.yml").exists()
 
 
 @pytest.mark.quick
-def test_the_demo_leaves_verdict_and_audit(fleet_folder):
-    Fleet(fleet_folder).down()
-    done = subprocess.run([sys.executable, str(ROOT / "tools/demo.py"), "--dir", str(fleet_folder), "--size", "2",
+def test_the_demo_leaves_verdict_and_audit(demo_folder):
+    done = subprocess.run([sys.executable, str(ROOT / "tools/demo.py"), "--dir", str(demo_folder), "--size", "2",
                            "--rate", "8"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                           timeout=480, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    verdict = json.loads((fleet_folder / "verdict.json").read_text(encoding="utf-8"))
+    verdict = json.loads((demo_folder / "verdict.json").read_text(encoding="utf-8"))
     assert verdict["verdict"] == "completed"
     assert [worker["outcome"] for worker in verdict["workers"]] == ["updated", "updated"]
     assert all(worker["open_at_drain"] >= 10 for worker in verdict["workers"])
@@ -114,4 +120,4 @@ def test_the_demo_leaves_verdict_and_audit(fleet_folder):
                                      "billed_twice", "refused"}
     assert verdict["audit"]["accepted"] == verdict["audit"]["answered"] > 0
     assert sum(verdict["audit"][name] for name in verdict["audit"] if name not in ("accepted", "answered")) == 0
-    assert processes_of(fleet_folder) == []
+    assert processes_of(demo_folder) == []
