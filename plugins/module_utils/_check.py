@@ -35,7 +35,6 @@ WHOSE = {
     "task": "the fault is the task's: look at probe_task and probe_expect",
     "network": "the fault is the network's, on the way to the provider",
 }
-LOG_LINES = 20
 _STATES = ("starting", "recovering", "running", "draining", "drained", "stopping", "failed")
 _UNSETTLED = ("starting", "recovering", "stopping", "draining")
 _PARTS = ("succeeded", "failed", "uncertain", "expired")
@@ -72,7 +71,6 @@ class CheckError(WorkerError):
     def __init__(
         self, code: str, message: str, details: Json | None = None, cause: str | None = None, fault: str = "worker"
     ) -> None:
-        fault = fault if fault in FAULTS else "worker"
         # What is not the worker's fault is not its release's.
         cause = cause if fault == "worker" else "unknown"
         super().__init__(code, f"{message}; {WHOSE[fault]}", dict(details or {}, fault=fault), cause)

@@ -107,7 +107,7 @@ def fault_of(code: str) -> str:
     """Whose fault an error code of the provider is."""
     if code in _ACCOUNT_CODES:
         return "account"
-    if code in _PROVIDER_CODES or code in _LOST_ID_CODES or code.startswith("ERROR: "):
+    if code in _PROVIDER_CODES or code in _LOST_ID_CODES:
         return "provider"
     return "task" if code.startswith(("ERROR_", "TOO_MANY_")) else "provider"
 
