@@ -8,8 +8,6 @@ import time
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._resume import (
     RENEWS_WITHIN_S,
     Resume,
@@ -30,8 +28,7 @@ class ActionModule(FleetAction):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = self.settle(tmp, task_vars)
         census = self.each("worker_info", self.info_args(), _entry.census)
-        dead = dead_of({name: {"census": own} for name, own in census.items()}, here(self.main), provably_dead)
-        decided = decisions(census, self.settings, dead)
+        decided = decisions(census, self.settings, self.dead_runs(census))
         decided = left_to_removal(decided, self._being_removed(census, removals(decided)))
         args = {name: self._end(name, own) for name, own in decided.items() if own.action == "resume"}
         results = self.each("worker_drain", args, _read)

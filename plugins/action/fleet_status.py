@@ -10,9 +10,7 @@ import time
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _status
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of
 
 TICK_S = 0.2
 
@@ -42,8 +40,7 @@ class ActionModule(FleetAction):
 
     def _look(self) -> dict[str, Any]:
         fleet = self.each("worker_info", self.info_args(history=self.HISTORY), _entry.census)
-        dead = dead_of({name: {"census": own} for name, own in fleet.items()}, here(self.main), provably_dead)
-        return _status.status(fleet, time.time(), dead)
+        return _status.status(fleet, time.time(), self.dead_runs(fleet))
 
     def _wait(self, seconds: float) -> bool:
         """Return whether anybody still looks."""

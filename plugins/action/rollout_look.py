@@ -9,8 +9,7 @@ import time
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of, live_locks
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import live_locks
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 
 
@@ -40,4 +39,4 @@ class ActionModule(RunAction):
 
     def _locked(self, census: dict[str, Any]) -> list[str]:
         fleet = {name: {"census": own} for name, own in census.items()}
-        return live_locks(fleet, self.settings, dead_of(fleet, here(self.main), provably_dead))
+        return live_locks(fleet, self.settings, self.dead_runs(census))

@@ -14,11 +14,9 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action i
     reached,
     write_refusal,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import make_plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import plan_lines
 from ansible_collections.solver.fleet.plugins.plugin_utils._awx import job_warnings
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import dead_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, settings_shown, who_shown
@@ -34,7 +32,7 @@ class ActionModule(RunAction):
         fleet = {host: {"census": own, "staged": _staged(staged[host].get(name))} for host, own in census.items()}
         plan = make_plan(fleet, self.settings, {
             "kind": self.rollout["kind"], "run_id": self.rollout["run_id"], "new_id": self.rollout["new_id"],
-            "forks": self.forks, "dead_runs": dead_of(fleet, here(self.main), provably_dead), "now": time.time(),
+            "forks": self.forks, "dead_runs": self.dead_runs(census), "now": time.time(),
             "machines": {host: own["machine"] for host, own in self.workers.items()},
             "routers": self.rollout["routers"], "strata": self.rollout["strata"],
             "measured": self._measured(census)})

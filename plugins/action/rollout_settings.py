@@ -101,7 +101,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if folder:
             stamp = rollout["started_at"].replace("-", "").replace(":", "")
             try:
-                ledger.keep_events(os.path.join(os.path.expanduser(folder), f"{stamp}-{rollout['run_id']}.jsonl"))
+                ledger.keep_events(os.path.join(folder, f"{stamp}-{rollout['run_id']}.jsonl"))
             except OSError as error:
                 raise AnsibleActionFail(f"writing to {folder} (solver_events_dir): {error.strerror}") from error
         ledger.emit("begun", kind=rollout["kind"], run_id=rollout["run_id"], workers=len(rollout["hosts"]))

@@ -136,7 +136,7 @@ class CallbackModule(Default):  # type: ignore[misc]
     def _end(self) -> None:
         self._follower.end()
         if self._block is not None:
-            self._block.end()
+            self._block.show([])
 
     def _line(self, line: str) -> None:
         for part in [line] if self._block is None else _screen.folded(line, self._block.size()[0]):

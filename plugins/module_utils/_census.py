@@ -14,7 +14,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._files import read_js
 from ansible_collections.solver.fleet.plugins.module_utils._record_file import RecordFile, look
 from ansible_collections.solver.fleet.plugins.module_utils._release import restart_defect
 from ansible_collections.solver.fleet.plugins.module_utils._release_standby import memory_for, slot_problem
-from ansible_collections.solver.fleet.plugins.module_utils._result import finding_of, host_clock
+from ansible_collections.solver.fleet.plugins.module_utils._result import host_clock
 from ansible_collections.solver.fleet.plugins.module_utils._service import open_service
 from ansible_collections.solver.fleet.plugins.module_utils._service_slotted import SlottedService
 
@@ -82,7 +82,7 @@ def found_at(path: str, timeout: float) -> Json:
     try:
         status = WorkerClient(path, timeout).status()
     except Finding as error:
-        return {"finding": finding_of(error), "message": error.message, "worker": None}
+        return {"finding": error.code, "message": error.message, "worker": None}
     return {"finding": "answering", "message": in_words(status), "worker": status}
 
 

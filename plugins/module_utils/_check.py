@@ -22,11 +22,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._client import (
 )
 from ansible_collections.solver.fleet.plugins.module_utils._drain import name_of, parse_time
 from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError
-from ansible_collections.solver.fleet.plugins.module_utils._result import (
-    elapsed_since,
-    finding_of,
-    host_clock,
-)
+from ansible_collections.solver.fleet.plugins.module_utils._result import elapsed_since, host_clock
 from ansible_collections.solver.fleet.plugins.module_utils._wait import SHORTEST_ROUND_S, SLICE_S, Clock, Span
 
 Json = Dict[str, Any]
@@ -39,7 +35,6 @@ WHOSE = {
     "task": "the fault is the task's: look at probe_task and probe_expect",
     "network": "the fault is the network's, on the way to the provider",
 }
-LOG_LINES = 20
 _STATES = ("starting", "recovering", "running", "draining", "drained", "stopping", "failed")
 _UNSETTLED = ("starting", "recovering", "stopping", "draining")
 _PARTS = ("succeeded", "failed", "uncertain", "expired")
@@ -76,7 +71,6 @@ class CheckError(WorkerError):
     def __init__(
         self, code: str, message: str, details: Json | None = None, cause: str | None = None, fault: str = "worker"
     ) -> None:
-        fault = fault if fault in FAULTS else "worker"
         # What is not the worker's fault is not its release's.
         cause = cause if fault == "worker" else "unknown"
         super().__init__(code, f"{message}; {WHOSE[fault]}", dict(details or {}, fault=fault), cause)
@@ -359,13 +353,13 @@ class CheckFlow:
         except (NoSocket, DeadSocket, Hung, BrokenOff) as error:
             return self._unanswered(error)
         except Finding as error:
-            self.result.update(finding=finding_of(error))
+            self.result.update(finding=error.code)
             raise CheckError(error.code, error.message, error.details) from error
         self._seen(status)
         return None
 
     def _unanswered(self, error: Finding) -> str:
-        self.result.update(finding=finding_of(error), worker=None)
+        self.result.update(finding=error.code, worker=None)
         if self.answered is not None and isinstance(error, (NoSocket, DeadSocket)):
             raise self._exited("its process answered and is gone")
         return error.message

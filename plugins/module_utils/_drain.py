@@ -22,7 +22,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._client import (
 )
 from ansible_collections.solver.fleet.plugins.module_utils._drain_clock import DrainClock
 from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError
-from ansible_collections.solver.fleet.plugins.module_utils._result import LEASE_S, finding_of, host_clock, remaining_of
+from ansible_collections.solver.fleet.plugins.module_utils._result import LEASE_S, host_clock, remaining_of
 from ansible_collections.solver.fleet.plugins.module_utils._wait import SHORTEST_ROUND_S, SLICE_S, Clock, Span
 
 Json = Dict[str, Any]
@@ -342,7 +342,7 @@ class DrainFlow:
 
     def _absent(self, error: Finding) -> None:
         """A process that is not there holds nothing: drained by nature, if the caller expected it."""
-        self.result["finding"] = finding_of(error)
+        self.result["finding"] = error.code
         if self.options.hung_ok and isinstance(error, Hung):
             self.result["forced"] = True
             self._done()
@@ -447,7 +447,7 @@ class DrainFlow:
         self.span.pause(min(rest, self.span.left(limit)))
 
     def _missing(self, error: Finding) -> None:
-        self.result["finding"] = finding_of(error)
+        self.result["finding"] = error.code
         if not isinstance(error, (NoSocket, DeadSocket, Hung, BrokenOff)):
             raise error
         now = self.clock.now()

@@ -40,7 +40,7 @@ _BY_CAUSE = {
     "unknown": """
         bad_option bad_control_socket bad_api_key_file missing_library fenced held changed lock_lost no_rollout crashed
         denied timeout pip_failed release_linked no_version unknown_version ambiguous_package no_package not_a_wheel
-        wrong_digest bad_credential bad_requirement no_config no_source bad_version bad_overlay no_version_file
+        wrong_digest bad_credential bad_requirement no_source bad_version bad_overlay no_version_file
         no_version_line no_wheelhouse balance_failed low_balance provider_answer provider_failed provider_refused
         provider_timeout provider_unreachable wrong_answer no_socket broken no_backend
     """,

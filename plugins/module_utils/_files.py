@@ -186,9 +186,9 @@ def read_json(path: str, most: int = MOST_BYTES) -> Json | None:
 _SETTING_OF = {"base_dir": "solver_base_dir", "dest": "solver_base_dir", "path": "solver_wheelhouse"}
 
 
-def make_dirs(path: str, option: str, mode: int = 0o755) -> None:
+def make_dirs(path: str, option: str) -> None:
     try:
-        os.makedirs(path, mode=mode, exist_ok=True)
+        os.makedirs(path, mode=0o755, exist_ok=True)
     except OSError as error:
         raise StepError(
             "unwritable",
@@ -263,15 +263,9 @@ def open_lock(path: str, create: bool, mode: int = 0o644) -> int:
 
 
 @contextlib.contextmanager
-def locked(
-    path: str,
-    timeout: float,
-    option: str,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[int]:
+def locked(path: str, timeout: float, option: str) -> Iterator[int]:
     """Hold the lock on a file. Pass the yielded descriptor on to children that must not outlive the lock."""
-    deadline = clock() + timeout
+    deadline = time.monotonic() + timeout
     handle = open_lock(path, create=True)
     try:
         while True:
@@ -279,14 +273,14 @@ def locked(
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if clock() >= deadline:
+                if time.monotonic() >= deadline:
                     raise StepError(
                         "locked",
                         f"locking '{path}': another process held it for {timeout:g} s; "
                         f"wait for it or raise {option}",
                         {"path": path, "option": option},
                     ) from None
-                sleep(0.05)
+                time.sleep(0.05)
         yield handle
     finally:
         os.close(handle)
@@ -346,7 +340,6 @@ def run_command(
     arguments: Sequence[str],
     timeout: float,
     env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
     keep_open: Sequence[int] = (),
 ) -> tuple[int | None, str, str]:
     """Run a command, bounded: its status (None after the time-out) and the ends of stdout and stderr."""
@@ -357,7 +350,6 @@ def run_command(
             stdout=out,
             stderr=err,
             env=clean_environment() if env is None else dict(env),
-            cwd=cwd,
             start_new_session=True,
             pass_fds=tuple(keep_open),
         )

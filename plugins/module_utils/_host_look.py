@@ -12,6 +12,7 @@ import time
 from typing import Any, Dict, Iterable
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError
+from ansible_collections.solver.fleet.plugins.module_utils._files import existing_parent, free_mb
 from ansible_collections.solver.fleet.plugins.module_utils._wheels import find_python
 
 Json = Dict[str, Any]
@@ -39,11 +40,8 @@ def _systemd() -> bool:
 
 def disk(path: str) -> Json:
     """How much room there is where PATH is or would be, and whether it may be written there."""
-    place = os.path.abspath(path)
-    while not os.path.isdir(place) and place != "/":
-        place = os.path.dirname(place)
-    room = os.statvfs(place)
-    return {"place": place, "free_mb": room.f_bavail * room.f_frsize // 2**20, "writable": os.access(place, os.W_OK)}
+    place = existing_parent(path)
+    return {"place": place, "free_mb": free_mb(place), "writable": os.access(place, os.W_OK)}
 
 
 def secret(path: str) -> Json:

@@ -87,7 +87,7 @@ def target_of(given: Json) -> Target:
         worker_name=given["worker_name"],
         worker_dir=os.path.abspath(given["worker_dir"]),
         base_dir=os.path.abspath(given["base_dir"]),
-        config=given["config"],
+        config=given["config"] or "",
         package=given["package"] or None,
         version=given["version"] or None,
         sha256=given["sha256"],

@@ -40,6 +40,7 @@ _ACCOUNT_CODES = (
 )
 _PROVIDER_CODES = ("ERROR_NO_SLOT_AVAILABLE", "MAX_USER_TURN", "ERROR_TOO_MUCH_REQUESTS")
 _LOST_ID_CODES = ("ERROR_WRONG_ID_FORMAT", "ERROR_WRONG_CAPTCHA_ID", "ERROR_NO_SUCH_CAPCHA_ID")
+_SCALE = 8
 # Five by seven, one number per row.
 _GLYPHS = {
     "4": (2, 6, 10, 18, 31, 2, 2),
@@ -75,14 +76,14 @@ def read_key(path: str) -> str:
     return key
 
 
-def image_of(text: str, scale: int = 8) -> bytes:
+def image_of(text: str) -> bytes:
     """A grey PNG that shows a text; its C(answer) chunk tells the sandbox what a person reads."""
     rows = []
     for line in range(7):
         bits = "".join(f"{_GLYPHS[char][line]:05b}0" for char in text)
-        pixels = b"".join((b"\x10" if bit == "1" else b"\xf0") * scale for bit in bits)
-        rows += [b"\x00" + pixels] * scale
-    width, height = 6 * len(text) * scale, 7 * scale
+        pixels = b"".join((b"\x10" if bit == "1" else b"\xf0") * _SCALE for bit in bits)
+        rows += [b"\x00" + pixels] * _SCALE
+    width, height = 6 * len(text) * _SCALE, 7 * _SCALE
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -106,7 +107,7 @@ def fault_of(code: str) -> str:
     """Whose fault an error code of the provider is."""
     if code in _ACCOUNT_CODES:
         return "account"
-    if code in _PROVIDER_CODES or code in _LOST_ID_CODES or code.startswith("ERROR: "):
+    if code in _PROVIDER_CODES or code in _LOST_ID_CODES:
         return "provider"
     return "task" if code.startswith(("ERROR_", "TOO_MANY_")) else "provider"
 

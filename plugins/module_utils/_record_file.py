@@ -151,7 +151,7 @@ class RecordFile:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(self.folder, entry))
 
-    def append_history(self, verdict: Json, at: Now, keep: int = KEEP_HISTORY) -> None:
+    def append_history(self, verdict: Json, at: Now) -> None:
         """Keep the verdict, and of the old ones the newest."""
         name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{at.wall}-{verdict.get('rollout_id')}-{verdict.get('run_id')}")
         newest = f"{name[:200]}.json"
@@ -160,7 +160,7 @@ class RecordFile:
             write_file(os.path.join(self.history, newest), _text(verdict), _MODE)
             # The names sort by the wall clock; where that was set back, the new one is still kept.
             old = sorted(entry for entry in os.listdir(self.history) if entry != newest)
-            for entry in old[: max(0, len(old) - (keep - 1))]:
+            for entry in old[: max(0, len(old) - (KEEP_HISTORY - 1))]:
                 os.unlink(os.path.join(self.history, entry))
         except OSError as error:
             raise self._unwritable(error) from error

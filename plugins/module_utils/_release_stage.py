@@ -85,7 +85,7 @@ class Target(NamedTuple):
     worker_name: str
     worker_dir: str
     base_dir: str
-    config: str | None = None
+    config: str = ""
     package: str | None = None
     version: str | None = None
     sha256: str | None = None
@@ -406,7 +406,7 @@ class Stage:
 
     def run(self, check_mode: bool) -> Json:
         secrets = read_secret_files(self.target.credentials, check_mode)
-        self.content = Content(self._config(), self.target.unit, secrets)
+        self.content = Content(self.target.config, self.target.unit, secrets)
         if check_mode:
             with tempfile.TemporaryDirectory() as scratch:
                 self._predict(scratch)
@@ -434,13 +434,6 @@ class Stage:
         for name in os.listdir(self.base.releases):
             if name.startswith(".tmp-"):
                 remove_tree(os.path.join(self.base.releases, name))
-
-    def _config(self) -> str:
-        if self.target.config is None:
-            raise StepError(
-                "no_config", "staging a release: there is no configuration; set config", {"option": "config"}
-            )
-        return self.target.config
 
     def _describe(self, package: Package) -> str:
         """Fill in what is known about the release; give its id."""

@@ -15,12 +15,10 @@ from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, 
 from ansible_collections.solver.fleet.plugins.module_utils._files import switch_link
 from ansible_collections.solver.fleet.plugins.module_utils._release import Base, Links, read_links, release_name
 from ansible_collections.solver.fleet.plugins.module_utils._result import LEASE_S
-from ansible_collections.solver.fleet.plugins.module_utils._service import Service, ServiceState
+from ansible_collections.solver.fleet.plugins.module_utils._service_base import START_GRACE_S, Service, ServiceState
 
 # Without an answer on the socket, a service that runs for so long counts as restarted.
 SETTLE_S = 3.0
-# A manager that was told to start may still say "stopped" for a moment.
-START_GRACE_S = 2.0
 POLL_S = 0.1
 # States in which the worker takes no drain, but will soon be in another.
 _PASSING = ("starting", "stopping")

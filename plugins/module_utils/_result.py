@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError
-from ansible_collections.solver.fleet.plugins.module_utils._socket import Finding
 
 HOST_BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 
@@ -18,9 +17,6 @@ HOST_BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 LONGEST_S = 1e6
 # How long a drain, and what renews it, lasts without a renewal.
 LEASE_S = 900.0
-
-# Findings name what is at the socket; for people each also says in words what to do (in the message itself).
-FINDINGS = ("stopped", "dead", "denied", "hung", "foreign")
 
 
 def control_argument_spec() -> dict[str, Any]:
@@ -38,10 +34,6 @@ def positive(params: dict[str, Any], *names: str) -> None:
         if value is not None and not 0 < value < LONGEST_S:
             shown = f"{value:g}" if isinstance(value, float) else str(value)[:20]
             raise WorkerError("bad_option", f"{name} must be a positive number of seconds, got {shown}")
-
-
-def finding_of(error: Finding) -> str:
-    return error.code if error.code in FINDINGS else "foreign"
 
 
 def remaining_of(status: dict[str, Any] | None) -> dict[str, Any] | None:

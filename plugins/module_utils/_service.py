@@ -25,7 +25,6 @@ __all__ = [
     "ServiceError",
     "ServiceState",
     "open_service",
-    "service_state",
     "slot_settings",
 ]
 
@@ -93,8 +92,3 @@ def _open(settings: Settings, **injected: Any) -> Service:
             {"option": "service.backend"},
         )
     return BACKENDS[backend](settings, **injected)
-
-
-def service_state(settings: Settings) -> ServiceState:
-    """What the service manager says of a service."""
-    return open_service(settings).state()

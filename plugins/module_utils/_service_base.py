@@ -24,7 +24,8 @@ LOG_BYTES = 65536
 _POLL_S = 0.1
 # What of a log line in JSON is no detail of it.
 _HEAD = ("at", "level", "event", "exception")
-STATES = ("running", "starting", "stopped", "failed", "restarting", "unknown")
+# A manager that was told to start may still say "stopped" for a moment.
+START_GRACE_S = 2.0
 
 
 class ServiceState(NamedTuple):
@@ -34,7 +35,7 @@ class ServiceState(NamedTuple):
     how often the manager started it by itself since somebody told it to start; None where it does not tell.
     """
 
-    state: str
+    state: str  # running, starting, stopped, failed, restarting, or unknown
     pid: int | None
     detail: str
     restarts: int | None = None

@@ -13,7 +13,7 @@ import os
 import socket
 import stat
 import time
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import WorkerError
 
@@ -39,7 +39,7 @@ class BadSocketPath(_Named):
 
 
 class Finding(_Named):
-    """What a client finds where no worker answers properly."""
+    """What a client finds where no worker answers properly; the message also says what to do."""
 
 
 class NoSocket(Finding):
@@ -90,12 +90,11 @@ def check_socket_path(path: str) -> None:
 class _Deadline:
     """One deadline for the whole exchange: a timeout per read would let a dribbling peer hold us for ever."""
 
-    def __init__(self, timeout: float, now: Callable[[], float]) -> None:
-        self._now = now
-        self._end = now() + timeout
+    def __init__(self, timeout: float) -> None:
+        self._end = time.monotonic() + timeout
 
     def remaining(self) -> float:
-        left = self._end - self._now()
+        left = self._end - time.monotonic()
         if left <= 0:
             raise socket.timeout("timed out")
         return left
@@ -201,19 +200,11 @@ def finding_of_os_error(path: str, error: OSError) -> Finding:
     return Foreign(f"'{path}' cannot be used as a control socket: {error.strerror or error}")
 
 
-def exchange(
-    path: str,
-    method: str,
-    target: str,
-    body: bytes | None = None,
-    *,
-    timeout: float = 5.0,
-    now: Callable[[], float] = time.monotonic,
-) -> Answer:
+def exchange(path: str, method: str, target: str, body: bytes | None = None, *, timeout: float = 5.0) -> Answer:
     """One request and its answer; raises a Finding when there is no proper HTTP answer in time."""
     check_socket_path(path)
     # The limit is on all that is received, so endless headers end there as well.
-    connection = _UnixConnection(path, _Deadline(timeout, now), MAX_ANSWER_BYTES)
+    connection = _UnixConnection(path, _Deadline(timeout), MAX_ANSWER_BYTES)
     headers = {"Accept": "application/json", "Connection": "close"}
     if body is not None:
         headers["Content-Type"] = "application/json"

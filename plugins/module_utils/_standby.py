@@ -17,14 +17,12 @@ from ansible_collections.solver.fleet.plugins.module_utils._client import (
 )
 from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError, one_line, remedy
 from ansible_collections.solver.fleet.plugins.module_utils._files import write_json
-from ansible_collections.solver.fleet.plugins.module_utils._service_base import Service
+from ansible_collections.solver.fleet.plugins.module_utils._service_base import START_GRACE_S, Service
 from ansible_collections.solver.fleet.plugins.module_utils._wait import Clock
 
 Json = Dict[str, Any]
 FEATURE = "standby"
 _POLL_S = 0.1
-# A manager that was told to start may still say "stopped" for a moment.
-_START_GRACE_S = 2.0
 
 
 @dataclass
@@ -87,7 +85,7 @@ class Standby:
         if found is not None and found["state"] == FEATURE:
             return found
         state = self.service.state().state
-        if state == "failed" or (state == "stopped" and self.clock.now() >= self._started + _START_GRACE_S):
+        if state == "failed" or (state == "stopped" and self.clock.now() >= self._started + START_GRACE_S):
             raise self._did_not("the standby ended")
         return None
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import hashlib
 import os
@@ -21,6 +20,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._files import (
     make_dirs,
     mask,
     read_json,
+    remove_file,
     remove_tree,
     sha256_bytes,
     sha256_file,
@@ -338,8 +338,7 @@ class House:
         arguments = ["--wheel-dir", out, "--find-links", self.path, item.subject]
         pip.run("wheel", arguments, f"fetching the dependencies of {own}", self.wishes.where.options())
         # pip gives the package itself back; it is here already.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(out, own))
+        remove_file(os.path.join(out, own))
 
 
 def stamp_version(path: str, version: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._shape import (
-    Check,
     Misfit,
     count,
     fields,
@@ -87,14 +86,14 @@ _NO_DOCUMENT: dict[str, Any] = {
     "warnings": [], "settings": {}}
 
 
-def kept_verdict(raw: Any, check: Check = _DOCUMENT) -> dict[str, Any]:
+def kept_verdict(raw: Any) -> dict[str, Any]:
     """Return a verdict that was kept as its schema has it, or raise ValueError with what is wrong with it."""
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if schema != VERDICT_SCHEMA:
         found = text(100)(schema, 0.0) if isinstance(schema, str) else "none"
         raise ValueError(f"it is no verdict that this release reads: its schema is {found}, not {VERDICT_SCHEMA}")
     try:
-        found = cast(dict[str, Any], check(raw, 0.0))
+        found = cast(dict[str, Any], _DOCUMENT(raw, 0.0))
     except Misfit as misfit:
         raise ValueError(f"it is a damaged verdict: {misfit.where} {misfit.why}") from None
     workers = [{**_NO_WORKER, **worker} for worker in found.get("workers") or []]

@@ -97,7 +97,6 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
         "fleet": size,
         "window": window,
         "max_soaking": int(settings["soaking"]),
-        "switch": into.switch,
         "blue_keep": float(settings["solver_blue_keep"]) if strategy == "blue_green" else 0.0,
         "surge": surge,
         "floor": size - window,
@@ -237,7 +236,6 @@ def _plan_worker(
         "to": release.get("version"),
         "release": release.get("id"),
         "finding": census.get("finding"),
-        "state": worker.get("state"),
         "serving": serving(worker),
         "lacks": lacking(worker, settings, into.switch),
         # One that does not serve has nothing to gain from a second process.

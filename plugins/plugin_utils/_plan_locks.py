@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.module_utils._record import WAIT_OR_STEAL, in_words
-from ansible_collections.solver.fleet.plugins.plugin_utils._locks import Dead, dead_on, proven_dead
+from ansible_collections.solver.fleet.plugins.plugin_utils._locks import dead_on
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet, roster_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import LockPlan, Plan, PlannedWorker
@@ -27,11 +27,6 @@ def live_locks(fleet: Fleet, settings: Mapping[str, Any], dead: Iterable[str]) -
         if holders[name]["run_id"] not in dead:
             by_run.setdefault(str(holders[name]["run_id"]), (holders[name], []))[1].append(name)
     return [f"{in_words(holder, what=', '.join(names))}; {WAIT_OR_STEAL}" for holder, names in by_run.values()]
-
-
-def dead_of(fleet: Fleet, own: Mapping[str, Any], dead: Dead) -> list[str]:
-    """Return the runs that hold workers of the fleet and are proven dead, by all that this machine can know."""
-    return proven_dead(holders_of(fleet), own, dead)
 
 
 def holders_of(fleet: Fleet) -> dict[str, Mapping[str, Any]]:

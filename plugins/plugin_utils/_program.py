@@ -197,10 +197,9 @@ def renew(worker: Worker) -> Step:
 
 def record_outcome(worker: Worker, outcome: Outcome) -> Step:
     """Return the step that writes into the worker's record what became of it, for whoever goes on if this run dies."""
-    return Step("record", "rollout_lock", {
-        "worker_dir": worker.own["worker_dir"], "state": "renewed", "rollout_id": worker.plan["rollout_id"],
-        "run_id": worker.plan["run_id"], "ttl": worker.settings["solver_lock_ttl"],
-        **given(outcome=outcome["outcome"], cause=outcome["cause"], outcome_reason=outcome["reason"])})
+    again = renew(worker)
+    said = given(outcome=outcome["outcome"], cause=outcome["cause"], outcome_reason=outcome["reason"])
+    return replace(again, name="record", quiet=False, args={**again.args, **said})
 
 
 def reference(worker: Worker, control_socket: str) -> dict[str, Any]:

@@ -72,11 +72,7 @@ def page(document: Doc, template: str) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(template)
     text = made.render(**facts(document))
     # What is no character cannot be written, and what turns the direction of a text may forge another one.
-    return "".join(line if line.isprintable() else _printable(line) for line in text.splitlines(keepends=True))
-
-
-def _printable(line: str) -> str:
-    return "".join(sign if sign.isprintable() or sign == "\n" else MARK for sign in line)
+    return "".join(sign if sign.isprintable() or sign == "\n" else MARK for sign in text)
 
 
 def facts(doc: Doc) -> dict[str, Any]:
@@ -86,7 +82,7 @@ def facts(doc: Doc) -> dict[str, Any]:
     length, failed = _length(workers, samples), failures(workers)
     return {
         "title": f"{doc['verdict'].replace('_', ' ')}: {doc.get('kind') or 'rollout'} to {doc.get('target') or '?'}",
-        "mood": _MOOD.get(doc["verdict"], "bad"), "verdict": doc["verdict"].replace("_", " "),
+        "mood": _MOOD.get(doc["verdict"], "bad"),
         "summary": summary(doc, workers, samples), "reasons": [*(doc.get("reasons") or []), *_judged(doc)],
         "warnings": doc.get("warnings") or [], "failures": failed[:MOST_FAILURES],
         "not_shown": max(0, len(failed) - MOST_FAILURES), "legend": LEGEND,
@@ -337,7 +333,7 @@ def _cells(worker: Json) -> dict[str, Any]:
     drain = sum(value for name, value in timings.items() if name in ("drain", "back_drain"))
     away = _away_s(steps)
     return {"name": worker["name"], "from": worker.get("from") or "-", "to": worker.get("to") or "-",
-            "outcome": worker["outcome"].replace("_", " "), "good": worker["outcome"] in GOOD,
+            "outcome": worker["outcome"].replace("_", " "),
             "open": "-" if worker.get("open_at_drain") is None else worker["open_at_drain"],
             "drain": duration(drain) if drain else "-", "away": duration(away) if away else "-",
             "runs": worker.get("runs") or "-", "reason": _short(worker.get("reason") or "")}

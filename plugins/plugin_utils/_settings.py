@@ -14,11 +14,10 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._record import TTL_S
 from ansible_collections.solver.fleet.plugins.module_utils._result import LEASE_S
+from ansible_collections.solver.fleet.plugins.module_utils._socket import MAX_SOCKET_PATH_BYTES
 
 # Nobody on another machine gets here.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-MAX_SOCKET_PATH = 107  # bytes; sun_path of Linux is 108 with its terminating NUL
 
 # Where tasks of the user may run, in the order of a rollout.
 HOOKS = ("before_rollout", "before_stage", "before_worker", "after_worker", "after_stage", "after_rollout",
@@ -242,7 +241,7 @@ SETTINGS: dict[str, Setting] = {
     "solver_worker_dir": Setting(
         "path", "", "The worker's own links and state. Default: solver_base_dir/workers/NAME.", per_worker=True),
     "solver_control_socket": Setting(
-        "path", "", f"The worker's control socket, at most {MAX_SOCKET_PATH} bytes. "
+        "path", "", f"The worker's control socket, at most {MAX_SOCKET_PATH_BYTES} bytes. "
         "Default: /run/solver/NAME/control.sock.", per_worker=True),
     "solver_control_timeout": Setting(
         "seconds", 5.0, "Time for one answer of the control socket.", minimum=0.1, maximum=600),

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._socket import MAX_SOCKET_PATH_BYTES
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._regions import WORD
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
@@ -21,7 +22,6 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
     INTERNAL,
     LOCAL_FLEET,
     LOOPBACK,
-    MAX_SOCKET_PATH,
     ROUTER,
     SECRETS,
     SETTINGS,
@@ -156,9 +156,9 @@ def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str,
     if chosen:
         _extend(out.errors, [f"{host}: solver_standby_service has {', '.join(chosen)}, which follows from the worker; "
                              "take it out"])
-    if size > MAX_SOCKET_PATH:
+    if size > MAX_SOCKET_PATH_BYTES:
         _extend(out.errors, [f"{host}: solver_control_socket is {size} bytes long ({longest}); a Unix "
-                             f"socket's path holds at most {MAX_SOCKET_PATH}, choose a shorter directory"])
+                             f"socket's path holds at most {MAX_SOCKET_PATH_BYTES}, choose a shorter directory"])
     return worker
 
 

@@ -39,7 +39,6 @@ def worker_facts(
         "on_controller": on_controller,
         "wheelhouse": wheelhouse if on_controller else f"{base}/wheelhouse",
         "machine": machine_of(host, host_vars), "data_address": f"{own['solver_data_host']}:{own['solver_data_port']}",
-        "data_url": f"http://{own['solver_data_host']}:{own['solver_data_port']}",
     }
 
 

@@ -212,12 +212,12 @@ def _changes(samples: list[Json]) -> list[Json]:
             if {**one, "at_s": 0} != {**before, "at_s": 0}]
 
 
-def thinned(samples: list[Json], most: int = MOST_SAMPLES) -> list[Json]:
-    """Return at most so many samples: of each stretch the one with the fewest that served, and the last of all."""
-    if len(samples) <= most:
+def thinned(samples: list[Json]) -> list[Json]:
+    """Return at most MOST_SAMPLES: of each stretch the one with the fewest that served, and the last of all."""
+    if len(samples) <= MOST_SAMPLES:
         return samples
     first, *inner, last = samples
-    size = -(-len(inner) // (most - 2))
+    size = -(-len(inner) // (MOST_SAMPLES - 2))
     stretches = [inner[start:start + size] for start in range(0, len(inner), size)]
     return [first, *(min(stretch, key=lambda one: one["serving"]) for stretch in stretches), last]
 

@@ -420,7 +420,7 @@ class Router(Answer, total=False):
 
 PlannedWorker = TypedDict("PlannedWorker", {
     "kind": str, "rollout_id": str, "from": str | None, "from_release": str | None, "to": str | None,
-    "release": str | None, "finding": str | None, "state": str | None, "serving": bool, "lacks": list[str],
+    "release": str | None, "finding": str | None, "serving": bool, "lacks": list[str],
     "on_drain_timeout": str, "p50_s": float | None, "p99_s": float | None, "totals": Totals | None,
     "journal": str | None, "record_seq": int, "forced": bool, "steal": bool, "probe": bool, "back_to": str | None,
     "back_version": str | None, "switch": str, "owner": str, "on_expire": str | None, "begins": bool, "action": str,
@@ -490,7 +490,6 @@ class Plan(TypedDict, total=False):
     fleet: int
     window: int
     max_soaking: int
-    switch: str
     surge: int
     blue_keep: float
     floor: int

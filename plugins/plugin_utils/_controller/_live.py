@@ -20,12 +20,6 @@ except ImportError:  # it is optional
     Console = None  # type: ignore[assignment,misc]
 
 
-def can_be_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether somebody looks at a terminal that can be drawn on, and does not mind."""
-    plain = environ.get("TERM", "dumb") in ("dumb", "unknown") or environ.get("NO_COLOR") or environ.get("CI")
-    return Console is not None and stream.isatty() and not plain
-
-
 class Block:
     """Nothing else may write to the terminal but between C(away)."""
 
@@ -38,7 +32,9 @@ class Block:
 
     @classmethod
     def on(cls, stream: TextIO, environ: Mapping[str, str]) -> Block | None:
-        return cls(stream) if can_be_live(stream, environ) else None
+        """Return one where somebody looks at a terminal that can be drawn on, and does not mind."""
+        plain = environ.get("TERM", "dumb") in ("dumb", "unknown") or environ.get("NO_COLOR") or environ.get("CI")
+        return cls(stream) if Console is not None and stream.isatty() and not plain else None
 
     def size(self) -> tuple[int, int]:
         """Return how many columns and lines there are."""
@@ -62,10 +58,6 @@ class Block:
         with self._lock:
             self._clear()
             yield
-
-    def end(self) -> None:
-        with self._lock:
-            self._clear()
 
     def _clear(self) -> None:
         self._lines = []

@@ -17,9 +17,12 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import Looks, look_on, run_everywhere
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._report_file import write_metrics
+from ansible_collections.solver.fleet.plugins.plugin_utils._locks import proven_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._metrics import under_way
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import listed
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import holders_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import CONNECT_S
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import HookFailure, Outcome
 
@@ -122,6 +125,11 @@ class FleetAction(ActionBase):  # type: ignore[misc]
         silent = {name: args[name] for name, own in found.items() if own.get("unreachable")}
         now = time.time()
         return {name: dict(read(own, now)) for name, own in {**found, **(ask(silent) if silent else {})}.items()}
+
+    def dead_runs(self, census: Mapping[str, Any]) -> list[str]:
+        """Return the runs that hold workers of the fleet and are proven dead, by all that this machine can know."""
+        holders = holders_of({name: {"census": own} for name, own in census.items()})
+        return proven_dead(holders, here(self.main), provably_dead)
 
     def info_args(self, **more: Any) -> dict[str, Json]:
         """Return the options of worker_info for each worker."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.solver.fleet.plugins.module_utils._service import service_state
+from ansible_collections.solver.fleet.plugins.module_utils._service import open_service
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "tests/unit/plugins/modules"))
@@ -180,6 +180,6 @@ def test_a_first_release_that_never_came_up_is_replaced_by_the_next_one(supervis
         assert done.returncode != 0, done.stdout
         assert "its process ended" in flat(done), done.stdout
         assert (worker_dir / "current").readlink().name.startswith(f"{version}-"), done.stdout
-        await_that(lambda: service_state(options["worker_service"]).state == "failed")
+        await_that(lambda: open_service(options["worker_service"]).state().state == "failed")
         starts.append((supervisor / "w1.log").read_text().count("No module named"))
     assert starts[0] < starts[1] < starts[2], "what was given up is started again"

@@ -66,7 +66,7 @@ def test_lines_that_stay_are_above_the_block_and_nothing_of_it_is_left(terminal:
     screen = Screen()
     screen.feed(written())
     assert [line for line in screen.lines if line] == ["w1 updated", "2 of 4 done"]
-    block.end()
+    block.show([])
     display.display("completed")
     stream.flush()
     screen.feed(written())
@@ -80,7 +80,7 @@ def test_text_of_a_worker_is_no_markup(terminal: tuple[Any, Any]) -> None:
     block.show(["w1 [red]drains[/red] :smile:"])
     stream.flush()
     assert "[red]drains[/red] :smile:" in written()
-    block.end()
+    block.show([])
 
 
 @pytest.mark.parametrize("environ", [

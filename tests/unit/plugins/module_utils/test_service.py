@@ -24,7 +24,6 @@ from ansible_collections.solver.fleet.plugins.module_utils._service import (
     ServiceError,
     ServiceState,
     open_service,
-    service_state,
 )
 from ansible_collections.solver.fleet.plugins.module_utils._service_supervisor import (
     SupervisorService,
@@ -156,7 +155,7 @@ def test_stop_and_start_may_be_repeated(supervisor: Path) -> None:
     assert service.state()[:2] == ("stopped", None)
     service.start()
     service.start()
-    await_that(lambda: service_state(settings(supervisor, "good")).state == "running")
+    await_that(lambda: open_service(settings(supervisor, "good")).state().state == "running")
 
 
 @pytest.mark.parametrize(
@@ -266,21 +265,21 @@ def test_a_release_without_its_program_says_so(supervisor: Path) -> None:
 
 def test_an_unknown_program_names_the_setting(supervisor: Path) -> None:
     with pytest.raises(ServiceError, match=r"no program of this name; correct service\.name") as error:
-        service_state(settings(supervisor, "nobody"))
+        open_service(settings(supervisor, "nobody")).state()
     assert error.value.code == "no_service"
 
 
 def test_the_socket_alone_needs_the_login_of_the_config(supervisor: Path) -> None:
     bare = {"backend": "supervisor", "name": "good", "socket": str(supervisor / "s.sock")}
     with pytest.raises(ServiceError) as error:
-        service_state(bare)
+        open_service(bare).state()
     assert error.value.code == "no_supervisor"
     assert "only-for-this-test" not in str((error.value.message, error.value.details))
 
 
 def test_no_supervisord_is_said(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="No such file or directory; start it") as error:
-        service_state({"backend": "supervisor", "name": "w1", "socket": str(tmp_path / "none")})
+        open_service({"backend": "supervisor", "name": "w1", "socket": str(tmp_path / "none")}).state()
     assert error.value.code == "no_supervisor"
 
 
@@ -317,7 +316,7 @@ def command(**more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("status", "state"), [(0, "running"), (1, "failed"), (3, "stopped"), (9, "unknown")])
 def test_command_status_follows_the_exit_status(status: int, state: str) -> None:
-    found = service_state(command(status=["sh", "-c", f"echo 'w1 (pid 4711)'; exit {status}"]))
+    found = open_service(command(status=["sh", "-c", f"echo 'w1 (pid 4711)'; exit {status}"])).state()
     assert found == ServiceState(state, 4711, "w1 (pid 4711)")
 
 

@@ -95,7 +95,8 @@ class Subject:
         asyncio.get_running_loop().set_exception_handler(logs.loop_failed)
         self.opened = serve.Opened()
         sock = serve.control_socket(Path(self.socket))
-        await self.opened.open("control", control.application(self.worker), [sock], serve.CONTROL_LIMITS, {})
+        app = control.application(self.worker)
+        (await self.opened.prepare("control", app, serve.CONTROL_LIMITS, {})).listen([sock])
         self.timekeeper = asyncio.create_task(self.worker.keep_time())
         await serve._come_up(self.worker, TOKEN, self.opened)
 

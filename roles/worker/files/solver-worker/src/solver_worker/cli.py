@@ -224,23 +224,10 @@ def _add_drain(commands: Any) -> None:
     sub.set_defaults(run=_controlled(_drain))
 
 
-_DRAIN_FIELDS = (
-    "owner",
-    "reason",
-    "mode",
-    "grace_s",
-    "deadline_s",
-    "on_deadline",
-    "lease_s",
-    "on_expire",
-    "steal",
-)
-
-
 def _drain(args: argparse.Namespace) -> int:
-    from . import client  # noqa: PLC0415
+    from . import client, drain  # noqa: PLC0415
 
-    body = {name: getattr(args, name) for name in _DRAIN_FIELDS if getattr(args, name) is not None}
+    body = {name: getattr(args, name) for name in drain.FIELDS if getattr(args, name) is not None}
     document = client.checked(client.call(args.socket, "PUT", "/v1/drain", body=body))
     if args.wait > 0:
         document = _await(args.socket, args.wait, "drained")

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from . import logs
+from .config import SOCKET_PATH_BYTES
 
 NAME = "handover.sock"
 MAX_BYTES = 65_536
 MAX_SOCKETS = 16
-PATH_BYTES = 107
 
 
 class Line:
@@ -91,7 +91,7 @@ def _wake(ready: asyncio.Future[None]) -> None:
 
 def _address(state_dir: Path) -> str:
     address = str(state_dir / NAME)
-    if len(os.fsencode(address)) > PATH_BYTES:
+    if len(os.fsencode(address)) > SOCKET_PATH_BYTES:
         raise OSError(f"worker.state_dir is too long for a socket in it: {address}")
     return address
 

@@ -57,7 +57,6 @@ class Row:
     submitted_at: float | None
     solved_at: float | None
     expires_at: float | None
-    final_at: float | None
     gone_at: float | None
     resubmits: int
     solution: str | None
@@ -67,7 +66,7 @@ class Row:
 
 _COLUMNS = (
     "id, idempotency_key, digest, method, state, payload, provider_id, accepted_at, submitted_at, solved_at,"
-    " expires_at, final_at, gone_at, resubmits, solution, error_code, error_class"
+    " expires_at, gone_at, resubmits, solution, error_code, error_class"
 )
 
 _DATES = ("accepted_at", "submitted_at", "solved_at", "expires_at", "final_at", "gone_at")
@@ -343,8 +342,8 @@ class Journal:
                 self._add(db, count)
         self._erased = True
 
-    def finish(self, task_id: str, final: Final, solve_s: float | None = None) -> bool:
-        """False if the task was final already: finals never change."""
+    def finish(self, task_id: str, final: Final, solve_s: float | None = None) -> None:
+        """Once: finals never change."""
         with self._write() as db:
             changed = db.execute(
                 "UPDATE tasks SET state = ?, final_at = ?, solution = ?, solved_at = ?, expires_at = ?,"
@@ -366,7 +365,6 @@ class Journal:
                     self._add(db, FAILED + final.error_class)
                 self._keep_solve_time(db, final.state, solve_s)
         self._erased = True
-        return bool(changed)
 
     @staticmethod
     def _keep_solve_time(db: sqlite3.Connection, state: str, solve_s: float | None) -> None:
@@ -431,9 +429,6 @@ class Journal:
     def count_later(self, name: str) -> None:
         """A counter not worth a commit of its own; it is shown only once it is committed."""
         self._lazy[name] = self._lazy.get(name, 0) + 1
-
-    def pending(self, name: str) -> int:
-        return self._lazy.get(name, 0)
 
     def flush(self) -> None:
         if not self._lazy:

@@ -77,11 +77,6 @@ class Opened:
         self._runners: list[web.AppRunner] = []
         self.data: Listener | None = None
 
-    async def open(
-        self, name: str, app: web.Application, sockets: list[socket.socket], limits: Limits, headers: dict[str, str]
-    ) -> None:
-        (await self.prepare(name, app, limits, headers)).listen(sockets)
-
     async def prepare(self, name: str, app: web.Application, limits: Limits, headers: dict[str, str]) -> Listener:
         """All but the listening."""
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)

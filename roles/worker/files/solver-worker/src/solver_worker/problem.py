@@ -56,17 +56,14 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     except web.HTTPException as exc:
         return from_http(exc)
     except NotWrittenError as exc:
-        return unwritten(exc).response()
+        detail = f"writing the journal: {exc}; nothing was changed"
+        return ProblemError(503, "journal_unwritable", detail, retry_after_s=5).response()
     except Exception as exc:  # noqa: BLE001 (the client gets an answer, the log the cause)
         resource = request.match_info.route.resource
         cause = str(exc) if isinstance(exc, sqlite3.Error) else logs.cause_of(exc)
         logs.error("request failed", call=f"{request.method} {resource and resource.canonical}", cause=cause)
         detail = "the outcome is not known; repeat the request with the same key"
         return ProblemError(500, "internal", detail).response()
-
-
-def unwritten(exc: NotWrittenError) -> ProblemError:
-    return ProblemError(503, "journal_unwritable", f"writing the journal: {exc}; nothing was changed", retry_after_s=5)
 
 
 async def read_text(request: web.Request) -> str:
@@ -97,10 +94,10 @@ def _not_json() -> ProblemError:
     return ProblemError(400, "bad_json", "the body is not JSON in UTF-8", field="body")
 
 
-def wait_seconds(request: web.Request, default: float = 0.0) -> float:
+def wait_seconds(request: web.Request) -> float:
     text = request.query.get("wait")
     if text is None:
-        return default
+        return 0.0
     try:
         value = float(text)
     except ValueError:

@@ -157,7 +157,7 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
-def back_up(connection: sqlite3.Connection, path: Path, schema: int) -> Path:
+def back_up(connection: sqlite3.Connection, path: Path, schema: int) -> None:
     """A whole copy, made by SQLite and renamed into place, before a step changes the file."""
     target = path.with_name(f"{path.name}.schema-{schema}")
     partial = target.with_name(target.name + ".partial")
@@ -169,4 +169,3 @@ def back_up(connection: sqlite3.Connection, path: Path, schema: int) -> Path:
     finally:
         copy.close()
     partial.replace(target)
-    return target

@@ -128,7 +128,8 @@ class Process:
         sock = control_socket(path)
         self._control = (path, path.stat().st_ino)
         take_over = succession.Successor(self).take_over
-        await self.opened.open("control", control.application(self.worker, take_over), [sock], CONTROL_LIMITS, {})
+        app = control.application(self.worker, take_over)
+        (await self.opened.prepare("control", app, CONTROL_LIMITS, {})).listen([sock])
 
     def _owns_control(self) -> bool:
         path, inode = self._control
@@ -161,10 +162,6 @@ class Process:
             self.order.fulfil()
 
 
-async def run(worker: Worker, token: str | None, held: list[int], order: Order | None) -> int:
-    return await Process(worker, token, held, order).run()
-
-
 def serve(worker: Worker, token: str | None, order: Order | None = None) -> int:
     try:
         held = take_locks(worker.config, order)
@@ -172,7 +169,7 @@ def serve(worker: Worker, token: str | None, order: Order | None = None) -> int:
         logs.error("refused to start", cause=str(exc))
         return os.EX_TEMPFAIL
     try:
-        return asyncio.run(run(worker, token, held, order))
+        return asyncio.run(Process(worker, token, held, order).run())
     except OSError as exc:
         logs.error("refused to start", cause=f"opening control.socket: {exc}")
         return 1

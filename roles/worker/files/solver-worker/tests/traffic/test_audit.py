@@ -30,7 +30,7 @@ def journal(
         return JournalBook()
     is_open = state in ("accepted", "submitting", "polling")
     totals = {"accepted": 1} if is_open else {"accepted": 1, state: 1}
-    return JournalBook({"k": Entry("w1-1", "k", state, solution, gone)}, totals, int(is_open))
+    return JournalBook({"k": Entry("k", state, solution, gone)}, totals, int(is_open))
 
 
 def ledger(*states: str, solved_at: float = 14.0) -> dict[str, Any]:

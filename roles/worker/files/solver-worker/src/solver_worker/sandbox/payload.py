@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 
 _NONCE = re.compile(rb"nonce-[0-9a-f]{8,}")
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_SIDE = 16
 # Fields that identify the caller or the form of the answer, not the task.
 _NOT_PAYLOAD = frozenset({"key", "json", "soft_id", "header_acao", "pingback"})
 
@@ -82,14 +83,14 @@ def png_text(image: bytes, keyword: str) -> str | None:
     return None
 
 
-def make_png(texts: Mapping[str, str], size: int = 16) -> bytes:
+def make_png(texts: Mapping[str, str]) -> bytes:
     """A small valid grey PNG that carries these tEXt chunks; always above the provider's 100 bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = b"".join(b"\0" + bytes((row * 7 + column * 13) % 256 for column in range(size)) for row in range(size))
-    parts = [_PNG_MAGIC, chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0))]
+    rows = b"".join(b"\0" + bytes((row * 7 + column * 13) % 256 for column in range(_SIDE)) for row in range(_SIDE))
+    parts = [_PNG_MAGIC, chunk(b"IHDR", struct.pack(">IIBBBBB", _SIDE, _SIDE, 8, 0, 0, 0, 0))]
     parts += [chunk(b"tEXt", name.encode() + b"\0" + text.encode("latin-1")) for name, text in texts.items()]
     parts += [chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     return b"".join(parts)

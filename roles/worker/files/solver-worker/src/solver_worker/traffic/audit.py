@@ -28,7 +28,6 @@ CLASSES = (
     "billed_twice",
     "refused",
 )
-_BAD = ("lost", "wrong", "billed_twice", "inconsistent", "rejected", "unknown", "open")
 _EXAMPLES = 10
 
 

@@ -18,12 +18,11 @@ SCHEMA = "solver.traffic.book/1"
 class Book:
     """Writes events."""
 
-    def __init__(self, file: TextIO, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._wall = wall
 
     def note(self, event: str, **fields: Any) -> None:
-        self._file.write(json.dumps({"event": event, "at": self._wall(), **fields}) + "\n")
+        self._file.write(json.dumps({"event": event, "at": time.time(), **fields}) + "\n")
         self._file.flush()
 
 
@@ -50,7 +49,6 @@ class ClientTask:
     read_at: float | None = None
     expires_at: float | None = None
     gone: str | None = None
-    fetched: bool = False
 
 
 @dataclass
@@ -122,10 +120,6 @@ def _gone(_unused: ClientBook, task: ClientTask, event: Mapping[str, Any]) -> No
     task.gone = event["why"]
 
 
-def _fetched(_unused: ClientBook, task: ClientTask, __: Mapping[str, Any]) -> None:
-    task.fetched = True
-
-
 _HANDLERS: dict[str, Callable[[ClientBook, ClientTask, Mapping[str, Any]], None]] = {
     "send": _send,
     "accepted": _accepted,
@@ -134,5 +128,4 @@ _HANDLERS: dict[str, Callable[[ClientBook, ClientTask, Mapping[str, Any]], None]
     "refused": _refused,
     "final": _final,
     "gone": _gone,
-    "fetched": _fetched,
 }

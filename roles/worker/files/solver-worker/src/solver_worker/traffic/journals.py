@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,6 @@ _TRIES = 5
 class Entry:
     """One task in a journal; gone: its result was fetched or aged out."""
 
-    id: str
     key: str
     state: str
     solution: str | None
@@ -66,17 +64,12 @@ def _read(path: Path) -> JournalBook:
     return JournalBook(
         tasks={entry.key: entry for entry in entries},
         totals={row["name"]: row["value"] for row in totals},
-        open=_open(row["final_at"] for row in rows),
+        open=sum(row["final_at"] is None for row in rows),
     )
-
-
-def _open(finals: Iterable[float | None]) -> int:
-    return sum(at is None for at in finals)
 
 
 def _entry(row: sqlite3.Row) -> Entry:
     return Entry(
-        id=row["id"],
         key=row["idempotency_key"],
         state=row["state"],
         solution=row["solution"],
