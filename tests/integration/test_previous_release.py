@@ -33,8 +33,9 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def source_of(checkout: Path, folder: Path) -> str:
-    """An overlay that replaces the whole program by that of a checkout."""
+    """An overlay that replaces the whole program, and what it depends on, by that of a checkout."""
     shutil.copytree(checkout / WORKER / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(checkout / WORKER / "pyproject.toml", folder)
     return str(folder)
 
 
