@@ -146,8 +146,6 @@ def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str,
             _collect(out, name, host_vars.get(name), own, host)
     worker = worker_facts(host, host_vars, own, out.settings["solver_wheelhouse"])
     standby = worker["service"].get("standby") or {}
-    longest = str(standby.get("socket") or worker["control_socket"])
-    size = len(os.fsencode(longest))
     missing = [verb for verb in ("start", "stop", "status") if verb not in own["solver_standby_service"]]
     if standby and own["solver_service_backend"] == "command" and missing:
         _extend(out.errors, [f"{host}: solver_standby is true, but solver_standby_service has no {', '.join(missing)}; "
@@ -156,10 +154,19 @@ def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str,
     if chosen:
         _extend(out.errors, [f"{host}: solver_standby_service has {', '.join(chosen)}, which follows from the worker; "
                              "take it out"])
-    if size > MAX_SOCKET_PATH_BYTES:
-        _extend(out.errors, [f"{host}: solver_control_socket is {size} bytes long ({longest}); a Unix "
-                             f"socket's path holds at most {MAX_SOCKET_PATH_BYTES}, choose a shorter directory"])
+    _extend(out.errors, _too_long(host, worker["control_socket"], str(standby.get("socket") or "")))
     return worker
+
+
+def _too_long(host: str, control_socket: str, of_standby: str) -> list[str]:
+    """Say which socket's path is too long: the worker's own, or that of its standby, which follows from it."""
+    for what, path in (("solver_control_socket is", control_socket),
+                       ("the socket of its standby, beside solver_control_socket, is", of_standby)):
+        size = len(os.fsencode(path))
+        if size > MAX_SOCKET_PATH_BYTES:
+            return [f"{host}: {what} {size} bytes long ({path}); a Unix socket's path holds at most "
+                    f"{MAX_SOCKET_PATH_BYTES}, choose a shorter directory"]
+    return []
 
 
 def _router(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str, Any]:

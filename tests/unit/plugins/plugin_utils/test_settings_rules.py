@@ -75,7 +75,14 @@ def test_long_socket_path():
     errors = resolve({"w1": {"solver_version": "1", "solver_control_socket": path}}).errors
     assert len(errors) == 1
     assert "solver_control_socket is 108 bytes long" in errors[0]
-    assert resolve({"w1": {"solver_version": "1", "solver_control_socket": path[:-1]}}).errors == []
+    short = {"solver_version": "1", "solver_control_socket": path[:-1]}
+    assert resolve({"w1": short}).errors == []
+    # With a slot there is a second socket beside it, and the message names the one that is too long.
+    slot = {"solver_standby": True, "solver_service_backend": "systemd"}
+    [error] = resolve({"w1": {**short, **slot}}).errors
+    assert "the socket of its standby, beside solver_control_socket, is 120 bytes long" in error
+    [error] = resolve({"w1": {**short, **slot, "solver_control_socket": path}}).errors
+    assert "solver_control_socket is 108 bytes long" in error
 
 
 def test_a_setting_of_the_fleet_must_not_differ_between_workers():
