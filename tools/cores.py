@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +50,12 @@ def main() -> int:
     print("cores: " + ", ".join(f"{core} on Python {python}" for core, (python, _path) in chosen.items()), flush=True)
     # Each process of the tests sets up a fleet of its own, which takes longer than two tests of it.
     words = [*TRAPS, "-m", "trap", "-n", "2"] if args.traps else REAL if args.real else TESTS
-    codes = [run(core, path, words) for core, (_python, path) in chosen.items()]
+    # The short ones side by side, each told when it has ended; what takes long is watched.
+    if words is TESTS:
+        with ThreadPoolExecutor(max_workers=2) as both:
+            codes = [*both.map(lambda core: run(core, chosen[core][1], words, whole=True), chosen)]
+    else:
+        codes = [run(core, path, words) for core, (_python, path) in chosen.items()]
     return max(codes)
 
 
@@ -93,14 +99,19 @@ def install(core: str, python: str, name: str = "") -> Path:
     return programs
 
 
-def run(core: str, python: str, words: Sequence[str]) -> int:
+def run(core: str, python: str, words: Sequence[str], *, whole: bool = False) -> int:
+    """Run the tests on a core; WHOLE says all that they print when they have ended."""
     programs = install(core, python)
     command = [sys.executable, "-m", "pytest", *words, f"--junit-xml={ROOT}/.cache/results/core-{core}.xml"]
     version = subprocess.run([str(programs / "ansible-playbook"), "--version"], capture_output=True, text=True,
                              check=True).stdout.splitlines()[0]
-    print(f"--- {version}", flush=True)
-    return subprocess.run(command, cwd=ROOT, check=False,
-                          env={**os.environ, "SOLVER_ANSIBLE_BIN": str(programs)}).returncode
+    if not whole:
+        print(f"--- {version}", flush=True)
+    done = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, "SOLVER_ANSIBLE_BIN": str(programs)},
+                          **({"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if whole else {}))
+    if whole:
+        print(f"--- {version}\n{done.stdout.decode(errors='replace')}", flush=True)
+    return done.returncode
 
 
 if __name__ == "__main__":

@@ -203,7 +203,8 @@ def light_roll(size: int, drain_s: float | tuple[float, float], places: int, see
     lines = [json.loads(line) for line in next(events.iterdir()).read_text(encoding="utf-8").splitlines()]
     begun = {line["worker"]: line["clock"] for line in lines if line["event"] == "admitted"}
     ended = {line["worker"]: line for line in lines if line["event"] == "outcome"}
-    return {"seconds": seconds, "cpu": cpu(after) - cpu(before), "peak_mb": memory.peak_kb / 1024, "most_out": most_out,
+    return {"seconds": seconds, "cpu": cpu(after) - cpu(before), "most_out": most_out,
+            "own_mb": memory.own_kb / 1024, "peak_mb": memory.peak_kb / 1024,
             "makespan": max(line["clock"] for line in ended.values()) - min(begun.values()),
             "turns": [ended[name]["clock"] - at for name, at in begun.items()],
             "drains": [line["timings"]["drain"] for line in ended.values()]}
@@ -214,10 +215,10 @@ def cpu(usage: resource.struct_rusage) -> float:
 
 
 class Memory:
-    """The controller's own share of the memory (PSS), with all its processes; modules on the hosts are in it here."""
+    """The controller's share of the memory (PSS): its own processes, and with the modules, which run here too."""
 
     def __init__(self) -> None:
-        self.peak_kb = 0
+        self.own_kb = self.peak_kb = 0
         self._stop = threading.Event()
 
     def watch(self, pid: int) -> None:
@@ -228,7 +229,9 @@ class Memory:
 
     def _run(self, top: int) -> None:
         while not self._stop.wait(2):
-            self.peak_kb = max(self.peak_kb, sum(pss(pid) for pid in below(top)))
+            pids = below(top)
+            self.own_kb = max(self.own_kb, sum(pss(pid) for pid in pids if "ansible-playbook" in command(pid)))
+            self.peak_kb = max(self.peak_kb, sum(map(pss, pids)))
 
 
 def below(top: int) -> list[int]:
@@ -240,6 +243,12 @@ def below(top: int) -> list[int]:
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return sorted(found)
+
+
+def command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    return ""
 
 
 def pss(pid: int) -> int:
@@ -257,7 +266,7 @@ def sizes(counts: Sequence[int]) -> None:
         made = light_roll(size, 0.2, max(1, size // 10))
         each, work = made["seconds"] / size, made["cpu"] / size
         print(f"{size:>5} workers: {made['seconds']:.0f} s, {each:.2f} s and {work:.2f} s of processor time a worker, "
-              f"peak {made['peak_mb']:.0f} MB with the modules, most out at once "
+              f"peak {made['own_mb']:.0f} MB, {made['peak_mb']:.0f} MB with the modules, most out at once "
               f"{made['most_out']} of {size // 10}", flush=True)
 
 
@@ -277,9 +286,9 @@ PLAIN = """
     - {name: Stop, ansible.builtin.command: {argv: "{{ solver_service.stop }}"}}
     - {name: Start, ansible.builtin.command: {argv: "{{ solver_service.start }}"}}
     - {name: Answer, ansible.builtin.uri: {url: http://localhost/v1/status, unix_socket: "{{ solver_control_socket }}"},
-       register: now, until: now is succeeded, retries: 100, delay: 0.2}
+       register: told, until: told is succeeded, retries: 100, delay: 0.2}
     - {name: Probe, ansible.builtin.uri: {url: http://localhost/v1/probe, unix_socket: "{{ solver_control_socket }}",
-       method: POST, body_format: json, body: {request_id: "{{ 99999 | random }}", timeout_s: 5}, timeout: 20}}
+       method: POST, body_format: json, body: {request_id: "plain {{ 99999 | random }}", timeout_s: 5}, timeout: 20}}
     - {name: Resume, ansible.builtin.uri: {url: "http://localhost/v1/drain?owner=plain",
        unix_socket: "{{ solver_control_socket }}", method: DELETE, status_code: [200, 204]}}
 """

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fleetlib import SANDBOX, Fleet, built_wheels, control, wait_for
+from fleetlib import SANDBOX, Fleet, control, lend_wheels, wait_for
 
 RELEASES = ("solver_local_fleet_versions", "solver_local_fleet_overlays")
 START = """
@@ -74,9 +74,7 @@ class Pool:
         assert done.returncode == 0, done.stdout
         releases = [variables[name] for name in RELEASES]
         if releases == [self.defaults[name] for name in RELEASES]:
-            # What was made from the same inputs is not built again.
-            shutil.copytree(built_wheels(*releases), self.fleet.dir / "wheelhouse", dirs_exist_ok=True,
-                            ignore=shutil.ignore_patterns(".*"))  # what another process builds just now
+            lend_wheels(self.fleet.dir / "wheelhouse", *releases)
         self.fleet.up(size, **variables)
         assert self._ctl("stop", "all").returncode == 0
         shutil.rmtree(self.saved, ignore_errors=True)

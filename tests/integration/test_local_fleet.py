@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fleetlib import ROOT, Fleet, wait_for
+from fleetlib import ROOT, Fleet, lend_wheels, wait_for
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -81,9 +81,13 @@ def test_it_works_at_a_path_of_150_characters(tmp_path):
 
 @pytest.fixture
 def demo_folder(fleet_folder):
-    """Of its own: the demo would end the fleet that other tests share, which takes a minute to set up again."""
+    """Of its own: the demo would end the fleet that other tests share, which takes a minute to set up again.
+
+    The first test above builds the releases; here they are there, as for whoever runs the demo a second time.
+    """
     folder = fleet_folder.with_name(f"{fleet_folder.name}.demo")
     Fleet(folder).down()
+    lend_wheels(folder / "wheelhouse", ["1.2.0", "1.3.0"], {})
     return folder
 
 

@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import base64
+import fcntl
+import functools
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 from typing import Any
+
+from ansible_collections.solver.fleet.plugins.module_utils._wheels import Pip, find_python
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -47,6 +52,22 @@ def make_wheel(folder: Path, version: str, body: str = "pass", says: str | None 
             archive.writestr(zipfile.ZipInfo(name), text)
         archive.writestr(zipfile.ZipInfo(f"{info}/RECORD"), "\n".join([*record, f"{info}/RECORD,,"]) + "\n")
     return path
+
+
+@functools.cache
+def own_pip() -> Path:
+    """The pip that staging makes for the environments of a base directory, made once for the tests of all processes."""
+    home = ROOT / ".cache" / "pip"
+    home.mkdir(parents=True, exist_ok=True)
+    with (home.with_name("pip.lock")).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Pip(find_python(None, "python"), 120).settle(str(home))
+    return home
+
+
+def lend_pip(base: Path) -> None:
+    """Let BASE have it: to make one takes longer than most tests that stage a release."""
+    shutil.copytree(own_pip(), base / "pip", symlinks=True)
 
 
 def start_module(name: str, arguments: dict[str, Any], check_mode: bool = False) -> subprocess.Popen[str]:

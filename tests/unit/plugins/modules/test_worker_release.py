@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from process_kit import await_that, kill_tree
-from release_kit import end_module, make_wheel, run_module, start_module, tree
+from release_kit import end_module, lend_pip, make_wheel, run_module, start_module, tree
 
 pytestmark = pytest.mark.programs
 
@@ -62,6 +62,7 @@ class Host:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Host:
     """A host with two versions staged; only for tests that leave it as it is or clean up."""
     host = Host(tmp_path_factory.mktemp("host"))
+    lend_pip(host.base)
     make_wheel(host.wheelhouse, "1.2.0")
     make_wheel(host.wheelhouse, "1.3.0")
     assert host.run(version="1.2.0")["changed"] is True
@@ -69,8 +70,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
+def new_host(tmp_path: Path) -> Host:
     return Host(tmp_path / "host")
+
+
+@pytest.fixture
+def host(new_host: Host) -> Host:
+    """One on which a release was staged before, so that its pip is there."""
+    lend_pip(new_host.base)
+    return new_host
 
 
 def failed(result: dict[str, Any]) -> tuple[str, str]:
@@ -105,12 +113,12 @@ def test_check_mode_predicts_the_id_and_writes_nothing(shared: Host) -> None:
     assert shared.run(state="absent", release=made["release"]["id"])["changed"] is True
 
 
-def test_check_mode_on_an_empty_host(host: Host) -> None:
-    make_wheel(host.wheelhouse, "1.2.0")
-    arguments = host.arguments(version="1.2.0")
-    shutil.rmtree(host.base)
+def test_check_mode_on_an_empty_host(new_host: Host) -> None:
+    make_wheel(new_host.wheelhouse, "1.2.0")
+    arguments = new_host.arguments(version="1.2.0")
+    shutil.rmtree(new_host.base)
     assert run_module("worker_release", arguments, True)["changed"] is True
-    assert not host.base.exists()
+    assert not new_host.base.exists()
 
 
 def test_check_mode_misses_the_python_that_the_real_run_would_miss(host: Host) -> None:
@@ -207,38 +215,38 @@ def test_a_unit_is_checked_as_if_the_one_in_place_were_not_there(
 
 
 @pytest.mark.slow
-def test_two_workers_stage_at_once(host: Host) -> None:
-    make_wheel(host.wheelhouse, "1.2.0")
+def test_two_workers_stage_at_once(new_host: Host) -> None:
+    make_wheel(new_host.wheelhouse, "1.2.0")
     running = [
-        start_module("worker_release", host.arguments(name=name, version="1.2.0")) for name in ("w1", "w2", "w3")
+        start_module("worker_release", new_host.arguments(name=name, version="1.2.0")) for name in ("w1", "w2", "w3")
     ]
     results = [end_module(process) for process in running]
     assert [r.get("msg") for r in results] == [None] * 3
     assert sum("env" in r for r in results) == 1, "the environment is built once"
-    assert len(host.envs()) == 1
-    assert host.releases() == sorted(r["release"]["id"] for r in results)
+    assert len(new_host.envs()) == 1
+    assert new_host.releases() == sorted(r["release"]["id"] for r in results)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("begun", "complete"), [
     ("pip/*/pyvenv.cfg", "pip/*/pip.json"), ("envs/*/pyvenv.cfg", "envs/*/.complete"),
 ])
-def test_killed_while_it_builds_then_run_again(host: Host, begun: str, complete: str) -> None:
-    make_wheel(host.wheelhouse, "1.2.0")
-    process = start_module("worker_release", host.arguments(version="1.2.0"))
+def test_killed_while_it_builds_then_run_again(new_host: Host, begun: str, complete: str) -> None:
+    make_wheel(new_host.wheelhouse, "1.2.0")
+    process = start_module("worker_release", new_host.arguments(version="1.2.0"))
     deadline = time.monotonic() + 120
-    while not list(host.base.glob(begun)):
+    while not list(new_host.base.glob(begun)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not list(host.base.glob("envs/*/.complete")), "killed too late for this test"
-    assert [n for n in host.releases() if not n.startswith(".tmp-")] == []
-    result = host.run(version="1.2.0")
+    assert not list(new_host.base.glob("envs/*/.complete")), "killed too late for this test"
+    assert [n for n in new_host.releases() if not n.startswith(".tmp-")] == []
+    result = new_host.run(version="1.2.0")
     assert result["staged"] is True
     assert result["env"]
-    assert host.releases() == [result["release"]["id"]], "leftovers are swept"
-    assert len(list(host.base.glob(complete))) == 1
+    assert new_host.releases() == [result["release"]["id"]], "leftovers are swept"
+    assert len(list(new_host.base.glob(complete))) == 1
 
 
 def test_without_version_the_package_stays(shared: Host) -> None:
@@ -296,19 +304,19 @@ def test_secrets_do_not_leave_in_the_output(shared: Host) -> None:
 # --- pip, once for each interpreter ---
 
 
-def test_environments_share_one_pip_and_have_none_of_their_own(host: Host) -> None:
+def test_environments_share_one_pip_and_have_none_of_their_own(new_host: Host) -> None:
     for version, python in (("1.2.0", "python3"), ("1.3.0", shutil.which("python3"))):
-        make_wheel(host.wheelhouse, version)
-        assert host.run(version=version, python=python)["staged"] is True
-        [marker] = host.base.glob("pip/*/pip.json")
+        make_wheel(new_host.wheelhouse, version)
+        assert new_host.run(version=version, python=python)["staged"] is True
+        [marker] = new_host.base.glob("pip/*/pip.json")
         made = marker.stat().st_ino, marker.stat().st_mtime_ns
         if version == "1.2.0":
             first = made
     assert made == first, "the second release makes no pip anew"
-    assert len(host.envs()) == 2
-    assert len(list(host.base.glob("envs/*/bin/solver-worker"))) == 2
-    assert not list(host.base.glob("envs/*/bin/pip*"))
-    assert not list(host.base.glob("envs/*/lib/*/site-packages/pip"))
+    assert len(new_host.envs()) == 2
+    assert len(list(new_host.base.glob("envs/*/bin/solver-worker"))) == 2
+    assert not list(new_host.base.glob("envs/*/bin/pip*"))
+    assert not list(new_host.base.glob("envs/*/lib/*/site-packages/pip"))
 
 
 @pytest.mark.slow
@@ -326,14 +334,14 @@ def test_a_pip_that_no_longer_fits_its_interpreter_is_made_anew(host: Host) -> N
 
 
 @pytest.mark.slow
-def test_the_pip_of_a_removed_interpreter_goes(host: Host) -> None:
-    left = host.base / "pip" / "0123456789ab"
+def test_the_pip_of_a_removed_interpreter_goes(new_host: Host) -> None:
+    left = new_host.base / "pip" / "0123456789ab"
     (left / "bin").mkdir(parents=True)
     (left / "bin" / "python").symlink_to("/nowhere/python3.9")
-    make_wheel(host.wheelhouse, "1.2.0")
-    assert host.run(version="1.2.0")["staged"] is True
+    make_wheel(new_host.wheelhouse, "1.2.0")
+    assert new_host.run(version="1.2.0")["staged"] is True
     assert not left.exists()
-    assert len(list(host.base.glob("pip/*/pip.json"))) == 1
+    assert len(list(new_host.base.glob("pip/*/pip.json"))) == 1
 
 
 # --- bad packages: refused before anything is built ---
@@ -533,10 +541,10 @@ def writable_for_others(folder: Path) -> list[str]:
             if not path.is_symlink() and path.lstat().st_mode & 0o022]
 
 
-def test_without_a_umask_nobody_else_can_write_what_is_made(host: Host) -> None:
+def test_without_a_umask_nobody_else_can_write_what_is_made(new_host: Host) -> None:
     """A service manager or a hook may run with any umask; an environment is hundreds of files."""
-    make_wheel(host.wheelhouse, "1.2.0")
-    arguments = host.arguments(version="1.2.0")
+    make_wheel(new_host.wheelhouse, "1.2.0")
+    arguments = new_host.arguments(version="1.2.0")
     before = os.umask(0)
     try:
         staged = start_module("worker_release", arguments)
@@ -546,7 +554,7 @@ def test_without_a_umask_nobody_else_can_write_what_is_made(host: Host) -> None:
         os.umask(before)
     assert end_module(staged)["staged"] is True
     assert end_module(locked)["ours"] is True
-    assert writable_for_others(host.base) == []
+    assert writable_for_others(new_host.base) == []
 
 
 @pytest.mark.parametrize("target", ["there", "nowhere"])

@@ -19,11 +19,13 @@ from ansible_collections.solver.fleet.plugins.module_utils._record_file import R
 from ansible_collections.solver.fleet.plugins.module_utils._release_switch import look
 from ansible_collections.solver.fleet.plugins.module_utils._service import Service, open_service
 from process_kit import await_that, kill_tree
-from release_kit import ROOT, make_wheel, run_module, start_module
+from release_kit import ROOT, lend_pip, make_wheel, run_module, start_module
+
+sys.path.append(str(ROOT / "tests/integration"))
+from fleetlib import lend_wheels
 
 pytestmark = pytest.mark.programs
 
-SOURCE = ROOT / "roles" / "worker" / "files" / "solver-worker"
 SUPERVISOR = """\
 [unix_http_server]
 file=%(here)s/s.sock
@@ -127,9 +129,8 @@ def site() -> Iterator[Site]:
     folder = Path(tempfile.mkdtemp(prefix="sf-", dir="/tmp"))
     site = Site(folder)
     (folder / "s.conf").write_text(SUPERVISOR)
-    wheels = {"path": str(folder / "wheels"), "source": str(SOURCE), "versions": ["1.2.0", "1.3.0"]}
-    built = run_module("wheelhouse", wheels)
-    assert built.get("failed") is None, built
+    lend_wheels(folder / "wheels", ["1.2.0", "1.3.0"], {})
+    lend_pip(folder / "base")
     with (folder / "out").open("wb") as out:
         supervisord = Path(sys.executable).parent / "supervisord"
         process = subprocess.Popen([supervisord, "-n", "-c", folder / "s.conf"], stdout=out, stderr=out)
