@@ -35,7 +35,7 @@ class ActionModule(RunAction):
         self.me, self.part = self.args["worker"], self.args["part"]
         self.plan = self.ledger.read(PLAN_OF[self.part])
         # Who is out of service, or lost, is of the whole fleet; the plan of the way back has only those that go back.
-        self.fleet = self.ledger.read("plan")
+        self.fleet = self.plan if self.part == "roll" else self.ledger.read("plan")
         self.stage = _admit.stage_of(self.plan, self.me)
         self.planned = self.plan["workers"][self.me]
         # Its standby is verified, and it asks for the place in the window.

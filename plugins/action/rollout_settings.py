@@ -26,6 +26,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action i
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import lanes_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import (
     Resolved,
@@ -80,7 +81,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return result | _refused(resolved, rolls)
         settings = resolved.settings
         rollout = {
-            "kind": kind, "settings": settings, "workers": resolved.workers, "hosts": hosts,
+            "kind": kind, "settings": settings, "hosts": hosts,
             "routers": resolved.routers, "strata": strata, "ledger": str(ledger.folder),
             "wait_until": time.monotonic() + settings["solver_lock_wait"],
             "new_id": settings["solver_rollout_id"] or _new_id(task_vars), "run_id": secrets.token_hex(8),
@@ -91,12 +92,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "package": resolved.package, "package_on_worker": resolved.package_on_worker,
             "package_name": resolved.package_name.lower().replace("_", "-")}
         if rolls:
-            self._begin(ledger, rollout)
-        return result | rollout | {"warnings": resolved.warnings, "changed": False}
+            self._begin(ledger, rollout, resolved.workers)
+        return result | rollout | {"workers": resolved.workers, "warnings": resolved.warnings, "changed": False}
 
-    def _begin(self, ledger: Ledger, rollout: dict[str, Any]) -> None:
+    def _begin(self, ledger: Ledger, rollout: dict[str, Any], workers: dict[str, Any]) -> None:
         ledger.sweep()
-        ledger.begin(os.getppid(), rollout)
+        ledger.begin(os.getppid(), {**rollout, "lanes": lanes_of(workers)}, workers)
         folder = rollout["settings"]["solver_events_dir"]
         if folder:
             stamp = rollout["started_at"].replace("-", "").replace(":", "")

@@ -11,14 +11,10 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _lines, _together, _view
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import look_at_all, look_on
-from ansible_collections.solver.fleet.plugins.plugin_utils._program import Worker
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import (
-    PARTS,
-    PLAN_OF,
-    RunAction,
-    outcome_document,
-)
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import document_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PARTS, PLAN_OF, RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._together import Others
+from ansible_collections.solver.fleet.plugins.plugin_utils._program import Worker
 from ansible_collections.solver.fleet.plugins.plugin_utils._turn import GoneError, Turn
 from ansible_collections.solver.fleet.plugins.plugin_utils._turn_together import TogetherTurn
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan, State, StepResult
@@ -48,7 +44,7 @@ class ActionModule(RunAction):
         phase = state["phase"].get(self.me)
         if phase == "left":
             # Its standby failed, and that was its turn.
-            return result | {"outcome": self.ledger.read(outcome_document(self.part, self.me)), "ends_stage": False,
+            return result | {"outcome": self.ledger.read(document_of(self.part, self.me)), "ends_stage": False,
                              "msg": f"{self.me}: its turn is over"}
         if self.part == "roll" and phase != "raised" and _gate.closed_gate({}, state["hooks"]):
             return result | self._never_began()
@@ -139,7 +135,7 @@ class ActionModule(RunAction):
     def _leave(self, outcome: Outcome) -> bool:
         """Write the outcome into the ledger, end the turn, and put what the worker said last into the view."""
         now = time.monotonic()
-        self.ledger.keep(outcome_document(self.part, self.me), outcome)
+        self.ledger.keep(document_of(self.part, self.me), outcome)
         self._saw(self.answer)
         with self.ledger.edit(self.part) as state:
             state["phase"][self.me] = "left"

@@ -292,7 +292,7 @@ def _become_a_child(parent: int, until: float, orphan_goes_on: bool) -> None:
     def tick(_number: int, _frame: Any) -> None:
         orphaned, late = os.getppid() != parent, time.monotonic() >= until
         if orphaned and orphan_goes_on and not late:
-            os._exit(0)  # the ssh below us is left to finish its call
+            os._exit(0)  # the ssh below us, with a local connection the module, is left to finish its call
         if not orphaned and not late:
             return
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -21,12 +21,18 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, UTC
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 
 NAME = "solver.fleet"
 # A run that writes more than this has gone wrong; its events are worth no full disk.
 MAX_EVENTS = 64 << 20
+
+
+def document_of(kind: str, name: str) -> str:
+    """Return the name under which the ledger keeps what is of one worker; an inventory name may hold anything."""
+    return f"{kind}-{quote(name, safe='')}"
 
 
 class Ledger:
@@ -42,10 +48,12 @@ class Ledger:
         """The ledger of the run whose private temporary folder this is; Ansible removes that folder at its end."""
         return cls(str(Path(local_tmp) / NAME))
 
-    def begin(self, main: int, document: Mapping[str, Any]) -> None:
+    def begin(self, main: int, document: Mapping[str, Any], workers: Mapping[str, Mapping[str, Any]]) -> None:
         """Open the ledger of the run whose main process is MAIN. One run has one."""
         self.folder.mkdir(mode=0o700)
         self.keep("owner", here(main))
+        for name, own in workers.items():
+            self.keep(document_of("worker", name), own)
         self.keep("rollout", document)
 
     @property

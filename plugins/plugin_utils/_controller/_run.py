@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from ansible import constants
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import Looks, look_on, run_everywhere
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger, document_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._report_file import write_metrics
 from ansible_collections.solver.fleet.plugins.plugin_utils._locks import proven_dead
@@ -51,7 +50,7 @@ class FleetAction(ActionBase):  # type: ignore[misc]
     def settle(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
         """Read the options, the fleet among them; return the result to fill."""
         result = self.options(tmp, task_vars, rollout={"type": "dict", "required": True}, **options)
-        self._know(self.args["rollout"])
+        self._know(self.args["rollout"], self.args["rollout"]["workers"])
         return result
 
     def options(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
@@ -63,10 +62,10 @@ class FleetAction(ActionBase):  # type: ignore[misc]
         self.main = os.getppid()
         return result | {"changed": False}
 
-    def _know(self, rollout: Json) -> None:
+    def _know(self, rollout: Json, workers: Mapping[str, Json]) -> None:
         self.rollout = rollout
         self.settings: Json = rollout["settings"]
-        self.workers: dict[str, Json] = rollout["workers"]
+        self.workers = workers
 
     @property
     def forks(self) -> int:
@@ -74,8 +73,8 @@ class FleetAction(ActionBase):  # type: ignore[misc]
 
     @property
     def lanes(self) -> dict[str, str]:
-        """Which machine each worker is on; nothing is to be spared where no connection is made."""
-        return {name: own["machine"] for name, own in self.workers.items() if own["machine"] != "local"}
+        """Which machine each worker is on."""
+        return lanes_of(self.workers)
 
     @property
     def look_s(self) -> float:
@@ -139,6 +138,26 @@ class FleetAction(ActionBase):  # type: ignore[misc]
                 for name, own in self.workers.items() if name in self.rollout["hosts"]}
 
 
+class Workers(Mapping[str, Json]):
+    """The settings of each worker, read when somebody asks: in a fleet of hundreds most turns need those of one."""
+
+    def __init__(self, ledger: Ledger, names: Collection[str]) -> None:
+        self._ledger, self._names, self._known = ledger, dict.fromkeys(names), dict[str, Json]()
+
+    def __getitem__(self, name: str) -> Json:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._known:
+            self._known[name] = self._ledger.read(document_of("worker", name))
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 class RunAction(FleetAction):
     """An action that works on the ledger which O(ledger) names."""
 
@@ -146,8 +165,13 @@ class RunAction(FleetAction):
         """Read the options and the ledger; return the result to fill."""
         result = self.options(tmp, task_vars, ledger={"type": "path", "required": True}, **options)
         self.ledger = Ledger(self.args["ledger"])
-        self._know(self.ledger.read("rollout"))
+        rollout = self.ledger.read("rollout")
+        self._know(rollout, Workers(self.ledger, rollout["hosts"]))
         return result
+
+    @property
+    def lanes(self) -> dict[str, str]:
+        return dict(self.rollout["lanes"])
 
     @property
     def wait_s(self) -> float:
@@ -178,7 +202,7 @@ class RunAction(FleetAction):
         began: dict[str, Outcome] = {
             name: {"outcome": "unknown", "cause": "unknown", "reason": "the update was interrupted"}
             for name, phase in state.get("phase", {}).items() if phase != "left"}
-        return began | {name: self.ledger.read(outcome_document(part, name)) for name in state.get("brief", {})}
+        return began | {name: self.ledger.read(document_of(part, name)) for name in state.get("brief", {})}
 
 
 def waiting_line(silent: Collection[str], fleet: int, bound_s: float) -> str:
@@ -186,6 +210,6 @@ def waiting_line(silent: Collection[str], fleet: int, bound_s: float) -> str:
     return f"waiting for {len(silent)} of {fleet} workers, each for at most {bound_s:.0f} s: {listed(silent)}"
 
 
-def outcome_document(part: str, name: str) -> str:
-    """Return the name under which the ledger keeps a worker's outcome; an inventory name may hold anything."""
-    return f"{part}-{quote(name, safe='')}"
+def lanes_of(workers: Mapping[str, Json]) -> dict[str, str]:
+    """Return which machine each worker is on; nothing is to be spared where no connection is made."""
+    return {name: own["machine"] for name, own in workers.items() if own["machine"] != "local"}

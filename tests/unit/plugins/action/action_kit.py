@@ -13,6 +13,7 @@ from typing import Any
 from ansible.parsing.dataloader import DataLoader
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import lanes_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugin_utils"))
 from rollout_kit import SETTINGS
@@ -45,7 +46,9 @@ def rollout_of(names: list[str], **settings: Any) -> Json:
 def ledger_of(folder: Path, names: list[str], plan: Mapping[str, Any] | None = None, **settings: Any) -> Ledger:
     """The ledger of a run that holds the lock, where there is a plan."""
     ledger = Ledger(str(folder / "ledger"))
-    ledger.begin(os.getpid(), rollout_of(names, **settings))
+    rollout = rollout_of(names, **settings)
+    workers = rollout.pop("workers")
+    ledger.begin(os.getpid(), {**rollout, "lanes": lanes_of(workers)}, workers)
     if plan:
         ledger.keep("plan", plan)
         ledger.keep("roll", _admit.begin(0.0))

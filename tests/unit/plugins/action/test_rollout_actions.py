@@ -25,7 +25,7 @@ from ansible_collections.solver.fleet.plugins.action import (
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _turn, _view
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _fanout, _run
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger, document_of
 from entry_kit import LOCK, census, lock_answer, staged, status
 from rollout_kit import fleet, plan, updated
 
@@ -616,8 +616,8 @@ def test_a_call_is_taken_in_where_it_is_read(tmp_path, turn, monkeypatch):
 
 def test_an_outcome_of_any_inventory_name_has_its_document(tmp_path):
     names = ["a/b", "..", "w 1", "ü", "a%2Fb"]
-    assert len({_run.outcome_document("roll", name) for name in names}) == len(names)
-    assert all("/" not in _run.outcome_document("roll", name) for name in names)
+    assert len({document_of("roll", name) for name in names}) == len(names)
+    assert all("/" not in document_of("roll", name) for name in names)
 
 
 # -- back and verdict -----------------------------------------------------------------------------
@@ -626,7 +626,7 @@ def test_an_outcome_of_any_inventory_name_has_its_document(tmp_path):
 def ended(ledger: Ledger, name: str, outcome: str, cause: str | None = None, part: str = "roll", **more: Any) -> None:
     own = {"outcome": outcome, "cause": cause, "reason": "because" if cause else "", "step": None, "timings": {},
            **more}
-    ledger.keep(_run.outcome_document(part, name), own)
+    ledger.keep(document_of(part, name), own)
     with ledger.edit(part) as state:
         state["phase"][name] = "left"
         state["brief"][name] = own
@@ -786,3 +786,13 @@ def test_check_mode_touches_nobody_and_nothing_planned_is_nothing_to_judge(tmp_p
     ledger.keep("plan", plan(fleet(4)))
     assert run(rollout_verdict, ledger, check_mode=True)["verdict"]["verdict"] == "planned"
     assert asked.calls == []
+
+
+def test_a_turn_reads_the_settings_of_no_other_worker(tmp_path: Path) -> None:
+    """In a fleet of hundreds they are megabytes, and each turn and each gate is a process of its own."""
+    ledger = ledger_of(tmp_path, ["w1", "w/2"])
+    workers = _run.Workers(ledger, ledger.read("rollout")["hosts"])
+    assert ([*workers], "w/2" in workers, "w3" in workers) == (["w1", "w/2"], True, False)
+    (ledger.folder / "worker-w1.json").unlink()
+    assert workers["w/2"]["worker_dir"] == "/w/2"
+    assert ledger.read("rollout").get("workers") is None

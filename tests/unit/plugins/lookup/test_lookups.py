@@ -87,7 +87,7 @@ NOBODY = (["localhost:!localhost"], [1])
 
 def test_without_a_plan_that_is_followed_there_is_nobody(ask, ledger):
     assert both(ask, "roll") == NOBODY
-    ledger.begin(os.getpid(), {})
+    ledger.begin(os.getpid(), {}, {})
     ledger.keep("plan", rollout_kit.plan(rollout_kit.fleet(3)))
     assert both(ask, "roll") == NOBODY, "it was refused, or it is check mode: nobody holds the lock"
     assert both(ask, "back") == NOBODY
@@ -95,7 +95,7 @@ def test_without_a_plan_that_is_followed_there_is_nobody(ask, ledger):
 
 def test_the_stages_are_hosts_in_order_and_sizes(ask, ledger):
     made = rollout_kit.plan(rollout_kit.fleet(11), solver_stages=[1, "50%"])
-    ledger.begin(os.getpid(), {})
+    ledger.begin(os.getpid(), {}, {})
     ledger.keep("plan", made)
     ledger.keep("roll", _admit.begin(0.0))
     assert both(ask, "roll") == (made["order"], [1, 5, 5])
@@ -108,7 +108,7 @@ def test_the_stages_are_hosts_in_order_and_sizes(ask, ledger):
 
 
 def test_a_plan_with_nothing_to_do_is_for_nobody(ask, ledger):
-    ledger.begin(os.getpid(), {})
+    ledger.begin(os.getpid(), {}, {})
     ledger.keep("plan", rollout_kit.plan({"w1": rollout_kit.updated()}))
     ledger.keep("roll", _admit.begin(0.0))
     assert both(ask, "roll") == NOBODY

@@ -23,7 +23,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger i
 def ledger(tmp_path: Path) -> Ledger:
     made = Ledger.under(str(tmp_path / "ansible-local-1"))
     (tmp_path / "ansible-local-1").mkdir()
-    made.begin(os.getpid(), {"kind": "update"})
+    made.begin(os.getpid(), {"kind": "update"}, {})
     return made
 
 
@@ -51,7 +51,7 @@ def test_a_document_is_what_was_kept(ledger: Ledger) -> None:
 
 def test_one_run_has_one_ledger(ledger: Ledger) -> None:
     with pytest.raises(FileExistsError):
-        ledger.begin(os.getpid(), {})
+        ledger.begin(os.getpid(), {}, {})
     assert ledger.read("rollout") == {"kind": "update"}
 
 
@@ -61,7 +61,7 @@ def test_nobody_else_may_read_it(ledger: Ledger, tmp_path: Path) -> None:
         ledger.emit("begun")
         ledger.keep("view", {})
         other = Ledger(str(tmp_path / NAME))
-        other.begin(os.getpid(), {})
+        other.begin(os.getpid(), {}, {})
     finally:
         os.umask(before)
     assert mode(ledger.folder) == mode(other.folder) == 0o700
@@ -153,7 +153,7 @@ def test_a_document_is_never_half_written(ledger: Ledger) -> None:
 def owned(tmp_path: Path, name: str, pid: int) -> Ledger:
     (tmp_path / name).mkdir()
     made = Ledger.under(str(tmp_path / name))
-    made.begin(pid, {})
+    made.begin(pid, {}, {})
     return made
 
 
