@@ -50,10 +50,10 @@ unit: $(VENV)/.dev ## Unit tests of the plugins
 
 worker-test: $(VENV)/.dev ## The reference worker's own tests
 	@# These wait more than they compute.
-	cd $(WORKER) && PYTHONPATH=src "$(CURDIR)/$(BIN)/pytest" -n 4 --dist worksteal --junit-xml="$(CURDIR)/.cache/results/worker.xml"
+	cd $(WORKER) && PYTHONPATH=src "$(CURDIR)/$(BIN)/pytest" -n 6 --dist worksteal --junit-xml="$(CURDIR)/.cache/results/worker.xml"
 
 quick: $(VENV)/.dev ## Rollouts of light and of real workers, faults, hostile answers: the quick ones of each
-	$(BIN)/pytest tests/fuzz tests/integration tests/faults tests/light -n 2 --dist loadgroup -m quick --junit-xml=.cache/results/quick.xml
+	$(BIN)/pytest tests/fuzz tests/integration tests/faults tests/light -n 2 --dist worksteal -m quick --junit-xml=.cache/results/quick.xml
 
 light: $(VENV)/.dev ## All rollouts of light workers, which only pretend to solve, and the contract that they keep
 	$(BIN)/pytest tests/light -n 2 --dist worksteal --junit-xml=.cache/results/light.xml

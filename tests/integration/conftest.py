@@ -16,13 +16,6 @@ from fleetpool import Pool  # noqa: E402
 VERSIONS = ["1.2.0", "1.3.0", "1.4.0", "1.4.1"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With --dist loadgroup one process has all tests of real fleets: to set one up takes longer than most of them."""
-    for item in items:
-        if "pool" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(f"fleets of {item.path.parent.name}"))
-
-
 @pytest.fixture(scope="session")
 def fleet_folder() -> Path:
     """One folder per test process; what is built in it serves all its fleets, one after the other."""

@@ -20,8 +20,6 @@ from typing import Any
 import pytest
 from fleetlib import ROOT, ansible_bin, wait_for
 
-pytestmark = pytest.mark.quick
-
 SOURCE = ROOT / "roles/worker/files/solver-worker/src"
 SOLVE_S = 4
 CONFIG = """
@@ -151,6 +149,7 @@ def bench() -> Iterator[Bench]:
         yield Bench(folder, stack)
 
 
+@pytest.mark.quick
 def test_a_drain_from_end_to_end(bench: Bench) -> None:
     bench.faults({"on": "res", "fault": "CAPCHA_NOT_READY", "times": None})  # none is solved before its drain begins
     bench.submit(12)
@@ -172,6 +171,7 @@ def test_a_drain_from_end_to_end(bench: Bench) -> None:
     assert [bench.run("worker_drain", owner="me", state="active")["changed"] for _call in range(2)] == [True, False]
 
 
+@pytest.mark.quick
 def test_a_missed_deadline_returns_or_hands_over(bench: Bench) -> None:
     bench.faults({"on": "res", "fault": "CAPCHA_NOT_READY", "times": None})  # however slow the modules are here
     bench.submit(5)
@@ -202,6 +202,7 @@ def test_each_way_of_not_answering(bench: Bench) -> None:
     assert "control_socket is 108 bytes long" in bad["msg"]
 
 
+@pytest.mark.quick
 def test_a_restart_is_verified_by_a_real_solve(bench: Bench) -> None:
     before = bench.run("worker_drain", owner="me", grace=0)
     old = before["worker"]["instance"]["boot_id"]

@@ -84,7 +84,6 @@ def test_what_awx_has_lost_goes_on_and_nothing_runs_beside_it(awx: Controller) -
     assert_unlocked(fleet)
 
 
-@pytest.mark.quick
 def test_the_repository_is_a_project_too(awx: Controller) -> None:
     job = awx.run("playbooks/status.yml", project=ROOT)
     assert (job.status, job.rc) == ("successful", 0), job.stdout

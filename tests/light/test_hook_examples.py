@@ -51,7 +51,6 @@ def variables(url: str) -> dict[str, Any]:
             "hook_balancer_url": url}
 
 
-@pytest.mark.quick
 def test_each_example_posts_what_the_docs_show(
     light_fleet: LightFleet, receiver: tuple[str, list[tuple[str, str, Any]]],
 ) -> None:

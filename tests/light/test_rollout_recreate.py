@@ -144,8 +144,7 @@ def kill_in(fleet: LightFleet, stage: str, **settings: Any) -> None:
     kill_all(process)
 
 
-@pytest.mark.parametrize("stage", [
-    pytest.param(each, marks=[pytest.mark.quick] if each == "one serves" else []) for each in STAGES])
+@pytest.mark.parametrize("stage", STAGES)
 def test_killed_and_recovered(light_fleet: LightFleet, stage: str) -> None:
     """Back, unless somebody serves the new release already. No lease brings a second version into service before."""
     fleet = light_fleet.up(3)

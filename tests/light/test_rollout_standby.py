@@ -114,7 +114,6 @@ def test_larger_fleets_with_a_good_release_and_a_bad_one(light_fleet: LightFleet
     assert {own["outcome"] for own in verdict(fleet)["workers"]} == {"updated"}
 
 
-@pytest.mark.quick
 def test_blue_green_waits_for_all_is_promoted_and_keeps_what_was(light_fleet: LightFleet) -> None:
     """Green stands by beside all, somebody promotes it, blue stands by afterwards, and going back takes it over."""
     fleet = light_fleet.up(3)
@@ -163,9 +162,7 @@ PHASES: dict[str, Callable[[LightFleet, Events], Any]] = {
 
 
 @pytest.mark.parametrize(("playbook", "phase"), [
-    pytest.param("rolling_update", "taking over", marks=pytest.mark.quick),
-    *(("rolling_update", phase) for phase in PHASES if phase != "taking over"),
-    *(("blue_green_update", phase) for phase in PHASES)])
+    (playbook, phase) for playbook in ("rolling_update", "blue_green_update") for phase in PHASES])
 def test_killed_anywhere_nobody_is_out_and_the_same_command_goes_on(
     light_fleet: LightFleet, playbook: str, phase: str,
 ) -> None:

@@ -19,7 +19,6 @@ SCREEN = {"ANSIBLE_STDOUT_CALLBACK": "solver.fleet.rollout"}
 STATUS = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/schemas/status-1.json").read_text("utf-8")))
 
 
-@pytest.mark.quick
 def test_a_rollout_leaves_a_report_of_what_happened_when(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(3, drain_s=(0.3, 0.6))
     fleet.set_fault("w2", version="1.3.0", probe="release")
