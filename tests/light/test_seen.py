@@ -11,7 +11,6 @@ import signal
 from pathlib import Path
 
 import jsonschema
-import pytest
 from fleetlib import ROOT, VERDICT, wait_for
 from lightfleet import LightFleet
 
