@@ -8,7 +8,7 @@ WORKER := roles/worker/files/solver-worker
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: fresh help setup demo fleet fleet-down check check-tests test lint unit worker-test quick light fuzz integration faults campaign traps cores molecule sanity bench hosts hosts-down hosts-test hosts-faults hosts-molecule pictures clean
+.PHONY: fresh help setup demo fleet fleet-down check check-tests test lint unit worker-test quick light fuzz integration faults campaign traps cores molecule sanity bench hosts hosts-down hosts-test hosts-faults hosts-quick hosts-molecule pictures clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -89,8 +89,12 @@ hosts: ## Start three disposable systemd hosts with SSH on this machine (root on
 hosts-down: ## Remove them without a trace
 	@$(PYTHON) tests/hosts/lab.py down
 
-hosts-test: $(VENV)/.dev hosts-molecule ## Provision, update and break workers on such hosts, over SSH and behind HAProxy (root on Debian)
-	$(BIN)/pytest tests/hosts -n 2 --dist loadfile -m 'not long' --junit-xml=.cache/results/hosts.xml
+hosts-test: $(VENV)/.dev ## Provision, update and break workers on such hosts, over SSH and behind HAProxy (root on Debian)
+	@# Both wait for their hosts more than they compute.
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target hosts-molecule hosts-quick
+
+hosts-quick: $(VENV)/.dev
+	$(BIN)/pytest tests/hosts -n 2 --dist loadfile -m 'not long' --durations=15 --junit-xml=.cache/results/hosts.xml
 
 hosts-faults: $(VENV)/.dev ## The same without molecule, and what takes long: every way to lose a host
 	$(BIN)/pytest tests/hosts -n 2 --dist loadfile --junit-xml=.cache/results/hosts.xml

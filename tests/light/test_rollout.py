@@ -291,6 +291,7 @@ def test_failed_and_unreachable_at_once_stop_the_rollout(light_fleet: LightFleet
     assert_invariants(fleet, window=2)
 
 
+@pytest.mark.quick
 @pytest.mark.trap
 def test_failures_of_several_workers_add_up_and_what_follows_an_abort_still_runs(light_fleet: LightFleet) -> None:
     """With ``serial: 1`` no percentage bears one failure; a rescued one never counts; an abort ends all later plays."""
