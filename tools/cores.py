@@ -56,7 +56,7 @@ def main() -> int:
             codes = [*both.map(lambda core: run(core, chosen[core][1], words, whole=True), chosen)]
     else:
         codes = [run(core, path, words) for core, (_python, path) in chosen.items()]
-    return max(codes)
+    return int(any(codes))
 
 
 def possible() -> dict[str, tuple[str, str]]:
@@ -108,7 +108,7 @@ def run(core: str, python: str, words: Sequence[str], *, whole: bool = False) ->
     if not whole:
         print(f"--- {version}", flush=True)
     done = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, "SOLVER_ANSIBLE_BIN": str(programs)},
-                          **({"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if whole else {}))
+                          stdout=subprocess.PIPE if whole else None, stderr=subprocess.STDOUT if whole else None)
     if whole:
         print(f"--- {version}\n{done.stdout.decode(errors='replace')}", flush=True)
     return done.returncode

@@ -40,6 +40,8 @@ class ActionModule(RunAction):
         self.planned = self.plan["workers"][self.me]
         # Its standby is verified, and it asks for the place in the window.
         self.takes_over = self.ledger.read(self.part)["phase"].get(self.me) == "raised"
+        if self.settings["solver_floor_view"] == "routers":
+            self.workers = dict(self.workers)  # what the routers call each of them; not read one by one under a lock
         self.after = self._after()
         self.bake = Bake(self, self.plan) if self.after == "bake" else None
         self.parallel = max(2, min(LOOKS, self.forks // 2))

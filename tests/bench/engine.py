@@ -182,7 +182,7 @@ def listed(times: Sequence[float], places: int) -> float:
 
 
 def light_roll(size: int, drain_s: float | tuple[float, float], places: int, seed: int = 1,
-               **settings: Any) -> dict[str, Any]:
+               forks: int = 0, **settings: Any) -> dict[str, Any]:
     fleet = LightFleet(WORK / "light")
     events = WORK / "events"
     shutil.rmtree(events, ignore_errors=True)
@@ -190,7 +190,7 @@ def light_roll(size: int, drain_s: float | tuple[float, float], places: int, see
     memory = Memory()
     try:
         began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        run = fleet.start_playbook("rolling_update", "--forks", str(places + 2), solver_version="1.3.0",
+        run = fleet.start_playbook("rolling_update", "--forks", str(forks or places + 2), solver_version="1.3.0",
                                    solver_max_unavailable=places, solver_events_dir=str(events), **settings)
         memory.watch(run.pid)
         out, _none = run.communicate()
@@ -261,13 +261,19 @@ def pss(pid: int) -> int:
 # -- what a large fleet costs ------------------------------------------------------------------------
 
 
+# Each fork costs memory, and two processors have never kept more turns than this at work.
+MOST_FORKS = 24
+
+
 def sizes(counts: Sequence[int]) -> None:
     for size in counts:
-        made = light_roll(size, 0.2, max(1, size // 10))
+        places = max(1, size // 10)
+        forks = min(places + 2, MOST_FORKS)
+        made = light_roll(size, 0.2, places, forks=forks)
         each, work = made["seconds"] / size, made["cpu"] / size
-        print(f"{size:>5} workers: {made['seconds']:.0f} s, {each:.2f} s and {work:.2f} s of processor time a worker, "
-              f"peak {made['own_mb']:.0f} MB, {made['peak_mb']:.0f} MB with the modules, most out at once "
-              f"{made['most_out']} of {size // 10}", flush=True)
+        print(f"{size:>5} workers, {forks} forks: {made['seconds']:.0f} s, {each:.2f} s and {work:.2f} s of processor "
+              f"time a worker, peak {made['own_mb']:.0f} MB, {made['peak_mb']:.0f} MB with the modules, most out at "
+              f"once {made['most_out']} of {places}", flush=True)
 
 
 # -- a rival -----------------------------------------------------------------------------------------

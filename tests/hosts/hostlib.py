@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetlib import SANDBOX, SOURCE, Fleet, broken_releases, built_wheels, wait_for
-from lab import Host, Lab, locked
+from lab import Host, Lab, descendants, locked
 
 WORKER_ENV = {**os.environ, "PYTHONPATH": str(SOURCE / "src")}
 PACE = {"first_poll_image_s": 0.5, "first_poll_s": 1.0, "poll_interval_s": 0.5, "submit_timeout_s": 10.0}
@@ -184,7 +184,8 @@ class HostFleet(Fleet):
     def pid(self, worker: str) -> int:
         """The worker's process, as this machine numbers it."""
         inside = str(self.status(worker)["instance"]["pid"])
-        for one in Path("/proc").glob("[0-9]*/status"):
+        # Another lab may have a worker of this name.
+        for one in (Path(f"/proc/{each}/status") for each in descendants(self.workers[worker][0].pid() or 0)):
             try:
                 numbers = one.read_text().split("NSpid:")[1].splitlines()[0].split()
             except (OSError, IndexError):

@@ -74,6 +74,11 @@ def say(text: str) -> None:
 def prepare_machine() -> None:
     if os.geteuid() != 0:
         raise LabError("the test hosts need root: namespaces, overlays and systemd-nspawn; run this as root")
+    with locked(BASES / "machine.lock"):  # two labs may come up at once
+        _install_what_is_needed()
+
+
+def _install_what_is_needed() -> None:
     missing = sorted({package for program, package in NEEDED.items() if not shutil.which(program)})
     if not missing:
         return
@@ -210,7 +215,7 @@ class Host:
 
     def init(self) -> int:
         """The host's own first process, as this machine numbers it."""
-        for pid in _descendants(self.pid() or 0):
+        for pid in descendants(self.pid() or 0):
             with contextlib.suppress(OSError, ValueError):
                 if Path(f"/proc/{pid}/status").read_text().split("NSpid:")[1].splitlines()[0].split()[-1] == "1":
                     return pid
@@ -219,7 +224,7 @@ class Host:
     def poweroff(self) -> None:
         """As if the plug were pulled: everything in the host dies at once, unflushed by itself."""
         pid = self.pid()
-        family = _descendants(pid) if pid else []
+        family = descendants(pid) if pid else []
         for one in [pid, *family] if pid else []:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one, signal.SIGKILL)
@@ -268,7 +273,7 @@ def _started(pid: int) -> str:
     return ""
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

@@ -340,8 +340,8 @@ def broken_releases(folder: Path) -> dict[str, str]:
 
 def lend_wheels(folder: Path, versions: Sequence[str], overlays: dict[str, str]) -> None:
     """Have them in FOLDER too, with what says of what they were made: what was made of the same is not built again."""
-    shutil.copytree(built_wheels(versions, overlays), folder, dirs_exist_ok=True,
-                    ignore=shutil.ignore_patterns(".lock", ".build-*"))  # what another process builds just now
+    built_just_now = shutil.ignore_patterns(".lock", ".build-*", ".tmp-*")  # by another process
+    shutil.copytree(built_wheels(versions, overlays), folder, dirs_exist_ok=True, ignore=built_just_now)
 
 
 def built_wheels(versions: Sequence[str], overlays: dict[str, str]) -> Path:

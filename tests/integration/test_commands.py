@@ -12,6 +12,7 @@ from fleetlib import ROOT
 
 COMMANDS = {
     "molecule": ["make", "molecule"],
+    "the bench that compares with builtin modules": [sys.executable, "tests/bench/engine.py", "plain"],
     **{f"real workers on ansible-core {core}": [sys.executable, "tools/cores.py", "--real", "--core", core]
        for core in ("2.18", "2.21")},
 }

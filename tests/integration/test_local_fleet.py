@@ -83,7 +83,8 @@ def test_it_works_at_a_path_of_150_characters(tmp_path):
 def demo_folder(fleet_folder):
     """Of its own: the demo would end the fleet that other tests share, which takes a minute to set up again.
 
-    The first test above builds the releases; here they are there, as for whoever runs the demo a second time.
+    The releases are there, as for whoever runs the demo a second time; that the fleet's playbook builds them is for
+    the tests above, in the campaign.
     """
     folder = fleet_folder.with_name(f"{fleet_folder.name}.demo")
     Fleet(folder).down()

@@ -145,11 +145,15 @@ class Workers(Mapping[str, Json]):
         self._ledger, self._names, self._known = ledger, dict.fromkeys(names), dict[str, Json]()
 
     def __getitem__(self, name: str) -> Json:
-        if name not in self._names:
-            raise KeyError(name)
         if name not in self._known:
-            self._known[name] = self._ledger.read(document_of("worker", name))
+            found = self._ledger.read(document_of("worker", name)) if name in self._names else {}
+            if not found:
+                raise KeyError(name)
+            self._known[name] = found
         return self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

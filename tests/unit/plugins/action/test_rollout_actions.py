@@ -788,11 +788,30 @@ def test_check_mode_touches_nobody_and_nothing_planned_is_nothing_to_judge(tmp_p
     assert asked.calls == []
 
 
-def test_a_turn_reads_the_settings_of_no_other_worker(tmp_path: Path) -> None:
+def test_a_gate_and_a_turn_read_the_settings_of_no_other_worker(tmp_path, gate, turn, monkeypatch):
     """In a fleet of hundreds they are megabytes, and each turn and each gate is a process of its own."""
+    ledger, read, whole = rolling(tmp_path), list[str](), Ledger.read
+
+    def noted(self: Ledger, name: str) -> Any:
+        read.append(name)
+        return whole(self, name)
+
+    def work(world: Any) -> None:
+        world.serves_again(FakeTurn.answer)
+        world.await_place_to_leave(FakeTurn.answer)
+
+    monkeypatch.setattr(Ledger, "read", noted)
+    gate(ledger, "w1")
+    turn(ledger, "w1", work=staticmethod(work))
+    assert {name for name in read if name.startswith("worker-")} == {"worker-w1"}
+
+
+def test_a_worker_without_settings_is_said_to_be_none(tmp_path):
     ledger = ledger_of(tmp_path, ["w1", "w/2"])
-    workers = _run.Workers(ledger, ledger.read("rollout")["hosts"])
-    assert ([*workers], "w/2" in workers, "w3" in workers) == (["w1", "w/2"], True, False)
-    (ledger.folder / "worker-w1.json").unlink()
+    workers = _run.Workers(ledger, ["w1", "w/2"])
+    assert ([*workers], len(workers), "w/2" in workers, "w3" in workers) == (["w1", "w/2"], 2, True, False)
     assert workers["w/2"]["worker_dir"] == "/w/2"
-    assert ledger.read("rollout").get("workers") is None
+    (ledger.folder / "worker-w1.json").unlink()
+    for name in ("w1", "w3"):
+        with pytest.raises(KeyError, match=name):
+            workers[name]

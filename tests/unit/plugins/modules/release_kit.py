@@ -57,11 +57,14 @@ def make_wheel(folder: Path, version: str, body: str = "pass", says: str | None 
 @functools.cache
 def own_pip() -> Path:
     """The pip that staging makes for the environments of a base directory, made once for the tests of all processes."""
-    home = ROOT / ".cache" / "pip"
+    python = find_python(None, "python")
+    # One for each interpreter, as a base directory has that is used with one.
+    program = os.path.realpath(shutil.which(python) or python)
+    home = ROOT / ".cache" / "pip" / hashlib.sha256(program.encode()).hexdigest()
     home.mkdir(parents=True, exist_ok=True)
-    with (home.with_name("pip.lock")).open("w") as lock:
+    with (home.with_suffix(".lock")).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        Pip(find_python(None, "python"), 120).settle(str(home))
+        Pip(python, 120).settle(str(home))
     return home
 
 
