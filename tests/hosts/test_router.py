@@ -102,26 +102,50 @@ def test_a_rollout_through_the_router_refuses_nothing(fleet: HostFleet) -> None:
         assert audit[name] == 0, (name, audit)
 
 
-def test_standbys_take_over_behind_the_router_and_blue_stands_by(fleet: HostFleet) -> None:
-    """A slot is given to workers that serve; then one by one, all at once, and back, and nobody ever leaves service."""
+def switch(fleet: HostFleet, playbook: str, version: str, standbys: str, **words: Any) -> None:
+    """Run PLAYBOOK: all workers are new processes on VERSION, in their own units, and their STANDBYS active or not."""
+    before = {worker: fleet.status(worker)["instance"]["boot_id"] for worker in fleet.workers}
+    done = fleet.playbook(playbook, solver_floor_view="routers", solver_drain_grace=2, **words)
+    assert done.returncode == 0, done.stdout
+    assert set(fleet.versions().values()) == {version}
+    assert new_processes(fleet, before)
+    for worker, (host, _port) in fleet.workers.items():
+        assert host.ssh(f"systemctl is-active solver-worker@{worker}").stdout.strip() == "active"
+        assert host.ssh(f"systemctl is-active solver-standby@{worker}").stdout.strip() == standbys, (playbook, worker)
+
+
+def assert_no_client_noticed(fleet: HostFleet, what: str) -> None:
+    audit = fleet.end_traffic()
+    client = fleet.report()["client"]
+    print(f"8 clients, three workers, {what}:", json.dumps({**audit, **client}))
+    assert client["declined"] == 0, fleet.refusals()
+    assert audit["answered"] == audit["accepted"] >= 30, audit
+    for name in ("refused", "lost", "wrong", "billed_twice", "uncertain", "failed", "expired"):
+        assert audit[name] == 0, (name, audit)
+
+
+def test_standbys_take_over_behind_the_router(fleet: HostFleet) -> None:
+    """A slot is given to workers that serve; then one by one, and nobody ever leaves service."""
     fleet.write(solver_standby=True)
     done = fleet.playbook("provision", solver_version="1.2.0")
     assert done.returncode == 0, done.stdout
     again = fleet.playbook("provision", solver_version="1.2.0")
     assert recap(again.stdout)["changed"] == 0, again.stdout
     fleet.start_clients(8)
-    for name, version, words in (
-            ("rolling_update", "1.3.0", {"solver_switch": "standby", "solver_version": "1.3.0"}),
-            ("blue_green_update", "1.2.0", {"solver_version": "1.2.0"}), ("rollback", "1.3.0", {})):
-        before = {worker: fleet.status(worker)["instance"]["boot_id"] for worker in fleet.workers}
-        done = fleet.playbook(name, solver_floor_view="routers", solver_drain_grace=2, **words)
-        assert done.returncode == 0, done.stdout
-        assert set(fleet.versions().values()) == {version}
-        assert new_processes(fleet, before)
-        blue = "active" if name == "blue_green_update" else "inactive"
-        for worker, (host, _port) in fleet.workers.items():
-            assert host.ssh(f"systemctl is-active solver-worker@{worker}").stdout.strip() == "active"
-            assert host.ssh(f"systemctl is-active solver-standby@{worker}").stdout.strip() == blue, (name, worker)
+    switch(fleet, "rolling_update", "1.3.0", "inactive", solver_switch="standby", solver_version="1.3.0")
+    assert_no_client_noticed(fleet, "a rolling update by standbys")
+
+
+@pytest.mark.long
+def test_blue_stands_by_behind_the_router(fleet: HostFleet) -> None:
+    """All at once, and back."""
+    fleet.start_clients(8)
+    switch(fleet, "blue_green_update", "1.2.0", "active", solver_version="1.2.0")
+    switch(fleet, "rollback", "1.3.0", "inactive")
+    assert_no_client_noticed(fleet, "a blue-green update and back")
+
+
+def test_a_slot_is_taken_from_workers_that_serve(fleet: HostFleet) -> None:
     fleet.write(solver_standby=False)
     before = {worker: fleet.status(worker)["instance"]["boot_id"] for worker in fleet.workers}
     for changes in (True, False):
@@ -131,14 +155,6 @@ def test_standbys_take_over_behind_the_router_and_blue_stands_by(fleet: HostFlee
     assert {worker: fleet.status(worker)["instance"]["boot_id"] for worker in fleet.workers} == before
     for worker, (host, _port) in fleet.workers.items():
         assert not host.ssh(f"ls -d /usr/local/lib/systemd/system/solver-standby@{worker}* || true").stdout.strip()
-    audit = fleet.end_traffic()
-    client = fleet.report()["client"]
-    print("8 clients, three workers, a rolling update by standbys, a blue-green one and back:",
-          json.dumps({**audit, **client}))
-    assert client["declined"] == 0, fleet.refusals()
-    assert audit["answered"] == audit["accepted"] >= 30, audit
-    for name in ("refused", "lost", "wrong", "billed_twice", "uncertain", "failed", "expired"):
-        assert audit[name] == 0, (name, audit)
 
 
 def test_a_reload_drops_no_connection_and_forgets_nothing(fleet: HostFleet) -> None:
