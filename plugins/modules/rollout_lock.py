@@ -260,7 +260,10 @@ def main() -> None:
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, **RULES)
     # The folder is kept from others; the worker's directory, if it is made here, is for the service's own user too.
     os.umask(0o022)
-    leave(module, LockJob(module.params, module.check_mode, module.no_log_values.add).run())
+    made = LockJob(module.params, module.check_mode, module.no_log_values.add).run()
+    # Of a large fleet the verdict is megabytes, which each worker would send back.
+    made["invocation"] = {"module_args": {name: own for name, own in module.params.items() if name != "verdict"}}
+    leave(module, made)
 
 
 if __name__ == "__main__":

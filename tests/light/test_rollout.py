@@ -113,8 +113,10 @@ def test_a_request_ends_the_rollout_before_its_next_worker(
     fleet.assert_all_serve()
     assert record_of(fleet, "w1")["lock"] is None
     rollout = fleet.verdict()["rollout_id"]
-    done = fleet.roll("1.3.0")
+    done = fleet.roll("1.3.0", env={"ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"})
     assert done.returncode == 0, done.stdout
+    assert "TASK [Give the verdict" in done.stdout
+    assert "TASK [Fail each worker" not in done.stdout, "a process for each worker, only to skip it"
     assert fleet.verdict()["rollout_id"] == rollout
     assert_all_run(fleet, "1.3.0")
 

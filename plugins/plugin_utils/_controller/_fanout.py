@@ -333,7 +333,7 @@ def _look(action: ActionBase, hostvars: Any, host: str, module: str, args: dict[
     with contextlib.suppress(Exception, _TooLate):
         action.cleanup()
         action._connection.close()
-    return {key: value for key, value in result.items() if not key.startswith("_ansible")}
+    return {key: value for key, value in result.items() if not key.startswith("_ansible") and key != "invocation"}
 
 
 def _variables(action: ActionBase, hostvars: Any, host: str) -> dict[str, Any]:

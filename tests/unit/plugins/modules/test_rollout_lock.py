@@ -45,6 +45,8 @@ def test_take_renew_give_back(tmp_path):
     done = run_module("rollout_lock", end)
     assert done["changed"]
     assert done["holder"] is None
+    assert done["invocation"]["module_args"]["outcome"] == "updated"
+    assert "verdict" not in done["invocation"]["module_args"], "of a large fleet it is megabytes"
     assert done["record"]["roster"] == ["w1", "w2"]
     assert done["record"]["rollout"]["verdict"] == "completed"
     assert not run_module("rollout_lock", end)["changed"]
