@@ -89,7 +89,7 @@ hosts: ## Start three disposable systemd hosts with SSH on this machine (root on
 hosts-down: ## Remove them without a trace
 	@$(PYTHON) tests/hosts/lab.py down
 
-# By the number of commits, so that each state has the other one beside molecule; HOSTS=router or HOSTS=provision chooses.
+# Which file is run beside molecule: the number of commits decides, so that they take turns; HOSTS=router or HOSTS=provision chooses.
 HOSTS ?= $(if $(filter %1 %3 %5 %7 %9,$(shell git rev-list --count HEAD 2>/dev/null)),router,provision)
 
 hosts-test: $(VENV)/.dev ## Provision, update and break workers on such hosts, over SSH, or behind HAProxy, each in its turn (root on Debian)

@@ -51,7 +51,7 @@ def main() -> int:
     # Each process of the tests sets up a fleet of its own, which takes longer than two tests of it.
     words = [*TRAPS, "-m", "trap", "-n", "2"] if args.traps else REAL if args.real else TESTS
     # The short ones side by side, each told when it has ended; what takes long is watched.
-    if words is TESTS:
+    if not (args.real or args.traps):
         with ThreadPoolExecutor(max_workers=2) as both:
             codes = [*both.map(lambda core: run(core, chosen[core][1], words, whole=True), chosen)]
     else:

@@ -26,7 +26,6 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action i
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import lanes_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import (
     Resolved,
@@ -90,14 +89,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     "controller": _where(_job(task_vars))},
             "staging": bool(settings["solver_version"]) and kind not in ("recover", "remove", "resume"),
             "package": resolved.package, "package_on_worker": resolved.package_on_worker,
-            "package_name": resolved.package_name.lower().replace("_", "-")}
+            "package_name": resolved.package_name.lower().replace("_", "-"),
+            # Who shares a machine with whom; nothing is to be spared where no connection is made.
+            "lanes": {name: own["machine"] for name, own in resolved.workers.items() if own["machine"] != "local"}}
         if rolls:
             self._begin(ledger, rollout, resolved.workers)
         return result | rollout | {"workers": resolved.workers, "warnings": resolved.warnings, "changed": False}
 
     def _begin(self, ledger: Ledger, rollout: dict[str, Any], workers: dict[str, Any]) -> None:
         ledger.sweep()
-        ledger.begin(os.getppid(), {**rollout, "lanes": lanes_of(workers)}, workers)
+        ledger.begin(os.getppid(), rollout, workers)
         folder = rollout["settings"]["solver_events_dir"]
         if folder:
             stamp = rollout["started_at"].replace("-", "").replace(":", "")

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import lanes_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import resolve
 from fleetlib import ROOT, ansible_bin, control, wait_for
 from test_worker_modules import CONFIG, SOURCE, end, free_port
@@ -117,8 +116,8 @@ class Bench:
                     "solver_healthy_deadline": 60, **change}
         # Who is last in the plan is asked first: nothing has changed there for the longest.
         order = ["suspect", *reversed(others)]
-        ledger.begin(os.getpid(), {"settings": settings, "hosts": order, "lanes": lanes_of(found.workers),
-                                   "routers": {}, "kind": "update", "wait_until": 0}, found.workers)
+        ledger.begin(os.getpid(), {"settings": settings, "hosts": order, "lanes": {}, "routers": {},
+                                   "kind": "update", "wait_until": 0}, found.workers)
         ledger.keep("plan", {
             "kind": "update", "run_id": f"run-{self.requests}", "rollout_id": "rollout-1", "target": NEW,
             "way_back": False, "strategy": "rolling", "blue_keep": 0.0, "order": order, "window": 1, "max_soaking": 1,

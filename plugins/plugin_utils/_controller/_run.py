@@ -65,16 +65,12 @@ class FleetAction(ActionBase):  # type: ignore[misc]
     def _know(self, rollout: Json, workers: Mapping[str, Json]) -> None:
         self.rollout = rollout
         self.settings: Json = rollout["settings"]
+        self.lanes: dict[str, str] = rollout["lanes"]
         self.workers = workers
 
     @property
     def forks(self) -> int:
         return max(1, int(self.task_vars.get("ansible_forks") or 5))
-
-    @property
-    def lanes(self) -> dict[str, str]:
-        """Which machine each worker is on."""
-        return lanes_of(self.workers)
 
     @property
     def look_s(self) -> float:
@@ -174,10 +170,6 @@ class RunAction(FleetAction):
         return result
 
     @property
-    def lanes(self) -> dict[str, str]:
-        return dict(self.rollout["lanes"])
-
-    @property
     def wait_s(self) -> float:
         """Seconds for which the operator still wants to wait for another rollout."""
         return max(0.0, float(self.rollout["wait_until"]) - time.monotonic())
@@ -212,8 +204,3 @@ class RunAction(FleetAction):
 def waiting_line(silent: Collection[str], fleet: int, bound_s: float) -> str:
     """Say who keeps everybody waiting."""
     return f"waiting for {len(silent)} of {fleet} workers, each for at most {bound_s:.0f} s: {listed(silent)}"
-
-
-def lanes_of(workers: Mapping[str, Json]) -> dict[str, str]:
-    """Return which machine each worker is on; nothing is to be spared where no connection is made."""
-    return {name: own["machine"] for name, own in workers.items() if own["machine"] != "local"}

@@ -13,7 +13,6 @@ from typing import Any
 from ansible.parsing.dataloader import DataLoader
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import lanes_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugin_utils"))
 from rollout_kit import SETTINGS
@@ -37,7 +36,7 @@ def worker_settings(name: str) -> Json:
 def rollout_of(names: list[str], **settings: Any) -> Json:
     own = {**SETTINGS, "solver_min_healthy_time": 0.0, **settings}
     return {"kind": "update", "settings": own, "hosts": names,
-            "workers": {name: worker_settings(name) for name in names}, "routers": {}, "strata": {},
+            "workers": {name: worker_settings(name) for name in names}, "routers": {}, "lanes": {}, "strata": {},
             "run_id": "run1", "new_id": "r1", "started_at": "2026-11-24T05:00:00Z", "wait_until": 0.0,
             "who": {"job": None, "user": "ada", "controller": {"host": "deck"}}, "staging": True,
             "package": "solver-worker==1.3.0"}
@@ -48,7 +47,7 @@ def ledger_of(folder: Path, names: list[str], plan: Mapping[str, Any] | None = N
     ledger = Ledger(str(folder / "ledger"))
     rollout = rollout_of(names, **settings)
     workers = rollout.pop("workers")
-    ledger.begin(os.getpid(), {**rollout, "lanes": lanes_of(workers)}, workers)
+    ledger.begin(os.getpid(), rollout, workers)
     if plan:
         ledger.keep("plan", plan)
         ledger.keep("roll", _admit.begin(0.0))

@@ -26,7 +26,8 @@ PLAY = """
       register: solver_rollout
       run_once: true
     - ansible.builtin.copy:
-        content: "{{{{ {{'hosts': solver_rollout.hosts, 'workers': solver_rollout.workers | list}} | to_json }}}}"
+        content: "{{{{ {{'hosts': solver_rollout.hosts, 'workers': solver_rollout.workers | list,
+                   'lanes': solver_rollout.lanes}} | to_json }}}}"
         dest: {out}
       delegate_to: localhost
       connection: local
@@ -36,6 +37,8 @@ PLAY = """
 
 def settled(folder: Path, kind: str, *words: str, **shared: object) -> subprocess.CompletedProcess[str]:
     hosts = {name: {"solver_data_port": 9000 + number} for number, name in enumerate(("w1", "w2", "w3"))}
+    hosts["w1"]["ansible_host"] = hosts["w2"]["ansible_host"] = "deck"
+    hosts["w3"]["ansible_connection"] = "local"
     settings = {"solver_version": "1.3.0", "solver_verdict_file": str(folder / "verdict.json"), **shared}
     (folder / "inventory.yml").write_text(json.dumps({"solver_workers": {"hosts": hosts, "vars": settings}}))
     name = "omit" if kind == "none" else kind
@@ -52,8 +55,9 @@ def settled(folder: Path, kind: str, *words: str, **shared: object) -> subproces
 def test_a_limit_leaves_the_whole_fleet_in_rosters_and_routers(tmp_path: Path, kind: str) -> None:
     done = settled(tmp_path, kind, "--limit", "w2")
     assert done.returncode == 0, done.stdout
-    assert json.loads((tmp_path / "out.json").read_text()) == {"hosts": ["w1", "w2", "w3"],
-                                                               "workers": ["w1", "w2", "w3"]}
+    names = ["w1", "w2", "w3"]
+    assert json.loads((tmp_path / "out.json").read_text()) == {
+        "hosts": names, "workers": names, "lanes": {"w1": "deck", "w2": "deck"}}
 
 
 @pytest.mark.parametrize("kind", ["none", "provision", "remove"])

@@ -57,20 +57,18 @@ def make_wheel(folder: Path, version: str, body: str = "pass", says: str | None 
 @functools.cache
 def own_pip() -> Path:
     """The pip that staging makes for the environments of a base directory, made once for the tests of all processes."""
-    python = find_python(None, "python")
-    # One for each interpreter, as a base directory has that is used with one.
-    program = os.path.realpath(shutil.which(python) or python)
-    home = ROOT / ".cache" / "pip" / hashlib.sha256(program.encode()).hexdigest()
+    home = ROOT / ".cache" / "pip"
     home.mkdir(parents=True, exist_ok=True)
-    with (home.with_suffix(".lock")).open("w") as lock:
+    made = Pip(find_python(None, "python"), 120)
+    with home.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        Pip(python, 120).settle(str(home))
-    return home
+        made.settle(str(home))
+    return Path(made.python).parents[1]
 
 
 def lend_pip(base: Path) -> None:
     """Let BASE have it: to make one takes longer than most tests that stage a release."""
-    shutil.copytree(own_pip(), base / "pip", symlinks=True)
+    shutil.copytree(own_pip(), base / "pip" / own_pip().name, symlinks=True)
 
 
 def start_module(name: str, arguments: dict[str, Any], check_mode: bool = False) -> subprocess.Popen[str]:
