@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _canary, _entry
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import (
-    fleet_facts,
-    reached,
-    write_refusal,
-)
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import write_refusal
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan import make_plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import plan_lines
 from ansible_collections.solver.fleet.plugins.plugin_utils._awx import job_warnings
@@ -23,13 +19,12 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import docum
 
 
 class ActionModule(RunAction):
-    """Decides once for all; what staging said of each worker is the one thing that it reads from the play."""
+    """Decides once for all."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = self.begin(tmp, task_vars, staged={"type": "str", "default": "solver_staged"})
-        census, name = self.ledger.read("census"), self.args["staged"]
-        staged = fleet_facts(self.task_vars, census, name)
-        fleet = {host: {"census": own, "staged": _staged(staged[host].get(name))} for host, own in census.items()}
+        result = self.begin(tmp, task_vars)
+        census, staged = self.ledger.read("census"), self.ledger.read("staged")
+        fleet = {host: {"census": own, "staged": staged.get(host) or {}} for host, own in census.items()}
         plan = make_plan(fleet, self.settings, {
             "kind": self.rollout["kind"], "run_id": self.rollout["run_id"], "new_id": self.rollout["new_id"],
             "forks": self.forks, "dead_runs": self.dead_runs(census), "now": time.time(),
@@ -71,10 +66,6 @@ class ActionModule(RunAction):
             write_refusal(self.settings["solver_verdict_file"], document("refused", plan, reasons=plan["refused"]))
         why = "Refusing to begin, nothing was drained: " + "; ".join(plan["refused"])
         return {"refused": True, "again": bool(plan["locked"]) and self.wait_s > 0, "msg": why}
-
-
-def _staged(result: dict[str, Any] | None) -> dict[str, Any]:
-    return dict(_entry.staged(reached(result), time.time())) if result else {}
 
 
 def _available(package: str, settings: dict[str, Any]) -> list[str]:

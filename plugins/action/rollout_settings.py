@@ -94,7 +94,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "lanes": {name: own["machine"] for name, own in resolved.workers.items() if own["machine"] != "local"}}
         if rolls:
             self._begin(ledger, rollout, resolved.workers)
-        return result | rollout | {"workers": resolved.workers, "warnings": resolved.warnings, "changed": False}
+        # Of a rollout the ledger has them: what stands in a variable is read by every task for every worker.
+        workers = {} if rolls else {"workers": resolved.workers}
+        return result | rollout | workers | {"warnings": resolved.warnings, "changed": False}
 
     def _begin(self, ledger: Ledger, rollout: dict[str, Any], workers: dict[str, Any]) -> None:
         ledger.sweep()

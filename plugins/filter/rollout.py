@@ -9,7 +9,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _locks, _plan_locks, _roster, _status, _toml
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.solver.fleet.plugins.plugin_utils import (
+    _entry,
+    _locks,
+    _plan_locks,
+    _roster,
+    _staging,
+    _status,
+    _toml,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _process
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
@@ -56,6 +66,15 @@ def last_of_machines(removed: Iterable[str], workers: Mapping[str, Any]) -> list
     return [name for (machine, _base), name in firsts.items() if machine not in stay]
 
 
+def release_wheel(wheels: Iterable[Mapping[str, Any]], rollout: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the wheel of the release that ROLLOUT leads to."""
+    try:
+        return _staging.release_wheel(plain(wheels), plain(rollout["package_name"]),
+                                      plain(rollout["settings"]["solver_version"]))
+    except _staging.WrongVersionError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
 def to_toml(sections: Mapping[str, Any]) -> str:
     """Write sections of plain values as TOML."""
     return _toml.dumps(plain(sections))
@@ -67,5 +86,5 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "address_kept": address_kept, "fleet_lines": fleet_lines, "last_of_machines": last_of_machines,
-            "lock_free": lock_free, "to_toml": to_toml,
+            "lock_free": lock_free, "release_wheel": release_wheel, "to_toml": to_toml,
         }

@@ -24,11 +24,6 @@ extends_documentation_fragment:
 attributes:
   idempotent:
     support: full
-options:
-  staged:
-    description: Name of the variable that holds, for each worker, what staging said.
-    type: str
-    default: solver_staged
 """
 
 EXAMPLES = r"""

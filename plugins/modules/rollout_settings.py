@@ -57,9 +57,9 @@ settings:
   type: dict
   returned: success
 workers:
-  description: What is known of each worker, by its inventory name.
+  description: What is known of each worker, by its inventory name. Of a rollout the ledger has it.
   type: dict
-  returned: success
+  returned: success, but for a rollout
 hosts:
   description: The workers of this run.
   type: list

@@ -178,6 +178,11 @@ def _looked(_screen: Screen, event: Event) -> list[str]:
     return [f"{event['answering']} of {event['of']} workers answer"] if silent else []
 
 
+def _staging(screen: Screen, event: Event) -> list[str]:
+    screen.task_hosts = int(event["done"])
+    return []
+
+
 def _locked(screen: Screen, _event: Event) -> list[str]:
     screen.locked = True
     return []
@@ -285,5 +290,5 @@ _LINES: dict[str, Callable[[Screen, Event], list[str]]] = {
     "looked": _looked, "planned": _planned, "locked": _locked, "waiting": _waiting, "admitted": _admitted,
     "program_begun": _program_begun, "progress": _progress, "step_ended": _step_ended, "follow_up": _follow_up,
     "reference_solve": _reference, "outcome": _outcome, "closed": _closed, "hook_failed": _hook_failed,
-    "seen": _seen, "verdict": _verdict, "bake": _bake, "judged": _judged, "fell": _fell,
+    "seen": _seen, "verdict": _verdict, "bake": _bake, "judged": _judged, "fell": _fell, "staging": _staging,
 }

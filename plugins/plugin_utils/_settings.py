@@ -384,7 +384,7 @@ INTERNAL = frozenset({
     "solver_last_verdict", "solver_looked", "solver_operation", "solver_package_wheel", "solver_place",
     "solver_planned", "solver_raised",
     "solver_removal", "solver_reported", "solver_request", "solver_resumed",
-    "solver_rollout", "solver_staged", "solver_turn",
+    "solver_rollout", "solver_turn",
     "solver_verdict", "solver_wheels",
 })
 

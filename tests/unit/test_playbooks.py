@@ -88,7 +88,7 @@ def test_every_guard_runs_whatever_tags_are_chosen():
     assert [task["name"] for _path, task in everywhere() if "tags" in task] == []
 
 
-WAITS = ("rollout_look", "rollout_claim", "rollout_gate", "worker_turn", "rollout_verdict")
+WAITS = ("rollout_look", "rollout_stage", "rollout_claim", "rollout_gate", "worker_turn", "rollout_verdict")
 
 
 def test_what_waits_by_the_settings_has_no_other_end():

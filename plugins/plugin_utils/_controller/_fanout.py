@@ -36,6 +36,8 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action i
 
 Result = dict[str, Any]
 Look = Callable[[], Result]
+# What an action does on a host when it has the connection, with the variables of a task there.
+Work = Callable[[Mapping[str, Any]], Result]
 # How long a child that is late may take to let go of what it shares with others, before it is killed.
 GRACE_S = 2.0
 # How often a child looks whether its parent is still there.
@@ -91,7 +93,15 @@ def look_on(
     action: ActionBase, task_vars: Mapping[str, Any], host: str, module: str, args: Mapping[str, Any],
 ) -> Look:
     """Return the look that runs MODULE on HOST, whatever host the action's own task is for."""
-    return functools.partial(_look, action, task_vars["hostvars"], host, module, dict(args))
+    def work(variables: Mapping[str, Any]) -> Result:
+        return dict(action._execute_module(module_name=module, module_args=dict(args), task_vars=variables))
+
+    return work_on(action, task_vars, host, work)
+
+
+def work_on(action: ActionBase, task_vars: Mapping[str, Any], host: str, work: Work) -> Look:
+    """Return the look that does WORK on HOST, whatever host the action's own task is for."""
+    return functools.partial(_look, action, task_vars["hostvars"], host, work)
 
 
 def look_at_all(
@@ -119,6 +129,7 @@ class Looks:
         self, *, timeout: float, parallel: int, lanes: Mapping[str, str] | None = None, orphans_go_on: bool = False,
     ) -> None:
         self._orphans_go_on = orphans_go_on
+        self._main = os.getppid()
         self._timeout, self._parallel, self._lanes = timeout, max(1, parallel), lanes or {}
         self._waiting: dict[str, Look] = {}
         self._children: dict[int, _Child] = {}
@@ -158,6 +169,9 @@ class Looks:
         return results
 
     def _start_what_may(self) -> None:
+        if self._waiting and os.getppid() != self._main and not self._orphans_go_on:
+            # Nobody takes the results: of a fleet of hundreds most would be asked for nothing.
+            raise AnsibleError("the controller's process is gone")
         for host in list(self._waiting):
             if len(self._children) >= self._parallel:
                 return
@@ -324,11 +338,11 @@ def _say(pipe: int, data: bytes) -> None:
 # -- one look ----------------------------------------------------------------------------------
 
 
-def _look(action: ActionBase, hostvars: Any, host: str, module: str, args: dict[str, Any]) -> Result:
-    """Run MODULE on HOST. In a process of its own, because it gives the action another host's connection."""
+def _look(action: ActionBase, hostvars: Any, host: str, work: Work) -> Result:
+    """Do WORK on HOST. In a process of its own, because it gives the action another host's connection."""
     variables = _variables(action, hostvars, host)
     connect(action, hostvars._inventory.get_host(host), variables)
-    result: Result = action._execute_module(module_name=module, module_args=args, task_vars=variables)
+    result = work(variables)
     # What is left to do must not cost the answer.
     with contextlib.suppress(Exception, _TooLate):
         action.cleanup()

@@ -30,7 +30,9 @@ def made(kind: type[Any], args: Mapping[str, Any], check_mode: bool = False) -> 
 
 def worker_settings(name: str) -> Json:
     return {"name": name, "machine": "local", "control_socket": f"/{name}/control.sock", "worker_dir": f"/{name}",
-            "base_dir": "/opt", "service": {"backend": "command"}, "provider": {"url": "http://x", "api_key_file": ""}}
+            "base_dir": "/opt", "service": {"backend": "command", "name": name}, "on_controller": True,
+            "provider": {"url": "http://x", "api_key_file": ""}, "config": {"worker": {"name": name}}, "unit": {},
+            "user": "", "python": "", "credentials": {}, "wheelhouse": "/opt/wheelhouse"}
 
 
 def rollout_of(names: list[str], **settings: Any) -> Json:
@@ -39,7 +41,7 @@ def rollout_of(names: list[str], **settings: Any) -> Json:
             "workers": {name: worker_settings(name) for name in names}, "routers": {}, "lanes": {}, "strata": {},
             "run_id": "run1", "new_id": "r1", "started_at": "2026-11-24T05:00:00Z", "wait_until": 0.0,
             "who": {"job": None, "user": "ada", "controller": {"host": "deck"}}, "staging": True,
-            "package": "solver-worker==1.3.0"}
+            "package": "solver-worker==1.3.0", "package_on_worker": "solver-worker", "package_name": "solver-worker"}
 
 
 def ledger_of(folder: Path, names: list[str], plan: Mapping[str, Any] | None = None, **settings: Any) -> Ledger:
@@ -68,3 +70,27 @@ class Hosts:
         if callable(answer):
             return {host: answer(host, own) for host, own in args.items()}
         return answer.pop(0)
+
+
+class Looks:
+    """No processes: an answer is there with the next tick."""
+
+    def __init__(self, **_more: Any) -> None:
+        self.waiting: dict[str, Any] = {}
+
+    def __enter__(self) -> Looks:
+        return self
+
+    def __exit__(self, *_why: object) -> None:
+        """Leave nothing."""
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.waiting)
+
+    def add(self, host: str, look: Callable[[], Any]) -> None:
+        self.waiting[host] = look
+
+    def collect(self, _wait: float) -> dict[str, Any]:
+        waiting, self.waiting = self.waiting, {}
+        return {host: look() for host, look in waiting.items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from action_kit import Hosts, ledger_of, made
+from action_kit import Hosts, Looks, ledger_of, made
 from ansible_collections.solver.fleet.plugins.action import (
     rollout_back,
     rollout_claim,
@@ -99,15 +99,16 @@ def test_a_look_waits_for_another_rollout_to_end(tmp_path, hosts, monkeypatch):
     assert len(slept) == len(record_of(ledger, "waiting")) == 2
 
 
-def hostvars(**special: Any) -> dict[str, Any]:
-    return {"hostvars": {name: {"solver_staged": special.get(name, staged())} for name in NAMES}, "ansible_forks": 20}
+def keep_staged(ledger: Ledger, **special: Any) -> None:
+    ledger.keep("staged", {name: special.get(name, staged()) for name in NAMES})
 
 
 def test_a_plan_is_kept_and_said(tmp_path, hosts):
     ledger = ledger_of(tmp_path, NAMES)
     hosts(worker_info=lambda _host, _args: {**census(), "lock_state": "free", "rollout": None})
     run(rollout_look, ledger)
-    said = run(rollout_plan, ledger, task_vars=hostvars())
+    keep_staged(ledger)
+    said = run(rollout_plan, ledger)
     assert (said["refused"], said["todo"], said["target"], said["rollout_id"]) == (False, 4, "1.3.0", "r1")
     assert ledger.read("plan")["order"] == NAMES
     assert record_of(ledger, "planned")[0]["window"] == 1
@@ -119,7 +120,8 @@ def test_a_refused_plan_is_kept_by_nobody_and_says_why(tmp_path, hosts):
     hosts(worker_info=lambda _host, _args: {**census(), "lock_state": "free", "rollout": None})
     run(rollout_look, ledger)
     bad = {"failed": True, "msg": "no such version", "failure": {"code": "pip_failed"}}
-    said = run(rollout_plan, ledger, task_vars=hostvars(w2=bad))
+    keep_staged(ledger, w2=bad)
+    said = run(rollout_plan, ledger)
     assert (said["refused"], said["again"]) == (True, False)
     assert said["msg"].startswith("Refusing to begin, nothing was drained: w2: no such version")
     assert ledger.read("plan") == {}
@@ -187,26 +189,6 @@ def test_one_that_is_left_alone_is_locked_without_a_release_to_remember(tmp_path
 
 
 # -- gate -------------------------------------------------------------------------------------
-
-
-class Looks:
-    """No processes: an answer is there with the next tick."""
-
-    def __init__(self, **_more: Any) -> None:
-        self.waiting: dict[str, Any] = {}
-
-    def __enter__(self) -> Looks:
-        return self
-
-    def __exit__(self, *_why: object) -> None:
-        """Leave nothing."""
-
-    def add(self, host: str, look: Callable[[], Any]) -> None:
-        self.waiting[host] = look
-
-    def collect(self, _wait: float) -> dict[str, Any]:
-        waiting, self.waiting = self.waiting, {}
-        return {host: look() for host, look in waiting.items()}
 
 
 RENEWED = {**OURS, "census": {"finding": "answering", "worker": status()}}

@@ -26,7 +26,7 @@ PLAY = """
       register: solver_rollout
       run_once: true
     - ansible.builtin.copy:
-        content: "{{{{ {{'hosts': solver_rollout.hosts, 'workers': solver_rollout.workers | list,
+        content: "{{{{ {{'hosts': solver_rollout.hosts, 'workers': solver_rollout.workers | default({{}}) | list,
                    'lanes': solver_rollout.lanes}} | to_json }}}}"
         dest: {out}
       delegate_to: localhost

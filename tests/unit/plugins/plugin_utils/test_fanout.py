@@ -162,6 +162,18 @@ def test_never_more_at_a_time_than_allowed(tmp_path: Path) -> None:
     assert made == {name: {"too_many": False} for name in "abcdef"}
 
 
+def test_nobody_else_is_asked_when_the_controller_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me, parent_of = os.getpid(), os.getppid
+
+    def getppid() -> int:
+        return 1 if os.getpid() == me and (tmp_path / "a").exists() else parent_of()
+
+    monkeypatch.setattr(_fanout.os, "getppid", getppid)
+    with pytest.raises(Exception, match="the controller's process is gone"):
+        take({name: lambda name=name: {"made": (tmp_path / name).touch()} for name in ("a", "b")}, parallel=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_an_orphan_ends_by_itself(tmp_path: Path) -> None:
     """The controller may be killed with its workers in mid-look."""
     def wait() -> Any:
