@@ -46,10 +46,10 @@ class ActionModule(RunAction):
         """The first worker by name before all others, so that two rollouts meet there and one of them takes nothing."""
         names, leader = self.plan["lock"]["workers"], self.plan["lock"]["leader"]
         locks = self.everywhere("rollout_lock", {name: self._claim(name) for name in names if name == leader},
-                                _entry.lock_answer)
+                                _entry.lock_answer, "locked")
         if locks.get(leader, {}).get("ours"):
             locks |= self.everywhere("rollout_lock", {name: self._claim(name) for name in names if name != leader},
-                                     _entry.lock_answer)
+                                     _entry.lock_answer, "locked")
         return locks
 
     def _claim(self, name: str) -> dict[str, Any]:
@@ -78,4 +78,4 @@ class ActionModule(RunAction):
     def _give_back(self, names: Iterable[str]) -> None:
         args = {name: {"state": "released", "worker_dir": self.workers[name]["worker_dir"],
                        "rollout_id": self.plan["rollout_id"], "run_id": self.plan["run_id"]} for name in names}
-        self.everywhere("rollout_lock", args, _entry.lock_answer)
+        self.everywhere("rollout_lock", args, _entry.lock_answer, "given back", to_the_end=True)

@@ -25,8 +25,11 @@ class ActionModule(RunAction):
             self.tell(f"waiting for another rollout, {self.wait_s:.0f} s left: {locked[0]}")
             # Two that wait for the same rollout do not come back at the same moment.
             time.sleep(min(random.uniform(4, 8), max(0.5, self.wait_s)))  # noqa: S311  no secret is made of it
+            if not self.alive():
+                return result | {"failed": True, "msg": "the controller's process is gone"}
             census = self._census()
             locked = self._locked(census)
+        self.ledger.keep("staged", {})
         self.ledger.keep("census", census)
         self.ledger.keep("looked", {"at": time.monotonic()})
         answering = [name for name, own in census.items() if not own.get("unreachable") and not own.get("failed")]

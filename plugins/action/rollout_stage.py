@@ -12,8 +12,13 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
 from ansible_collections.solver.fleet.plugins.plugin_utils._changes import changes
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import Look, Looks, look_on, work_on
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import SAY_EVERY_S, RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import (
+    Look,
+    look_at_all,
+    look_on,
+    work_on,
+)
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._wheels import bring
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, listed
 from ansible_collections.solver.fleet.plugins.plugin_utils._staging import (
@@ -34,6 +39,9 @@ class ActionModule(RunAction):
         result = self.begin(tmp, task_vars, wheels={"type": "dict", "required": True},
                             workers={"type": "list", "elements": "str", "required": True})
         wheels: dict[str, Any] = self.args["wheels"]
+        if "wheels" not in wheels:
+            why = wheels.get("msg") or "gathering the wheels ended without an answer"
+            wheels = {"failed": True, "msg": why, "failure": wheels.get("failure")}
         names = in_order(self.args["workers"])
         try:
             wheel = {} if wheels.get("failed") else release_wheel(
@@ -56,33 +64,21 @@ class ActionModule(RunAction):
     def _stage(self, names: list[str], wheel: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         remote = {name: work_on(self, self.task_vars, name, functools.partial(self._bring, name, wheel))
                   for name in names if not self.workers[name]["on_controller"]}
-        brought = self._everywhere("the wheels are on", remote) if remote else {}
+        brought = self._everywhere("have the wheels", remote) if remote else {}
         lost = {name: own for name, own in brought.items() if own.get("failed") or own.get("unreachable")}
         unit = UNIT.read_text(encoding="utf-8")
         looks = {name: look_on(self, self.task_vars, name, "solver.fleet.worker_release", {
             **release_args(self.rollout, self.workers[name], wheel, unit), "contents": bool(self._task.diff)})
             for name in names if name not in lost}
-        return self._everywhere("the release is staged on", looks) | lost
+        return self._everywhere("staged", looks) | lost
 
     def _bring(self, name: str, wheel: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
         return bring(self, {"src": self.settings["solver_wheelhouse"], "dest": self.workers[name]["wheelhouse"],
                             **({"release": wheel["file"]} if wheel else {})}, variables)
 
-    def _everywhere(self, what: str, looks: Mapping[str, Look]) -> dict[str, dict[str, Any]]:
-        """Do it on all at once, as far as forks and machines allow, and say how far it is."""
-        said: dict[str, dict[str, Any]] = {}
-        told = time.monotonic()
-        with Looks(timeout=float(self.settings["solver_deploy_timeout"]) + SPARE_S, parallel=self.forks,
-                   lanes=self.lanes) as running:
-            for name, look in looks.items():
-                running.add(name, look)
-            while running.busy:
-                said |= running.collect(SAY_EVERY_S)
-                self.ledger.emit("staging", done=len(said), of=len(looks))
-                if running.busy and time.monotonic() - told >= SAY_EVERY_S:
-                    told = time.monotonic()
-                    self.tell(f"{what} {len(said)} of {len(looks)} workers")
-        return said
+    def _everywhere(self, done: str, looks: Mapping[str, Look]) -> dict[str, dict[str, Any]]:
+        return look_at_all(looks, timeout=float(self.settings["solver_deploy_timeout"]) + SPARE_S, parallel=self.forks,
+                           lanes=self.lanes, main=self.main, told=self.progress(done, len(looks)))
 
     def _diff(self, said: Mapping[str, Mapping[str, Any]], wheels: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Say what changes, once for all workers that change alike; nothing where nobody asked for diffs."""

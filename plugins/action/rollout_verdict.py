@@ -97,4 +97,5 @@ class ActionModule(RunAction):
             run_id=self.plan["run_id"], kind=self.plan["kind"], roster=self.plan["lock"]["roster"],
             outcome=own[name]["outcome"], cause=own[name]["cause"], outcome_reason=own[name]["reason"],
             # A run that had nothing to do must not push out of the history those that had.
-            verdict=document, history=bool(self.plan["order"])) for name in names}, _entry.lock_answer)
+            verdict=document, history=bool(self.plan["order"])) for name in names}, _entry.lock_answer, "given back",
+            to_the_end=True)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -169,9 +168,6 @@ class ActionModule(RunAction):
         if module == "worker_steps":
             return dict(_entry.step_results(said, time.time()))
         return dict(_entry.step_result(said, time.time(), "reference"))
-
-    def alive(self) -> bool:
-        return os.getppid() == self.main
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

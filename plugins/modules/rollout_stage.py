@@ -16,7 +16,7 @@ author:
 description:
   - >-
     Brings the wheels to each worker's host and builds the release there, beside the one that runs, as many at once as
-    C(forks) allows and at most five on one machine. Nothing that serves changes.
+    C(forks) allows and at most five over connections to one machine. Nothing that serves changes.
   - Never fails for what a host says; M(solver.fleet.rollout_plan) refuses with the reasons of all.
   - In diff mode it returns what the releases change, once for all workers that change alike.
 extends_documentation_fragment:

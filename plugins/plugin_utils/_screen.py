@@ -57,6 +57,8 @@ class Screen:
     task: str = ""
     task_began: float = 0.0
     task_hosts: int = 0
+    asking: str = ""
+    asking_began: float = 0.0
     verdict: list[str] = field(default_factory=list)
 
 
@@ -114,12 +116,17 @@ def block(screen: Screen, now: float, width: int, height: int) -> list[str]:
     rows = [_row(screen, name, screen.turns[name], now) for name in names[:room]]
     rows += [f"and {len(names) - room} more"] if len(names) > room else []
     rows += [f"waits: {screen.waits}"] if screen.waits and not names else []
+    rows += [_task(screen, now)] if screen.asking and not names else []
     return [clean(line)[:max(20, width - 1)] for line in (head, *(f"  {row}" for row in rows))]
 
 
 def _task(screen: Screen, now: float) -> str:
-    """Before the first turn, and where there is none, the task is all that is known."""
-    if not screen.task or screen.verdict:
+    """Before the first turn, and where there is none, the task, and how many workers are through it, is all."""
+    if screen.verdict:
+        return ""
+    if screen.asking:
+        return f"{screen.asking}, {now - screen.asking_began:.0f} s"
+    if not screen.task:
         return ""
     hosts = f", {screen.task_hosts} hosts done" if screen.task_hosts else ""
     return f"{screen.task}{hosts}, {now - screen.task_began:.0f} s"
@@ -178,8 +185,11 @@ def _looked(_screen: Screen, event: Event) -> list[str]:
     return [f"{event['answering']} of {event['of']} workers answer"] if silent else []
 
 
-def _staging(screen: Screen, event: Event) -> list[str]:
-    screen.task_hosts = int(event["done"])
+def _asking(screen: Screen, event: Event) -> list[str]:
+    over = event["number"] == event["of"]
+    if not over and not screen.asking:
+        screen.asking_began = float(event["clock"])
+    screen.asking = "" if over else f"{event['number']} of {event['of']} workers {event['done']}"
     return []
 
 
@@ -290,5 +300,5 @@ _LINES: dict[str, Callable[[Screen, Event], list[str]]] = {
     "looked": _looked, "planned": _planned, "locked": _locked, "waiting": _waiting, "admitted": _admitted,
     "program_begun": _program_begun, "progress": _progress, "step_ended": _step_ended, "follow_up": _follow_up,
     "reference_solve": _reference, "outcome": _outcome, "closed": _closed, "hook_failed": _hook_failed,
-    "seen": _seen, "verdict": _verdict, "bake": _bake, "judged": _judged, "fell": _fell, "staging": _staging,
+    "seen": _seen, "verdict": _verdict, "bake": _bake, "judged": _judged, "fell": _fell, "asking": _asking,
 }

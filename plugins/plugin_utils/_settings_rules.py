@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._socket import MAX_SOCKET_PATH_BYTES
+from ansible_collections.solver.fleet.plugins.plugin_utils import _toml
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._regions import WORD
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
@@ -70,6 +71,7 @@ def resolve(
     _package(out)
     for host, host_vars in variables.items():
         out.workers[host] = _worker(out, host, host_vars)
+        _extend(out.errors, _unwritable(host, out.workers[host]) if need_version else [])
     if need_version and not out.settings.get("solver_version"):
         _extend(out.errors, ["solver_version is not set; name the version to roll out, "
                              "for example -e solver_version=1.3.0"])
@@ -156,6 +158,24 @@ def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str,
                              "take it out"])
     _extend(out.errors, _too_long(host, worker["control_socket"], str(standby.get("socket") or "")))
     return worker
+
+
+def _unwritable(host: str, worker: Mapping[str, Any]) -> list[str]:
+    """Say what of a worker's configuration or unit could not be written into a release."""
+    wrong = []
+    try:
+        _toml.dumps(worker["config"])
+    except ValueError as error:
+        wrong.append(f"{host}: {error}")
+    for section, directives in worker["unit"].items():
+        if not isinstance(directives, Mapping):
+            wrong.append(f"{host}: solver_unit.{section} must be a section with its directives, such as "
+                         "{Service: {MemoryMax: 1G}}")
+        else:
+            wrong += [f"{host}: solver_unit.{section}.{name} is a {type(value).__name__}; a directive is text, a "
+                      "number, true, false, or nothing" for name, value in directives.items()
+                      if not isinstance(value, (str, int, float, type(None)))]
+    return wrong
 
 
 def _too_long(host: str, control_socket: str, of_standby: str) -> list[str]:

@@ -52,8 +52,10 @@ def release_args(rollout: Mapping[str, Any], own: Mapping[str, Any], wheel: Mapp
 
 def unit_text(template: str, own: Mapping[str, Any]) -> str:
     """Return the unit of a worker, as the role gets it from the same template by a lookup."""
+    # As Ansible does it: null is nothing, with which systemd begins a list anew.
     made = jinja2.Environment(  # noqa: S701  a unit is no HTML
-        undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+        undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True,
+        finalize=lambda value: "" if value is None else value)
     return made.from_string(template).render(
         worker_dir=own["worker_dir"], worker_standby=own["service"].get("standby") or {}, worker_user=own["user"],
         worker_credentials=own["credentials"], worker_unit=own["unit"])

@@ -106,13 +106,17 @@ def test_each_host_has_its_own_settings_and_the_play_those_of_all(ask: Ask, tmp_
 
 @pytest.mark.quick
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user unasked")
-def test_only_the_host_that_says_so_becomes_somebody_else(ask: Ask, tmp_path: Path) -> None:
-    hosts = {"plain": LOCAL, "other": {**LOCAL, "own_python": "/usr/bin/python3", "ansible_become": True,
-                                       "ansible_become_method": "su", "ansible_become_user": "nobody",
-                                       "ansible_become_flags": "-s /bin/sh"}}
+@pytest.mark.parametrize("first", ["plain", "setting"])
+def test_only_the_host_that_says_so_becomes_somebody_else(ask: Ask, tmp_path: Path, first: str) -> None:
+    """Whichever of them the task of all was made for."""
+    other = {**LOCAL, "own_python": "/usr/bin/python3", "ansible_become_method": "su", "ansible_become_user": "nobody",
+             "ansible_become_flags": "-s /bin/sh"}
+    every = {"plain": other, "variable": {**other, "ansible_become": True}, "setting": {**other, "solver_become": True}}
+    hosts = {first: every[first], **every}
     answers = ask(hosts, "ansible.builtin.command", {name: {"argv": ["id", "-un"]} for name in hosts},
                   ANSIBLE_PIPELINING="1")
-    assert {name: own.get("stdout") for name, own in answers.items()} == {"plain": "root", "other": "nobody"}, answers
+    assert {name: own.get("stdout") for name, own in answers.items()} == {
+        "plain": "root", "variable": "nobody", "setting": "nobody"}, answers
 
 
 @pytest.mark.quick

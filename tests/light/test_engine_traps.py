@@ -58,7 +58,7 @@ def test_facts_need_not_be_variables(light_fleet: LightFleet, tmp_path: Path) ->
 
 
 def test_the_operators_task_timeout_ends_neither_the_gate_nor_a_turn(light_fleet: LightFleet, tmp_path: Path) -> None:
-    """The turn of w1 and the wait of w2 take longer than it; staging keeps the operator's limit, as it should."""
+    """The turn of w1 and the wait of w2 take longer than it."""
     limit = 12
     fleet = light_fleet.up(2, solver_events_dir=str(tmp_path / "events"), solver_order="name")
     fleet.set_fault("w1", version="1.2.0", drain_s=limit + 2.0)

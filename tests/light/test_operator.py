@@ -108,9 +108,10 @@ def test_removing_everything_leaves_nothing_and_says_what_it_left_before(light_f
 
 def test_a_plan_refuses_what_the_run_would_refuse(light_fleet: LightFleet) -> None:
     fleet = light_fleet.up(2)
-    for version, said in (("v1.3.0", "1.3.0"), ("9.9.9", "9.9.9")):
+    for version, said in (("v1.3.0", "set solver_version to that"), ("9.9.9", "holds solver-worker 1.2.0, 1.3.0")):
         done = fleet.roll(version, "--check")
         assert (done.returncode, said in flat(done.stdout)) == (2, True), done.stdout
+        assert fleet.verdict()["verdict"] == "refused"
     away = fleet.write_inventory("away.yml", **{
         name: {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9} for name in ("w1", "w2")})
     done = fleet.roll("1.3.0", "--check", inventory=away)

@@ -38,11 +38,14 @@ Result = dict[str, Any]
 Look = Callable[[], Result]
 # What an action does on a host when it has the connection, with the variables of a task there.
 Work = Callable[[Mapping[str, Any]], Result]
+Told = Callable[[int], None]
 # How long a child that is late may take to let go of what it shares with others, before it is killed.
 GRACE_S = 2.0
 # How often a child looks whether its parent is still there.
 TICK_S = 0.5
 REAP_S = 1.0
+# How often somebody hears how far it is, when nothing else happens.
+SAY_S = 5.0
 # Connections to one machine at once.
 PER_MACHINE = 5
 
@@ -77,7 +80,7 @@ class _Child:
 
 def run_everywhere(
     action: ActionBase, task_vars: Mapping[str, Any], module: str, args: Mapping[str, Mapping[str, Any]], *,
-    timeout: float, parallel: int, lanes: Mapping[str, str] | None = None,
+    timeout: float, parallel: int, lanes: Mapping[str, str] | None = None, main: int = 0, told: Told | None = None,
 ) -> dict[str, Result]:
     """Run MODULE with its ARGS on each host, PARALLEL at a time and each for at most TIMEOUT seconds.
 
@@ -86,7 +89,7 @@ def run_everywhere(
     machines' names, only a few are asked at once: an sshd as it comes drops more (MaxStartups 10:30:100).
     """
     looks = {host: look_on(action, task_vars, host, module, own) for host, own in args.items()}
-    return look_at_all(looks, timeout=timeout, parallel=parallel, lanes=lanes)
+    return look_at_all(looks, timeout=timeout, parallel=parallel, lanes=lanes, main=main, told=told)
 
 
 def look_on(
@@ -106,19 +109,22 @@ def work_on(action: ActionBase, task_vars: Mapping[str, Any], host: str, work: W
 
 def look_at_all(
     looks: Mapping[str, Look], *, timeout: float, parallel: int, lanes: Mapping[str, str] | None = None,
-    orphans_go_on: bool = False,
+    orphans_go_on: bool = False, main: int = 0, told: Told | None = None,
 ) -> dict[str, Result]:
     """Take each look in a process of its own; whatever happens there, each host has a result, and nothing is left.
 
     Where this process is ended itself, so is what it began, unless ORPHANS_GO_ON: a switch that is cut off between the
-    service's stop and its start would leave the worker down.
+    service's stop and its start would leave the worker down. MAIN is the controller's process: when it is gone, nobody
+    else is asked, and it ends by an error. TOLD hears how many have answered, at least every few seconds.
     """
-    with Looks(timeout=timeout, parallel=parallel, lanes=lanes, orphans_go_on=orphans_go_on) as running:
+    with Looks(timeout=timeout, parallel=parallel, lanes=lanes, orphans_go_on=orphans_go_on, main=main) as running:
         for host, look in looks.items():
             running.add(host, look)
         results: dict[str, Result] = {}
         while running.busy:
-            results.update(running.collect())
+            results.update(running.collect(SAY_S))
+            if told:
+                told(len(results))
     return {host: results[host] for host in looks}
 
 
@@ -127,9 +133,9 @@ class Looks:
 
     def __init__(
         self, *, timeout: float, parallel: int, lanes: Mapping[str, str] | None = None, orphans_go_on: bool = False,
+        main: int = 0,
     ) -> None:
-        self._orphans_go_on = orphans_go_on
-        self._main = os.getppid()
+        self._orphans_go_on, self._main = orphans_go_on, main
         self._timeout, self._parallel, self._lanes = timeout, max(1, parallel), lanes or {}
         self._waiting: dict[str, Look] = {}
         self._children: dict[int, _Child] = {}
@@ -169,7 +175,7 @@ class Looks:
         return results
 
     def _start_what_may(self) -> None:
-        if self._waiting and os.getppid() != self._main and not self._orphans_go_on:
+        if self._waiting and self._main and os.getppid() != self._main:
             # Nobody takes the results: of a fleet of hundreds most would be asked for nothing.
             raise AnsibleError("the controller's process is gone")
         for host in list(self._waiting):
@@ -363,8 +369,8 @@ def connect(action: ActionBase, host: Any, variables: dict[str, Any]) -> None:
     """Give ACTION a connection to HOST, made as core makes one for a task: by the executor of tasks itself."""
     task = action._task
     templar = Templar(loader=action._loader, variables=variables)
-    if variables.get("solver_become") is not None:  # the task has that of the host it was made for
-        task.become = boolean(templar.template(variables["solver_become"]), strict=False)
+    # The task has that of the host it was made for; this is what the keyword says in each of our plays.
+    task.become = boolean(templar.template(variables.get("solver_become")) or False, strict=False)
     # The action's own context has this host's address, user and password in it; the worker's has those of the play.
     of_play = getattr(worker.current_worker, "_play_context", None) or action._play_context
     context = of_play.set_task_and_variable_override(task=task, variables=variables, templar=templar)

@@ -110,16 +110,9 @@ class FleetAction(ActionBase):  # type: ignore[misc]
         machine, why = self.workers[name]["machine"], said.get("msg") or "it said nothing"
         return {**said, "unreachable": True, "msg": why if machine == "local" else f"{machine}: {why}"}
 
-    def everywhere(self, module: str, args: Mapping[str, Mapping[str, Any]], read: Read) -> dict[str, Json]:
-        """Run a module on many workers at once. One that is silent is asked once more before it is called lost."""
-        def ask(some: Mapping[str, Mapping[str, Any]]) -> dict[str, Json]:
-            return run_everywhere(self, self.task_vars, f"solver.fleet.{module}", some, timeout=self.look_s,
-                                  parallel=self.forks, lanes=self.lanes)
-
-        found = ask(args)
-        silent = {name: args[name] for name, own in found.items() if own.get("unreachable")}
-        now = time.time()
-        return {name: dict(read(own, now)) for name, own in {**found, **(ask(silent) if silent else {})}.items()}
+    def alive(self) -> bool:
+        """Whether the controller's process is there: nobody else takes a result."""
+        return os.getppid() == self.main
 
     def dead_runs(self, census: Mapping[str, Any]) -> list[str]:
         """Return the runs that hold workers of the fleet and are proven dead, by all that this machine can know."""
@@ -169,10 +162,42 @@ class RunAction(FleetAction):
         self._know(rollout, Workers(self.ledger, rollout["hosts"]))
         return result
 
+    def everywhere(self, module: str, args: Mapping[str, Mapping[str, Any]], read: Read, done: str = "asked",
+                   to_the_end: bool = False) -> dict[str, Json]:
+        """Run a module on many workers at once. One that is silent is asked once more before it is called lost.
+
+        DONE says what they are then. TO_THE_END is for what is better done, also when the controller is gone.
+        """
+        def ask(some: Mapping[str, Mapping[str, Any]]) -> dict[str, Json]:
+            return run_everywhere(self, self.task_vars, f"solver.fleet.{module}", some, timeout=self.look_s,
+                                  parallel=self.forks, lanes=self.lanes, main=0 if to_the_end else self.main,
+                                  told=self.progress(done, len(some)))
+
+        found = ask(args)
+        silent = {name: args[name] for name, own in found.items() if own.get("unreachable")}
+        now = time.time()
+        return {name: dict(read(own, now)) for name, own in {**found, **(ask(silent) if silent else {})}.items()}
+
     @property
     def wait_s(self) -> float:
         """Seconds for which the operator still wants to wait for another rollout."""
         return max(0.0, float(self.rollout["wait_until"]) - time.monotonic())
+
+    def progress(self, done: str, of: int) -> Callable[[int], None]:
+        """Return whom to tell how many of OF workers are DONE; what is over in a second is not worth a word."""
+        emitted = told = began = time.monotonic()
+
+        def say(number: int) -> None:
+            nonlocal emitted, told
+            now = time.monotonic()
+            if now - emitted >= 1 or (number == of and emitted > began):
+                emitted = now
+                self.ledger.emit("asking", done=done, number=number, of=of)
+            if now - told >= SAY_EVERY_S and number < of:
+                told = now
+                self.tell(f"{number} of {of} workers {done}")
+
+        return say
 
     def tell(self, line: str) -> None:
         """Tell people, where no callback of ours does it from the events."""

@@ -70,27 +70,3 @@ class Hosts:
         if callable(answer):
             return {host: answer(host, own) for host, own in args.items()}
         return answer.pop(0)
-
-
-class Looks:
-    """No processes: an answer is there with the next tick."""
-
-    def __init__(self, **_more: Any) -> None:
-        self.waiting: dict[str, Any] = {}
-
-    def __enter__(self) -> Looks:
-        return self
-
-    def __exit__(self, *_why: object) -> None:
-        """Leave nothing."""
-
-    @property
-    def busy(self) -> bool:
-        return bool(self.waiting)
-
-    def add(self, host: str, look: Callable[[], Any]) -> None:
-        self.waiting[host] = look
-
-    def collect(self, _wait: float) -> dict[str, Any]:
-        waiting, self.waiting = self.waiting, {}
-        return {host: look() for host, look in waiting.items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from action_kit import Hosts, Looks, ledger_of, made
+from action_kit import Hosts, ledger_of, made
 from ansible_collections.solver.fleet.plugins.action import (
     rollout_back,
     rollout_claim,
@@ -189,6 +189,26 @@ def test_one_that_is_left_alone_is_locked_without_a_release_to_remember(tmp_path
 
 
 # -- gate -------------------------------------------------------------------------------------
+
+
+class Looks:
+    """No processes: an answer is there with the next tick."""
+
+    def __init__(self, **_more: Any) -> None:
+        self.waiting: dict[str, Any] = {}
+
+    def __enter__(self) -> Looks:
+        return self
+
+    def __exit__(self, *_why: object) -> None:
+        """Leave nothing."""
+
+    def add(self, host: str, look: Callable[[], Any]) -> None:
+        self.waiting[host] = look
+
+    def collect(self, _wait: float) -> dict[str, Any]:
+        waiting, self.waiting = self.waiting, {}
+        return {host: look() for host, look in waiting.items()}
 
 
 RENEWED = {**OURS, "census": {"finding": "answering", "worker": status()}}

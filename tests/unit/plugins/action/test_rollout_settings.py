@@ -51,6 +51,13 @@ def settled(folder: Path, kind: str, *words: str, **shared: object) -> subproces
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
 
+def test_a_rollout_has_the_workers_in_its_ledger_and_in_no_variable(tmp_path: Path) -> None:
+    done = settled(tmp_path, "update")
+    assert done.returncode == 0, done.stdout
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["hosts"], found["workers"]) == (["w1", "w2", "w3"], [])
+
+
 @pytest.mark.parametrize("kind", ["provision", "remove"])
 def test_a_limit_leaves_the_whole_fleet_in_rosters_and_routers(tmp_path: Path, kind: str) -> None:
     done = settled(tmp_path, kind, "--limit", "w2")

@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from action_kit import Hosts, Looks, ledger_of, made, worker_settings
+import yaml
+from action_kit import Hosts, ledger_of, made, worker_settings
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar
 from ansible_collections.solver.fleet.plugins.action import rollout_look, rollout_plan, rollout_stage
 from ansible_collections.solver.fleet.plugins.filter.rollout import release_wheel as filtered
 from ansible_collections.solver.fleet.plugins.plugin_utils import _staging
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _run
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _run, _wheels
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger, document_of
 from entry_kit import census, staged
 
@@ -42,14 +45,14 @@ class Stage:
         self.answers: dict[str, Json] = {}
         self.transfers: dict[str, Json] = {}
         self.limits: list[Json] = []
-        monkeypatch.setattr(rollout_stage, "Looks", self.looks)
+        monkeypatch.setattr(rollout_stage, "look_at_all", self.look_at_all)
         monkeypatch.setattr(rollout_stage, "look_on", self.look_on)
         monkeypatch.setattr(rollout_stage, "work_on", lambda _action, _vars, _host, work: lambda: work({}))
         monkeypatch.setattr(rollout_stage, "bring", self.bring)
 
-    def looks(self, **limits: Any) -> Looks:
+    def look_at_all(self, looks: dict[str, Callable[[], Json]], **limits: Any) -> Json:
         self.limits.append(limits)
-        return Looks()
+        return {name: look() for name, look in looks.items()}
 
     def look_on(self, _action: Any, _vars: Any, host: str, module: str, args: Json) -> Callable[[], Json]:
         assert module == "solver.fleet.worker_release"
@@ -88,7 +91,7 @@ def test_all_are_staged_at_once_and_each_with_its_own(tmp_path, monkeypatch):
     assert 'name = "w2"' in args["config"]
     assert "unit" not in args
     limit, = stage.limits
-    assert limit["parallel"] == 7
+    assert (limit["parallel"], limit["main"]) == (7, os.getppid())
     assert limit["timeout"] > stage.ledger.read("rollout")["settings"]["solver_deploy_timeout"]
 
 
@@ -114,31 +117,47 @@ def test_wheels_travel_first_and_who_did_not_get_them_is_asked_nothing_more(tmp_
 def test_one_that_fails_fails_nobody_else_and_the_plan_says_why(tmp_path, monkeypatch):
     stage = Stage(tmp_path, monkeypatch)
     stage.answers["w2"] = {"failed": True, "msg": "no such version", "failure": {"code": "pip_failed"}}
+    look(stage, monkeypatch)
     assert not stage.run().get("failed")
-    refused = plan_of(stage, monkeypatch)
+    refused = plan_of(stage)
     assert refused["msg"].startswith("Refusing to begin, nothing was drained: w2: no such version")
 
 
-def plan_of(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Json:
+def look(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = {**census(), "lock_state": "free", "rollout": None}
     monkeypatch.setattr(_run, "run_everywhere", Hosts(worker_info=lambda _host, _args: answer))
-    said: Json = {}
-    for kind in (rollout_look, rollout_plan):
-        said = made(kind.ActionModule, {"ledger": str(stage.ledger.folder)}).run(None, {})
+    made(rollout_look.ActionModule, {"ledger": str(stage.ledger.folder)}).run(None, {})
+
+
+def plan_of(stage: Stage) -> Json:
+    said: Json = made(rollout_plan.ActionModule, {"ledger": str(stage.ledger.folder)}).run(None, {})
     return said
 
 
 @pytest.mark.parametrize(("wheels", "reason"), [
     ({"failed": True, "msg": "no such version", "failure": {"code": "pip_failed"}}, "no such version"),
-    ({"wheels": [{**WHEEL, "version": "1.3.1"}]}, "set solver_version to that")], ids=["no wheels", "another version"])
+    ({"unreachable": True, "msg": "no route to localhost"}, "no route to localhost"),
+    ({"changed": False}, "gathering the wheels ended without an answer"),
+    ({"wheels": [{**WHEEL, "version": "1.3.1"}]}, "set solver_version to that")],
+    ids=["no wheels", "unreachable", "no answer", "another version"])
 def test_without_the_wheel_no_host_is_asked_and_the_plan_says_it_once(tmp_path, monkeypatch, wheels, reason):
     stage = Stage(tmp_path, monkeypatch)
+    look(stage, monkeypatch)
     said = stage.run(wheels)
     assert (stage.asked, said["changed"]) == ({}, False)
-    refused = plan_of(stage, monkeypatch)
+    refused = plan_of(stage)
     assert refused["refused"] is True
     assert refused["msg"].count(reason) == 1
     assert "w1, w2, w3: " in refused["msg"]
+
+
+def test_a_new_look_forgets_what_was_staged_by_the_last_one(tmp_path, monkeypatch):
+    """Who was staged before a wait for another rollout may not answer after it."""
+    stage = Stage(tmp_path, monkeypatch)
+    stage.run()
+    look(stage, monkeypatch)
+    assert stage.kept == {}
+    assert "no release was staged for it" in plan_of(stage)["msg"]
 
 
 def test_where_nobody_answers_nobody_is_asked(tmp_path, monkeypatch):
@@ -172,8 +191,7 @@ def test_the_events_say_how_far_it_is(tmp_path, monkeypatch):
     stage.answers["w3"] = GONE
     stage.run()
     events = [json.loads(line) for line in Path(stage.ledger.events).read_text().splitlines()]
-    assert [(own["event"], own.get("done", own.get("workers")), own["of"]) for own in events] == [
-        ("staging", 3, 3), ("staged", 2, 3)]
+    assert [(own["event"], own["workers"], own["of"]) for own in events] == [("staged", 2, 3)]
 
 
 # -- what is asked ----------------------------------------------------------------------------
@@ -190,7 +208,9 @@ def test_the_filter_is_the_same_function():
 
 @pytest.mark.parametrize("standby", [{}, {"name": "solver-standby@w1", "home_order": "/run/solver/w1/control-home"}],
                          ids=["alone", "with a slot"])
-@pytest.mark.parametrize("unit", [{}, {"Service": {"MemoryMax": "1G", "Nice": 5}}], ids=["as it is", "with additions"])
+@pytest.mark.parametrize("unit", [{}, {"Service": {
+    "MemoryMax": "1G", "Nice": 5, "PrivateTmp": True, "CPUWeight": 0, "RestrictNamespaces": None, "RestartSec": 0.5}}],
+    ids=["as it is", "with additions"])
 def test_the_unit_is_what_the_role_gets_from_the_same_template(standby, unit):
     """Provisioning and a rollout with the same settings must lead to the same release."""
     own = {**worker_settings("w1"), "user": "solver", "unit": unit,
@@ -207,6 +227,32 @@ def test_the_unit_is_what_the_role_gets_from_the_same_template(standby, unit):
         rollout_stage.UNIT.read_text(encoding="utf-8"))
     assert asked["unit"] == {"name": "solver-worker@w1.service", "content": text}
     assert "LoadCredential=api_key:/w1/current/credentials/api_key\nLoadCredential=data_token:" in text
+
+
+def test_what_is_asked_has_the_names_of_the_role():
+    """An option that one of both sends would split the release of a provisioned worker from that of a rollout."""
+    tasks = yaml.safe_load((rollout_stage.UNIT.parents[1] / "tasks/stage.yml").read_text(encoding="utf-8"))
+    own = {**worker_settings("w1"), "user": "solver", "python": "/p", "credentials": {"api_key": "/a"},
+           "service": {"backend": "systemd", "name": "solver-worker@w1"}}
+    asked = _staging.release_args(
+        {"settings": ledger_settings(), "package_on_worker": "solver-worker", "new_id": "r1"}, own, WHEEL, "")
+    assert {*asked, "contents"} == set(tasks[0]["solver.fleet.worker_release"])
+    bare = {**worker_settings("w1"), "wheelhouse": ""}
+    settings = {**ledger_settings(), "solver_version": ""}
+    less = _staging.release_args({"settings": settings, "package_on_worker": "x", "new_id": "r1"}, bare, {}, "")
+    assert {*asked} - {*less} == {"version", "sha256", "wheelhouse", "run_as", "python", "unit"}
+
+
+@pytest.mark.parametrize("place", ["~/wheels", "$HOME/wheels"])
+def test_a_wheelhouse_is_found_where_the_operator_means_it(tmp_path, monkeypatch, place):
+    """The default of solver_wheelhouse begins with a tilde."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / WHEEL["file"]).write_text("a wheel")
+    action = SimpleNamespace(_execute_module=lambda _module, args, task_vars: {"asked": args, "vars": task_vars})
+    said = _wheels.bring(action, {"src": place, "dest": "/opt/wheelhouse", "release": WHEEL["file"]}, {"a": 1})
+    assert [one["file"] for one in said["asked"]["wheels"]] == [WHEEL["file"]]
+    assert said["vars"] == {"a": 1}
 
 
 def ledger_settings() -> Json:

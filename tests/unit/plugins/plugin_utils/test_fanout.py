@@ -169,9 +169,19 @@ def test_nobody_else_is_asked_when_the_controller_is_gone(tmp_path: Path, monkey
         return 1 if os.getpid() == me and (tmp_path / "a").exists() else parent_of()
 
     monkeypatch.setattr(_fanout.os, "getppid", getppid)
+    looks = {name: lambda name=name: {"made": (tmp_path / name).touch()} for name in ("a", "b")}
     with pytest.raises(Exception, match="the controller's process is gone"):
-        take({name: lambda name=name: {"made": (tmp_path / name).touch()} for name in ("a", "b")}, parallel=1)
+        _fanout.look_at_all(looks, timeout=30.0, parallel=1, main=parent_of())
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    take(looks, parallel=1)
+    assert (tmp_path / "b").exists(), "what is better done is done, whoever is gone"
+
+
+def test_somebody_hears_how_many_have_answered() -> None:
+    heard: list[int] = []
+    _fanout.look_at_all(dict.fromkeys("abc", dict), timeout=30.0, parallel=1, told=heard.append)
+    assert heard == sorted(heard)
+    assert {1, 2, 3} <= set(heard)
 
 
 def test_an_orphan_ends_by_itself(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ class Ours:
     def main(self) -> int:
         return os.getppid() if self.world.alive else -1
 
-    def everywhere(self, module: str, args: dict[str, Any], _read: Any) -> dict[str, Any]:
+    def everywhere(self, module: str, args: dict[str, Any], *_how: Any, **_more: Any) -> dict[str, Any]:
         return {name: self.world.ask(name, module, own) for name, own in args.items()}
 
     def call(self, module: str, args: dict[str, Any], _limit: float, host: str = "") -> dict[str, Any]:

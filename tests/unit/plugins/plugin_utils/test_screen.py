@@ -117,6 +117,20 @@ def test_every_step_has_words() -> None:
     assert set(_screen._DOING) == set(_entry.STEP_NAMES) - solves
 
 
+def test_what_asks_all_workers_says_how_far_it_is(screen: Screen) -> None:
+    """Also where no callback says which task it is, as under AWX."""
+    assert take(screen, {"event": "asking", "done": "staged", "number": 3, "of": 100, "clock": 10.0}) == []
+    assert heartbeat(screen, 12.0) == "3 of 100 workers staged, 2 s"
+    take(screen, {"event": "asking", "done": "staged", "number": 60, "of": 100, "clock": 40.0})
+    assert _screen.block(screen, 41.0, 80, 24) == ["60 of 100 workers staged, 31 s"]
+    screen.began = 30.0
+    assert _screen.block(screen, 41.0, 80, 24)[-1] == "  60 of 100 workers staged, 31 s"
+    take(screen, {"event": "asking", "done": "staged", "number": 100, "of": 100, "clock": 50.0})
+    assert heartbeat(screen, 51.0) == ""
+    take(screen, {"event": "asking", "done": "locked", "number": 1, "of": 100, "clock": 60.0})
+    assert heartbeat(screen, 61.0) == "1 of 100 workers locked, 1 s"
+
+
 def test_the_block_shows_who_is_at_what_and_fits(screen: Screen) -> None:
     from ansible_collections.solver.fleet.plugins.plugin_utils._screen import block
 

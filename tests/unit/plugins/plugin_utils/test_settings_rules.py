@@ -50,6 +50,29 @@ def test_bad_window(value, part):
     assert part in only_error(solver_max_unavailable=value)
 
 
+@pytest.mark.parametrize(("settings", "error"), [
+    ({"solver_unit": {"MemoryMax": "1G"}},
+     "w1: solver_unit.MemoryMax must be a section with its directives, such as {Service: {MemoryMax: 1G}}"),
+    ({"solver_unit": {"Service": {"Nice": [1, 2]}}},
+     "w1: solver_unit.Service.Nice is a list; a directive is text, a number, true, false, or nothing"),
+    ({"solver_worker_config": {"provider": {"x": None}}},
+     "w1: provider.x is a NoneType; a worker's setting is text, a number, true or false, or a list of these "
+     "(solver_worker_config)"),
+    ({"solver_worker_config": {"tasks": {"x": {"y": 1}}}},
+     "w1: tasks.x is a dict; a worker's setting is text, a number, true or false, or a list of these "
+     "(solver_worker_config)"),
+])
+def test_what_cannot_be_written_into_a_release_is_refused_before_anything_else(settings, error):
+    """Whoever stages nothing, such as a pause, is not kept from it."""
+    assert resolve(fleet(1, **settings)).errors == [error]
+    assert resolve(fleet(1, **settings), need_version=False).errors == []
+
+
+def test_a_directive_may_be_nothing_which_begins_a_list_anew():
+    unit = {"Service": {"SystemCallFilter": None, "MemoryMax": "1G", "Nice": 5, "PrivateTmp": False}}
+    assert resolve(fleet(1, solver_unit=unit)).errors == []
+
+
 def test_misspelt_variable_is_named_with_the_nearest():
     assert only_error(solver_max_unavailible=1) == (
         "solver_max_unavailible is not a setting of solver.fleet; did you mean solver_max_unavailable?")
