@@ -19,6 +19,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("--before", default="", help="turn: also this commit, in the same run")
     args = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} before")
     {"turn": lambda: turn(args.before), "window": window, "sizes": lambda: sizes(args.values or [100, 300]),
      "switch": switch, "plain": plain}[args.what]()
@@ -193,7 +195,10 @@ def light_roll(size: int, drain_s: float | tuple[float, float], places: int, see
         run = fleet.start_playbook("rolling_update", "--forks", str(forks or places + 2), solver_version="1.3.0",
                                    solver_max_unavailable=places, solver_events_dir=str(events), **settings)
         memory.watch(run.pid)
-        out, _none = run.communicate()
+        try:
+            out, _none = run.communicate()
+        finally:
+            run.kill()  # where somebody ends the bench: it would go on for an hour
         seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         assert run.returncode == 0, out
         most_out = fleet.most_out_at_once()
@@ -261,8 +266,8 @@ def pss(pid: int) -> int:
 # -- what a large fleet costs ------------------------------------------------------------------------
 
 
-# Each fork costs memory, and two processors have never kept more turns than this at work.
-MOST_FORKS = 24
+# Each fork costs memory, and two processors have never kept many more turns than this at work.
+MOST_FORKS = 12
 
 
 def sizes(counts: Sequence[int]) -> None:

@@ -64,10 +64,10 @@ class Stage:
         self.brought[host] = args
         return self.transfers.get(host, {"changed": True, "missing": []})
 
-    def run(self, wheels: Json = WHEELS, workers: list[str] | None = None, diff: bool = False,
+    def run(self, wheels: Json | None = None, workers: list[str] | None = None, diff: bool = False,
             check_mode: bool = False) -> Json:
         action = made(rollout_stage.ActionModule, {
-            "ledger": str(self.ledger.folder), "wheels": wheels,
+            "ledger": str(self.ledger.folder), "wheels": wheels or WHEELS,
             "workers": NAMES if workers is None else workers}, check_mode)
         action._task.diff = diff
         said: Json = action.run(None, {"ansible_forks": 7})
