@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.module_utils._drain import HANDOVER_EXTRA_S
 from ansible_collections.solver.fleet.plugins.module_utils._service import slot_settings
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan, PlannedWorker
 
@@ -24,6 +25,8 @@ CALL_SLICE_S = 10.0
 # A line that dies in the middle of a call holds ssh for many minutes, so each call has an end: its own waiting, and
 # this for the connection and the module's start.
 CONNECT_S = 60.0
+# So many of a drain's calls may come back early.
+EARLY_CALLS = 3
 # A switch also waits for the service to stop and to start, and for another module to let go of the worker.
 SWITCH_S = 180.0
 
@@ -236,7 +239,9 @@ def _drain(worker: Worker) -> Step:
         absent_ok=not planned["serving"])}
     if planned["forced"]:
         args.update(hung_ok=True, accept_loss=True)
-    return Step("drain", "worker_drain", args, tries=tries_for(settings["solver_drain_timeout"]) + 6)
+    # After the time-out a drain may fall back to a hand-over; and a call may come back before its slice is over.
+    waits = float(settings["solver_drain_timeout"]) + HANDOVER_EXTRA_S
+    return Step("drain", "worker_drain", args, tries=tries_for(waits) + EARLY_CALLS)
 
 
 def _hold(worker: Worker) -> str | None:

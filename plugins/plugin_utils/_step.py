@@ -14,7 +14,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._fault import is_at_p
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, PlannedWorker
 
 # Results by the name of the step; C(in_flight) is a list, of the verify results of those in flight.
-Steps = Mapping[str, Any]
+Results = Mapping[str, Any]
 
 # The forward steps of one worker's update, in order.
 STEPS = ("drain", "switch", "verify", "resume", "soak")
@@ -40,12 +40,12 @@ def step_ok(result: Mapping[str, Any] | None) -> bool:
     return not (result.get("failed") or result.get("unreachable")) and result.get("done", True) is True
 
 
-def failed_step(steps: Steps) -> str | None:
+def failed_step(results: Results) -> str | None:
     """Return the first forward step that is not done, be it that it failed or that it has no result."""
-    if (steps.get("settle") or {}).get("unreachable"):
+    if (results.get("settle") or {}).get("unreachable"):
         return "settle"
-    for name in STANDBY_STEPS if steps.get("raise") else STEPS:
-        result = steps.get(name)
+    for name in STANDBY_STEPS if results.get("raise") else STEPS:
+        result = results.get(name)
         if not result:
             return name if name != "soak" else None
         if not step_ok(result):
@@ -53,24 +53,24 @@ def failed_step(steps: Steps) -> str | None:
     return None
 
 
-def next_action(steps: Steps, revertible: bool = True, planned: PlannedWorker | None = None) -> str:
+def next_action(results: Results, revertible: bool = True, planned: PlannedWorker | None = None) -> str:
     """Decide what follows a failed step: ``revert``, ``resume``, ``drop`` (its standby) or ``nothing`` more.
 
     An unreachable worker is left alone: its lease brings it back, and the operator hears its name. So is one that
     somebody else holds by now. Where nothing is left to go back to (not REVERTIBLE), a worker that was switched stays
     held, which is quarantine.
     """
-    step = failed_step(steps)
+    step = failed_step(results)
     if step is None:
         return "nothing"
-    result = steps.get(step) or {}
+    result = results.get(step) or {}
     if result.get("unreachable") or code_of(result) == FENCED or another_took_it(step, result):
         return "nothing"
     begun = planned is not None and switched_before(planned)
-    if steps.get("raise"):
+    if results.get("raise"):
         action = _beside(step, result)
     else:
-        action = _after_drain(result, begun) if step == "drain" else _after_switch(steps, step, result, begun)
+        action = _after_drain(result, begun) if step == "drain" else _after_switch(results, step, result, begun)
     stays = action == "resume" and planned is not None and planned.get("stays_held")
     return "nothing" if stays or (action == "revert" and not revertible) else action
 
@@ -100,12 +100,12 @@ def _after_drain(result: Mapping[str, Any], begun: bool) -> str:
     return "nothing" if left or begun or unverified(result) else "resume"
 
 
-def _after_switch(steps: Steps, step: str, result: Mapping[str, Any], begun: bool) -> str:
-    if begun or unverified(steps.get("drain") or {}):
+def _after_switch(results: Results, step: str, result: Mapping[str, Any], begun: bool) -> str:
+    if begun or unverified(results.get("drain") or {}):
         return "nothing" if step == "switch" and untouched(result) else "revert"
     if step == "switch" and untouched(result):
         return "resume"
-    return "revert" if step == "switch" or not untouched(steps.get("switch") or {}) else "nothing"
+    return "revert" if step == "switch" or not untouched(results.get("switch") or {}) else "nothing"
 
 
 def untouched(switch: Mapping[str, Any]) -> bool:
@@ -120,55 +120,55 @@ def unverified(drained: Mapping[str, Any]) -> bool:
     return bool(drain.get("version")) and drain["version"] != (worker.get("instance") or {}).get("version")
 
 
-def fault_of(steps: Steps) -> dict[str, Any] | None:
+def fault_of(results: Results) -> dict[str, Any] | None:
     """Return whose fault a failed probe is, or nothing where no probe failed."""
-    return verdict_of_probe(steps) if is_at_probe(steps) else None
+    return verdict_of_probe(results) if is_at_probe(results) else None
 
 
-def outcome(planned: PlannedWorker, steps: Steps, revertible: bool = True) -> Outcome:
+def outcome(planned: PlannedWorker, results: Results, revertible: bool = True) -> Outcome:
     """Return what became of one worker, from the results of its steps."""
-    step = failed_step(steps)
-    drain, switch = steps.get("drain") or {}, steps.get("switch") or {}
+    step = failed_step(results)
+    drain, switch = results.get("drain") or {}, results.get("switch") or {}
     out: Outcome = {
         "outcome": "updated", "cause": None, "reason": "", "step": step,
         "from": planned.get("from"), "to": planned.get("to"),
         "open_at_drain": drain.get("open_at_drain"),
-        "timings": {name: float(result["elapsed_s"]) for name, result in steps.items()
+        "timings": {name: float(result["elapsed_s"]) for name, result in results.items()
                     if isinstance(result, Mapping) and result.get("elapsed_s") is not None},
         "totals_before": switch.get("totals_before"),
         "log": [],
     }
     if step is None:
         return out
-    result = steps.get(step) or {}
-    fault = fault_of(steps) or {}
+    result = results.get(step) or {}
+    fault = fault_of(results) or {}
     out["reason"] = f"{step}: {_said(result, fault) or 'not finished in time'}"
     if fault:
         out["reason"] += f"; {one_line(fault['reason'])}"
     out["log"] = _log_lines(result)
     # A host that shuts down ends the worker first, then its line: the release is blamed only by a reference solve.
-    lost = lost_in_revert(steps) and fault.get("fault") != "release"
-    out["cause"] = "host" if lost else _cause(step, steps, fault)
-    out["outcome"] = _failed_outcome(planned, steps, fault, revertible)
-    if lost_in_revert(steps) or out["outcome"] == "quarantined":
-        out["reason"] += "; " + _revert_reason(steps, revertible)
+    lost = lost_in_revert(results) and fault.get("fault") != "release"
+    out["cause"] = "host" if lost else _cause(step, results, fault)
+    out["outcome"] = _failed_outcome(planned, results, fault, revertible)
+    if lost_in_revert(results) or out["outcome"] == "quarantined":
+        out["reason"] += "; " + _revert_reason(results, revertible)
     undrained = step == "drain" and code_of(result) == "hung"
     if not planned.get("forced") and (undrained or out["outcome"] == "quarantined"):
         out["reason"] += f"; {BY_FORCE}"
     return out
 
 
-def went_back(planned: PlannedWorker, steps: Steps, why: str) -> Outcome:
+def went_back(planned: PlannedWorker, results: Results, why: str) -> Outcome:
     """Return what became of a worker that did not fail, and went back with those that it went together with."""
     came_from = planned["back_version"] or planned["from"]
-    back = step_ok(steps.get("give_back")) or all(step_ok(steps.get(name)) for name in REVERT_STEPS)
-    lost = lost_in_revert(steps) or bool((steps.get("give_back") or {}).get("unreachable"))
-    out: Outcome = {**outcome(planned, steps), "outcome": "rolled_back", "cause": None, "step": None, "log": [],
+    back = step_ok(results.get("give_back")) or all(step_ok(results.get(name)) for name in REVERT_STEPS)
+    lost = lost_in_revert(results) or bool((results.get("give_back") or {}).get("unreachable"))
+    out: Outcome = {**outcome(planned, results), "outcome": "rolled_back", "cause": None, "step": None, "log": [],
                     "reason": f"returned to {came_from} with all others; {why}"}
     if back:
         return out
     return {**out, "outcome": "unreachable" if lost else "quarantined", "cause": "host" if lost else "unknown",
-            "step": "revert", "reason": f"could not be returned to {came_from}: {_revert_reason(steps, True)}; {why}"}
+            "step": "revert", "reason": f"could not be returned to {came_from}: {_revert_reason(results, True)}; {why}"}
 
 
 def _said(result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
@@ -178,15 +178,15 @@ def _said(result: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
     return said.partition(guess)[0] if fault.get("by_reference") else said
 
 
-def _cause(step: str, steps: Steps, fault: Mapping[str, Any]) -> str:
-    result = steps.get(step) or {}
+def _cause(step: str, results: Results, fault: Mapping[str, Any]) -> str:
+    result = results.get(step) or {}
     if result.get("unreachable"):
         return "host"
     if fault:
         return "release" if fault["fault"] == "release" else "unknown"
     cause = _declared(result)
     # A release is to blame only for what happened after it was switched to.
-    before = step == "drain" or (step == "switch" and untouched(result) and not steps.get("raise"))
+    before = step == "drain" or (step == "switch" and untouched(result) and not results.get("raise"))
     return "drain" if cause == "release" and (before or another_took_it(step, result)) else cause
 
 
@@ -197,24 +197,24 @@ def _declared(result: Mapping[str, Any]) -> str:
     return CODES["deadline"]
 
 
-def _failed_outcome(planned: PlannedWorker, steps: Steps, fault: Mapping[str, Any], revertible: bool) -> str:
-    step = str(failed_step(steps))
-    if (steps.get(step) or {}).get("unreachable"):
+def _failed_outcome(planned: PlannedWorker, results: Results, fault: Mapping[str, Any], revertible: bool) -> str:
+    step = str(failed_step(results))
+    if (results.get(step) or {}).get("unreachable"):
         return "unreachable"
-    action = next_action(steps, revertible, planned)
+    action = next_action(results, revertible, planned)
     if action == "drop":
-        return _dropped_outcome(_cause(step, steps, fault), fault)
+        return _dropped_outcome(_cause(step, results, fault), fault)
     if action == "nothing":
         return "failed" if revertible or step == "drain" else "quarantined"
     if action == "resume":
-        return "failed" if step_ok(steps.get("give_back")) else "quarantined"
-    return _reverted_outcome(steps, fault)
+        return "failed" if step_ok(results.get("give_back")) else "quarantined"
+    return _reverted_outcome(results, fault)
 
 
-def _reverted_outcome(steps: Steps, fault: Mapping[str, Any]) -> str:
-    if lost_in_revert(steps):
+def _reverted_outcome(results: Results, fault: Mapping[str, Any]) -> str:
+    if lost_in_revert(results):
         return "unreachable"
-    if not all(step_ok(steps.get(name)) for name in REVERT_STEPS):
+    if not all(step_ok(results.get(name)) for name in REVERT_STEPS):
         return "quarantined"
     return "returned" if fault.get("inconclusive") else "reverted"
 
@@ -224,15 +224,15 @@ def _dropped_outcome(cause: str, fault: Mapping[str, Any]) -> str:
     return "returned" if fault.get("inconclusive") else "reverted" if cause == "release" else "failed"
 
 
-def lost_in_revert(steps: Steps) -> bool:
+def lost_in_revert(results: Results) -> bool:
     """Whether the worker was lost while it went back: its lease brings it into service, if it verifies itself."""
-    return any((steps.get(name) or {}).get("unreachable") for name in ("revert_drain", *REVERT_STEPS))
+    return any((results.get(name) or {}).get("unreachable") for name in ("revert_drain", *REVERT_STEPS))
 
 
-def _revert_reason(steps: Steps, revertible: bool) -> str:
-    lost = [name for name in ("revert_drain",) if lost_in_revert({name: steps.get(name)})]
+def _revert_reason(results: Results, revertible: bool) -> str:
+    lost = [name for name in ("revert_drain",) if lost_in_revert({name: results.get(name)})]
     for name in (*lost, *REVERT_STEPS, "give_back"):
-        result = steps.get(name)
+        result = results.get(name)
         if result and not step_ok(result):
             return f"{name.replace('_', ' ')} failed: {one_line(result.get('msg'))}"
     return "it could not be brought back" if revertible else "it is held; a rollback has nothing to go back to"
