@@ -9,7 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _lines, _together, _view
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import look_at_all, look_on
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import (
+    look_at_all,
+    look_on,
+    with_python,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import document_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PARTS, PLAN_OF, RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._together import Others
@@ -161,8 +165,10 @@ class ActionModule(RunAction):
         if host and host != self.me:
             look = look_on(self, self.task_vars, host, name, args)
         else:
+            variables = with_python(self.task_vars, self.pythons.get(self.me))
+
             def look() -> dict[str, Any]:
-                said = self._execute_module(module_name=name, module_args=dict(args), task_vars=self.task_vars)
+                said = self._execute_module(module_name=name, module_args=dict(args), task_vars=variables)
                 return {key: value for key, value in said.items() if not key.startswith("_ansible")}
         said = look_at_all({self.me: look}, timeout=limit, parallel=1, orphans_go_on=True)[self.me]
         if module == "worker_steps":

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _fanout
-from fleetlib import ROOT, Fleet, events_of
+from fleetlib import ROOT, Fleet, ansible_bin, events_of
 from lightfleet import LightFleet
 
 # local_fleet sets a fleet up, so it needs none.
@@ -55,6 +55,21 @@ def test_facts_need_not_be_variables(light_fleet: LightFleet, tmp_path: Path) ->
     assert fleet.verdict()["verdict"] == "completed"
     assert set(fleet.versions().values()) == {"1.3.0"}
     assert (tmp_path / "verdict").read_text(encoding="utf-8") == "completed"
+
+
+@pytest.mark.quick
+def test_an_interpreter_is_discovered_once_for_each_worker(light_fleet: LightFleet, tmp_path: Path) -> None:
+    """Where the inventory names none; a call that asks all forgets what its processes have found out."""
+    fleet, shell, asked = light_fleet.up(2), tmp_path / "sh", tmp_path / "asked"
+    shell.write_text(f"#!/bin/sh\ncase \"$*\" in *'echo FOUND'*) echo once >> {asked};; esac\nexec /bin/sh \"$@\"\n")
+    shell.chmod(0o755)
+    fleet.vars["solver_worker_python"] = fleet.vars.pop("ansible_python_interpreter")
+    env = {"ANSIBLE_EXECUTABLE": str(shell), "PATH": f"{ansible_bin()}:/usr/bin:/bin"}
+    done = fleet.roll("1.3.0", env=env, inventory=fleet.write_inventory("none.yml"))
+    assert done.returncode == 0, done.stdout
+    assert fleet.verdict()["verdict"] == "completed"
+    # Two workers, and the controller, where the wheels are gathered; each question goes through two shells.
+    assert asked.read_text().count("once") <= 2 * 3, done.stdout
 
 
 def test_the_operators_task_timeout_ends_neither_the_gate_nor_a_turn(light_fleet: LightFleet, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ TICK_S = 0.5
 REAP_S = 1.0
 # How often somebody hears how far it is, when nothing else happens.
 SAY_S = 5.0
+# Where Ansible keeps which interpreter it has discovered on a host.
+PYTHON = "discovered_interpreter_python"
 # Connections to one machine at once.
 PER_MACHINE = 5
 
@@ -362,7 +364,21 @@ def _variables(action: ActionBase, hostvars: Any, host: str) -> dict[str, Any]:
     if known is None:
         raise AnsibleError(f"{host} is not in the inventory")
     found = hostvars._variable_manager.get_vars(play=action._task.play, host=known, task=action._task)
-    return dict(found)
+    return with_python(found, getattr(action, "pythons", {}).get(host))
+
+
+def with_python(variables: Mapping[str, Any], python: str | None) -> dict[str, Any]:
+    """Return the variables with what an earlier call discovered, as Ansible remembers it from task to task."""
+    facts = variables.get("ansible_facts") or {}
+    known = {"ansible_facts": {PYTHON: python, **facts}} if python else {}
+    return {**variables, **known}
+
+
+def python_in(result: Mapping[str, Any]) -> str | None:
+    """Return the interpreter that the call had to discover; it cost a question of its own."""
+    facts = result.get("ansible_facts")
+    python = facts.get(PYTHON) if isinstance(facts, Mapping) else None
+    return python if isinstance(python, str) else None
 
 
 def connect(action: ActionBase, host: Any, variables: dict[str, Any]) -> None:

@@ -14,7 +14,12 @@ from ansible import constants
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import Looks, look_on, run_everywhere
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import (
+    Looks,
+    look_on,
+    python_in,
+    run_everywhere,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger, document_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._process import here, provably_dead
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._report_file import write_metrics
@@ -160,6 +165,7 @@ class RunAction(FleetAction):
         self.ledger = Ledger(self.args["ledger"])
         rollout = self.ledger.read("rollout")
         self._know(rollout, Workers(self.ledger, rollout["hosts"]))
+        self.pythons: dict[str, str] = self.ledger.read("pythons")
         return result
 
     def everywhere(self, module: str, args: Mapping[str, Mapping[str, Any]], read: Read, done: str = "asked",
@@ -174,9 +180,17 @@ class RunAction(FleetAction):
                                   told=self.progress(done, len(some)))
 
         found = ask(args)
+        self._learn(found)
         silent = {name: args[name] for name, own in found.items() if own.get("unreachable")}
         now = time.time()
         return {name: dict(read(own, now)) for name, own in {**found, **(ask(silent) if silent else {})}.items()}
+
+    def _learn(self, found: Mapping[str, Json]) -> None:
+        """Remember the interpreters that were discovered, so that no later call needs to."""
+        fresh = {name: python for name, own in found.items() if (python := python_in(own))}
+        if fresh:
+            self.pythons |= fresh
+            self.ledger.keep("pythons", self.pythons)
 
     @property
     def wait_s(self) -> float:
