@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -43,6 +42,6 @@ def _secrets(own: dict[str, Any]) -> list[str]:
 def _versions(folder: str) -> list[str]:
     """Return which versions of the worker lie there; a wheelhouse that is not there yet has none."""
     try:
-        return find_in_wheelhouse(os.path.expanduser(folder), PROGRAM, None)[1]
+        return find_in_wheelhouse(folder, PROGRAM, None)[1]
     except StepError:
         return []

@@ -73,6 +73,6 @@ def _available(package: str, settings: dict[str, Any]) -> list[str]:
     if not settings["solver_offline"] or "==" not in package:
         return []
     name, version = package.split("==", 1)
-    folder = Path(settings["solver_wheelhouse"]).expanduser()
+    folder = Path(settings["solver_wheelhouse"])
     found = sorted(path.name.split("-")[1] for path in folder.glob(f"{name.replace('-', '_')}-*.whl"))
     return [] if version in found else [f"solver_wheelhouse {folder} holds {name} {', '.join(found) or 'not at all'}"]

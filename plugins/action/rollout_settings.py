@@ -64,7 +64,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                      SETTINGS["solver_router_hosts"].default)
         routers = fleet_variables(self, task_vars, task_vars["groups"].get(group, []))
         resolved = resolve(variables, need_version=kind in ("update", "provision"), left_out=left_out,
-                           rolls=rolls, routers=routers)
+                           rolls=rolls, routers=routers, stages=kind in ("update", "rollback", "provision"))
         ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
         if rolls and ledger.exists():
             resolved.errors.append("this ansible-playbook has run a rollout already; run one rollout per command")

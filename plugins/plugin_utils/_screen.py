@@ -101,9 +101,9 @@ def heartbeat(screen: Screen, now: float) -> str:
 
 def block(screen: Screen, now: float, width: int, height: int) -> list[str]:
     """Return what is going on, in lines that are drawn anew: a head, and each worker that is at it; half a screen."""
-    if screen.verdict:
+    if screen.verdict and not screen.asking:
         return []
-    if not screen.began:
+    if screen.verdict or not screen.began:
         return [clean(line)[:width - 1] for line in [_task(screen, now)] if line]
     gone = now - screen.began
     left = _left_s(screen, now)
@@ -122,11 +122,9 @@ def block(screen: Screen, now: float, width: int, height: int) -> list[str]:
 
 def _task(screen: Screen, now: float) -> str:
     """Before the first turn, and where there is none, the task, and how many workers are through it, is all."""
-    if screen.verdict:
-        return ""
     if screen.asking:
         return f"{screen.asking}, {now - screen.asking_began:.0f} s"
-    if not screen.task:
+    if not screen.task or screen.verdict:
         return ""
     hosts = f", {screen.task_hosts} hosts done" if screen.task_hosts else ""
     return f"{screen.task}{hosts}, {now - screen.task_began:.0f} s"
@@ -180,7 +178,8 @@ def _planned(screen: Screen, event: Event) -> list[str]:
     return [f"{event['kind']} {event['rollout_id']}", *(f"  {line}" for line in event.get("lines", []))]
 
 
-def _looked(_screen: Screen, event: Event) -> list[str]:
+def _looked(screen: Screen, event: Event) -> list[str]:
+    screen.waits = ""
     silent = event["of"] - event["answering"]
     return [f"{event['answering']} of {event['of']} workers answer"] if silent else []
 
@@ -292,6 +291,7 @@ def _seen(screen: Screen, event: Event) -> list[str]:
 
 
 def _verdict(screen: Screen, event: Event) -> list[str]:
+    screen.waits = ""
     screen.verdict = [clean(line) for line in event.get("lines") or [str(event["verdict"])]]
     return []
 

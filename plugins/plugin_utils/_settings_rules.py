@@ -15,7 +15,7 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._socket import MAX_SOCKET_PATH_BYTES
 from ansible_collections.solver.fleet.plugins.plugin_utils import _toml
-from ansible_collections.solver.fleet.plugins.plugin_utils._names import natural
+from ansible_collections.solver.fleet.plugins.plugin_utils._names import listed, natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._regions import WORD
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import (
     AWX,
@@ -59,19 +59,20 @@ class Resolved:
 
 def resolve(
     variables: Mapping[str, Mapping[str, Any]], need_version: bool = True, left_out: Sequence[str] = (),
-    rolls: bool = True, routers: Mapping[str, Mapping[str, Any]] | None = None,
+    rolls: bool = True, routers: Mapping[str, Mapping[str, Any]] | None = None, *, stages: bool = True,
 ) -> Resolved:
     """Read the settings of a fleet: VARIABLES maps each inventory host to its variables, ROUTERS each router to its.
 
     LEFT_OUT are the workers of the inventory that the run does not have. ROLLS says that workers will be touched,
-    NEED_VERSION that it is to a version which somebody must name.
+    NEED_VERSION that it is to a version which somebody must name, STAGES that a version that is named will be staged.
     """
     out = Resolved()
     _of_the_fleet(out, variables)
     _package(out)
     for host, host_vars in variables.items():
         out.workers[host] = _worker(out, host, host_vars)
-        _extend(out.errors, _unwritable(host, out.workers[host]) if need_version else [])
+    if stages and out.settings["solver_version"]:
+        _extend(out.errors, _unwritable(out.workers))
     if need_version and not out.settings.get("solver_version"):
         _extend(out.errors, ["solver_version is not set; name the version to roll out, "
                              "for example -e solver_version=1.3.0"])
@@ -127,6 +128,7 @@ def _of_the_fleet(out: Resolved, variables: Mapping[str, Mapping[str, Any]]) -> 
     _extend(out.errors, [
         f"{name} differs between the workers; it is a setting of the whole fleet, set it in one place"
         for name in own if _differs(name, [host_vars.get(name) for host_vars in variables.values()])])
+    out.settings["solver_wheelhouse"] = os.path.expanduser(os.path.expandvars(out.settings["solver_wheelhouse"]))
     if out.settings["solver_events_dir"]:
         out.settings["solver_events_dir"] = os.path.abspath(os.path.expanduser(out.settings["solver_events_dir"]))
 
@@ -160,22 +162,29 @@ def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str,
     return worker
 
 
-def _unwritable(host: str, worker: Mapping[str, Any]) -> list[str]:
-    """Say what of a worker's configuration or unit could not be written into a release."""
-    wrong = []
-    try:
-        _toml.dumps(worker["config"])
-    except ValueError as error:
-        wrong.append(f"{host}: {error}")
-    for section, directives in worker["unit"].items():
+def _unwritable(workers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say what of the workers' configurations and units could not be written into a release, each thing once."""
+    by_reason: dict[str, list[str]] = {}
+    for host, worker in workers.items():
+        try:
+            _toml.dumps(worker["config"])
+        except ValueError as error:
+            by_reason.setdefault(str(error), []).append(host)
+        unit = worker["unit"] if worker["service"]["backend"] == "systemd" else {}
+        for reason in _no_unit(unit):
+            by_reason.setdefault(reason, []).append(host)
+    return [f"{listed(hosts)}: {reason}" for reason, hosts in by_reason.items()]
+
+
+def _no_unit(unit: Mapping[str, Any]) -> Iterator[str]:
+    for section, directives in unit.items():
         if not isinstance(directives, Mapping):
-            wrong.append(f"{host}: solver_unit.{section} must be a section with its directives, such as "
-                         "{Service: {MemoryMax: 1G}}")
-        else:
-            wrong += [f"{host}: solver_unit.{section}.{name} is a {type(value).__name__}; a directive is text, a "
-                      "number, true, false, or nothing" for name, value in directives.items()
-                      if not isinstance(value, (str, int, float, type(None)))]
-    return wrong
+            yield f"solver_unit.{section} must be a section with its directives, such as {{Service: {{MemoryMax: 1G}}}}"
+            continue
+        for name, value in directives.items():
+            if not isinstance(value, (str, int, float, type(None))):
+                yield (f"solver_unit.{section}.{name} is a {type(value).__name__}; a directive is text, a number, "
+                       "true, false, or nothing")
 
 
 def _too_long(host: str, control_socket: str, of_standby: str) -> list[str]:

@@ -375,8 +375,8 @@ def with_python(variables: Mapping[str, Any], python: str | None) -> dict[str, A
 
 
 def python_in(result: Mapping[str, Any]) -> str | None:
-    """Return the interpreter that the call had to discover; it cost a question of its own."""
-    facts = result.get("ansible_facts")
+    """Return the interpreter that the call had to discover, and that could run it."""
+    facts = None if result.get("failed") or result.get("unreachable") else result.get("ansible_facts")
     python = facts.get(PYTHON) if isinstance(facts, Mapping) else None
     return python if isinstance(python, str) else None
 

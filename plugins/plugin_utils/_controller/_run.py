@@ -95,7 +95,7 @@ class FleetAction(ActionBase):  # type: ignore[misc]
         answers: dict[str, Json] = {}
         at: dict[str, float] = {}
         said_at = time.monotonic()
-        with Looks(timeout=self.look_s, parallel=max(self.forks, AT_ONCE), lanes=self.lanes) as looks:
+        with Looks(timeout=self.look_s, parallel=max(self.forks, AT_ONCE), lanes=self.lanes, main=self.main) as looks:
             for name, own in args.items():
                 looks.add(name, look_on(self, self.task_vars, name, f"solver.fleet.{module}", own))
             while looks.busy:
@@ -180,17 +180,16 @@ class RunAction(FleetAction):
                                   told=self.progress(done, len(some)))
 
         found = ask(args)
-        self._learn(found)
         silent = {name: args[name] for name, own in found.items() if own.get("unreachable")}
-        now = time.time()
-        return {name: dict(read(own, now)) for name, own in {**found, **(ask(silent) if silent else {})}.items()}
-
-    def _learn(self, found: Mapping[str, Json]) -> None:
-        """Remember the interpreters that were discovered, so that no later call needs to."""
-        fresh = {name: python for name, own in found.items() if (python := python_in(own))}
-        if fresh:
-            self.pythons |= fresh
+        known = dict(self.pythons)
+        for name in silent:
+            self.pythons.pop(name, None)  # perhaps it is there no more
+        found |= ask(silent) if silent else {}
+        self.pythons |= {name: python for name, own in found.items() if (python := python_in(own))}
+        if self.pythons != known:
             self.ledger.keep("pythons", self.pythons)
+        now = time.time()
+        return {name: dict(read(own, now)) for name, own in found.items()}
 
     @property
     def wait_s(self) -> float:

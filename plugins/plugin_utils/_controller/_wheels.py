@@ -23,7 +23,7 @@ MODULE = "solver.fleet.wheelhouse_copy"
 
 def bring(action: ActionBase, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Json:
     """Bring what the host lacks: from C(src) on the controller, to C(dest) on the host, for C(release) or for all."""
-    src = os.path.abspath(os.path.expanduser(os.path.expandvars(options["src"])))
+    src = os.path.abspath(options["src"])
     try:
         wheels = [{"file": file, "sha256": sha256_file(os.path.join(src, file))}
                   for file in travelling(os.listdir(src), options.get("release"))]

@@ -62,9 +62,11 @@ class Hosts:
     def __init__(self, **answers: list[Any] | Callable[..., Any]) -> None:
         self.answers = answers
         self.calls: list[tuple[str, Json]] = []
+        self.mains: list[int] = []
 
-    def __call__(self, _action: Any, _task_vars: Any, module: str, args: Mapping[str, Any], **_more: Any) -> Json:
+    def __call__(self, _action: Any, _task_vars: Any, module: str, args: Mapping[str, Any], **how: Any) -> Json:
         name = module.rpartition(".")[2]
+        self.mains.append(how["main"])
         self.calls.append((name, {host: dict(own) for host, own in args.items()}))
         answer = self.answers[name]
         if callable(answer):

@@ -80,6 +80,47 @@ def test_a_look_keeps_what_everybody_says_and_asks_the_silent_once_more(tmp_path
     assert asked.calls[0][1]["w1"]["control_socket"] == "/w1/control.sock"
 
 
+FOUND = {"discovered_interpreter_python": "/usr/bin/python3.11"}
+
+
+def test_an_interpreter_is_remembered_as_long_as_it_works(tmp_path, hosts):
+    ledger = ledger_of(tmp_path, NAMES)
+    found = {**census(), "ansible_facts": FOUND}
+    crashed = {"failed": True, "unreachable": True, "msg": "x", "module_stdout": "", "ansible_facts": FOUND}
+    hosts(worker_info=[{"w1": found, "w2": crashed, "w3": GONE, "w4": census()}, {"w2": crashed, "w3": found}])
+    run(rollout_look, ledger)
+    python = FOUND["discovered_interpreter_python"]
+    assert ledger.read("pythons") == {"w1": python, "w3": python}
+    gone: list[Any] = []
+
+    def again(host: str, _args: Any) -> Any:
+        return GONE if host == "w1" and not gone and not gone.append(host) else census()
+
+    hosts(worker_info=again)
+    run(rollout_look, ledger)
+    assert ledger.read("pythons") == {"w3": python}, "who is silent may have another one by now"
+    assert "python" not in json.dumps(ledger.read("census"))
+
+
+def test_how_far_a_call_to_all_is_is_said_now_and_then(tmp_path, monkeypatch, capsys):
+    ledger = ledger_of(tmp_path, NAMES)
+    action = made(rollout_look.ActionModule, {"ledger": str(ledger.folder)})
+    action.begin(None, {})
+    clock, lines = [100.0], []
+    monkeypatch.setattr(_run.time, "monotonic", lambda: clock[0])
+    action.tell = lines.append
+    say = action.progress("locked", 100)
+    for after, number in ((0.4, 10), (0.8, 20), (0.1, 25), (15.0, 60), (0.3, 70), (0.2, 100)):
+        clock[0] += after
+        say(number)
+    told = [(own["done"], own["number"], own["of"]) for own in record_of(ledger, "asking")]
+    assert told == [("locked", number, 100) for number in (20, 60, 100)]
+    assert lines == ["60 of 100 workers locked"]
+    quick = action.progress("locked", 3)
+    quick(3)
+    assert len(record_of(ledger, "asking")) == 3, "what is over at once is not worth a word"
+
+
 def test_a_look_does_not_wait_where_nobody_wants_to(tmp_path, hosts):
     hosts(worker_info=lambda _host, _args: census(dict(LOCK)))
     said = run(rollout_look, ledger_of(tmp_path, NAMES))
@@ -177,6 +218,7 @@ def test_what_was_taken_is_given_back_where_one_refuses(tmp_path, hosts):
     assert run(rollout_claim, ledger)["refused"]
     _module, args = asked.calls[-1]
     assert {name: own["state"] for name, own in args.items()} == dict.fromkeys(["w1", "w2", "w4"], "released")
+    assert asked.mains == [os.getppid(), os.getppid(), 0], "the lock is given back to the end, whoever is gone"
 
 
 def test_one_that_is_left_alone_is_locked_without_a_release_to_remember(tmp_path, hosts):
@@ -668,6 +710,7 @@ def test_the_verdict_is_given_written_kept_on_the_hosts_and_the_lock_given_back(
     assert [name for name, _own in given_back] == ["w1", "w2", "w3"], "of one that is lost it ends by its time"
     assert {(own["state"], own["outcome"]) for _name, own in given_back} == {("released", "updated")}
     assert given_back[0][1]["verdict"]["rollout_id"] == "r1"
+    assert asked.mains == [os.getppid(), os.getppid(), 0], "the lock is given back to the end, whoever is gone"
 
 
 def test_one_that_is_still_at_work_was_interrupted_and_hooks_are_told(tmp_path, hosts):

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from ansible.template import Templar
 from ansible_collections.solver.fleet.plugins.action import rollout_look, rollout_plan, rollout_stage
 from ansible_collections.solver.fleet.plugins.filter.rollout import release_wheel as filtered
 from ansible_collections.solver.fleet.plugins.plugin_utils import _staging
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _run, _wheels
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _run
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger, document_of
 from entry_kit import census, staged
 
@@ -241,18 +240,6 @@ def test_what_is_asked_has_the_names_of_the_role():
     settings = {**ledger_settings(), "solver_version": ""}
     less = _staging.release_args({"settings": settings, "package_on_worker": "x", "new_id": "r1"}, bare, {}, "")
     assert {*asked} - {*less} == {"version", "sha256", "wheelhouse", "run_as", "python", "unit"}
-
-
-@pytest.mark.parametrize("place", ["~/wheels", "$HOME/wheels"])
-def test_a_wheelhouse_is_found_where_the_operator_means_it(tmp_path, monkeypatch, place):
-    """The default of solver_wheelhouse begins with a tilde."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "wheels").mkdir()
-    (tmp_path / "wheels" / WHEEL["file"]).write_text("a wheel")
-    action = SimpleNamespace(_execute_module=lambda _module, args, task_vars: {"asked": args, "vars": task_vars})
-    said = _wheels.bring(action, {"src": place, "dest": "/opt/wheelhouse", "release": WHEEL["file"]}, {"a": 1})
-    assert [one["file"] for one in said["asked"]["wheels"]] == [WHEEL["file"]]
-    assert said["vars"] == {"a": 1}
 
 
 def ledger_settings() -> Json:

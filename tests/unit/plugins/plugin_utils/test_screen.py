@@ -131,6 +131,22 @@ def test_what_asks_all_workers_says_how_far_it_is(screen: Screen) -> None:
     assert heartbeat(screen, 61.0) == "1 of 100 workers locked, 1 s"
 
 
+def test_after_a_wait_for_another_rollout_the_heartbeat_goes_on(screen: Screen) -> None:
+    take(screen, {"event": "waiting", "reason": "run x holds w1", "clock": 1.0})
+    take(screen, {"event": "looked", "answering": 2, "of": 2, "clock": 2.0})
+    take(screen, {"event": "asking", "done": "staged", "number": 1, "of": 2, "clock": 3.0})
+    assert heartbeat(screen, 4.0) == "1 of 2 workers staged, 1 s"
+
+
+def test_after_the_verdict_it_says_how_many_are_given_back(screen: Screen) -> None:
+    screen.began, screen.waits, screen.task = 1.0, "for the floor", "Give the verdict"
+    take(screen, {"event": "verdict", "verdict": "completed", "clock": 9.0})
+    assert (heartbeat(screen, 10.0), _screen.block(screen, 10.0, 80, 24)) == ("", [])
+    take(screen, {"event": "asking", "done": "given back", "number": 30, "of": 100, "clock": 11.0})
+    assert heartbeat(screen, 12.0) == "30 of 100 workers given back, 1 s"
+    assert _screen.block(screen, 12.0, 80, 24) == ["30 of 100 workers given back, 1 s"]
+
+
 def test_the_block_shows_who_is_at_what_and_fits(screen: Screen) -> None:
     from ansible_collections.solver.fleet.plugins.plugin_utils._screen import block
 

@@ -52,20 +52,37 @@ def test_bad_window(value, part):
 
 @pytest.mark.parametrize(("settings", "error"), [
     ({"solver_unit": {"MemoryMax": "1G"}},
-     "w1: solver_unit.MemoryMax must be a section with its directives, such as {Service: {MemoryMax: 1G}}"),
+     "w1, w2: solver_unit.MemoryMax must be a section with its directives, such as {Service: {MemoryMax: 1G}}"),
     ({"solver_unit": {"Service": {"Nice": [1, 2]}}},
-     "w1: solver_unit.Service.Nice is a list; a directive is text, a number, true, false, or nothing"),
+     "w1, w2: solver_unit.Service.Nice is a list; a directive is text, a number, true, false, or nothing"),
     ({"solver_worker_config": {"provider": {"x": None}}},
-     "w1: provider.x is a NoneType; a worker's setting is text, a number, true or false, or a list of these "
+     "w1, w2: provider.x is a NoneType; a worker's setting is text, a number, true or false, or a list of these "
      "(solver_worker_config)"),
     ({"solver_worker_config": {"tasks": {"x": {"y": 1}}}},
-     "w1: tasks.x is a dict; a worker's setting is text, a number, true or false, or a list of these "
+     "w1, w2: tasks.x is a dict; a worker's setting is text, a number, true or false, or a list of these "
      "(solver_worker_config)"),
 ])
 def test_what_cannot_be_written_into_a_release_is_refused_before_anything_else(settings, error):
-    """Whoever stages nothing, such as a pause, is not kept from it."""
-    assert resolve(fleet(1, **settings)).errors == [error]
-    assert resolve(fleet(1, **settings), need_version=False).errors == []
+    """By a rollback to a version as well; whoever stages nothing, such as a recovery, is not kept from it."""
+    bad = fleet(2, **settings)
+    assert resolve(bad).errors == resolve(bad, need_version=False).errors == [error]
+    assert resolve(bad, need_version=False, stages=False).errors == []
+    for own in bad.values():
+        own["solver_version"] = None
+    assert resolve(bad, need_version=False).errors == [], "a rollback without a version stages nothing"
+
+
+def test_a_unit_that_nobody_writes_is_nobodys_business():
+    own = {"solver_service_backend": "supervisor", "solver_unit": {"MemoryMax": "1G"}}
+    assert resolve(fleet(1, **own)).errors == []
+
+
+@pytest.mark.parametrize("place", ["~/wheels", "$HOME/wheels"])
+def test_a_wheelhouse_is_where_the_operator_means_it(monkeypatch, place):
+    """For the controller's own user, also where a worker of this machine is reached as another one."""
+    monkeypatch.setenv("HOME", "/home/ada")
+    resolved = resolve(fleet(1, solver_wheelhouse=place, ansible_connection="local"))
+    assert resolved.settings["solver_wheelhouse"] == resolved.workers["w1"]["wheelhouse"] == "/home/ada/wheels"
 
 
 def test_a_directive_may_be_nothing_which_begins_a_list_anew():
