@@ -12,6 +12,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._release import PROGR
 from ansible_collections.solver.fleet.plugins.module_utils._wheels import find_in_wheelhouse
 from ansible_collections.solver.fleet.plugins.plugin_utils import _doctor, _entry
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import expanded
 
 
 class ActionModule(FleetAction):
@@ -42,6 +43,6 @@ def _secrets(own: dict[str, Any]) -> list[str]:
 def _versions(folder: str) -> list[str]:
     """Return which versions of the worker lie there; a wheelhouse that is not there yet has none."""
     try:
-        return find_in_wheelhouse(folder, PROGRAM, None)[1]
+        return find_in_wheelhouse(expanded(folder), PROGRAM, None)[1]
     except StepError:
         return []

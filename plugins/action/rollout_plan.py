@@ -14,6 +14,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._plan import make_pla
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import plan_lines
 from ansible_collections.solver.fleet.plugins.plugin_utils._awx import job_warnings
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import expanded
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Plan
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document, settings_shown, who_shown
 
@@ -73,6 +74,6 @@ def _available(package: str, settings: dict[str, Any]) -> list[str]:
     if not settings["solver_offline"] or "==" not in package:
         return []
     name, version = package.split("==", 1)
-    folder = Path(settings["solver_wheelhouse"])
+    folder = Path(expanded(settings["solver_wheelhouse"]))
     found = sorted(path.name.split("-")[1] for path in folder.glob(f"{name.replace('-', '_')}-*.whl"))
     return [] if version in found else [f"solver_wheelhouse {folder} holds {name} {', '.join(found) or 'not at all'}"]

@@ -21,6 +21,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout i
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._wheels import bring
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, listed
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import expanded
 from ansible_collections.solver.fleet.plugins.plugin_utils._staging import (
     WrongVersionError,
     release_args,
@@ -73,7 +74,7 @@ class ActionModule(RunAction):
         return self._everywhere("staged", looks) | lost
 
     def _bring(self, name: str, wheel: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
-        return bring(self, {"src": self.settings["solver_wheelhouse"], "dest": self.workers[name]["wheelhouse"],
+        return bring(self, {"src": expanded(self.settings["solver_wheelhouse"]), "dest": self.workers[name]["wheelhouse"],
                             **({"release": wheel["file"]} if wheel else {})}, variables)
 
     def _everywhere(self, done: str, looks: Mapping[str, Look]) -> dict[str, dict[str, Any]]:

@@ -128,7 +128,6 @@ def _of_the_fleet(out: Resolved, variables: Mapping[str, Mapping[str, Any]]) -> 
     _extend(out.errors, [
         f"{name} differs between the workers; it is a setting of the whole fleet, set it in one place"
         for name in own if _differs(name, [host_vars.get(name) for host_vars in variables.values()])])
-    out.settings["solver_wheelhouse"] = os.path.expanduser(os.path.expandvars(out.settings["solver_wheelhouse"]))
     if out.settings["solver_events_dir"]:
         out.settings["solver_events_dir"] = os.path.abspath(os.path.expanduser(out.settings["solver_events_dir"]))
 
@@ -148,7 +147,7 @@ def _worker(out: Resolved, host: str, host_vars: Mapping[str, Any]) -> dict[str,
     for name, setting in SETTINGS.items():
         if setting.per_worker:
             _collect(out, name, host_vars.get(name), own, host)
-    worker = worker_facts(host, host_vars, own, out.settings["solver_wheelhouse"])
+    worker = worker_facts(host, host_vars, own, expanded(out.settings["solver_wheelhouse"]))
     standby = worker["service"].get("standby") or {}
     missing = [verb for verb in ("start", "stop", "status") if verb not in own["solver_standby_service"]]
     if standby and own["solver_service_backend"] == "command" and missing:
@@ -185,6 +184,11 @@ def _no_unit(unit: Mapping[str, Any]) -> Iterator[str]:
             if not isinstance(value, (str, int, float, type(None))):
                 yield (f"solver_unit.{section}.{name} is a {type(value).__name__}; a directive is text, a number, "
                        "true, false, or nothing")
+
+
+def expanded(path: str) -> str:
+    """Return where a path of the controller leads; a setting itself is shown as it was written."""
+    return os.path.expanduser(os.path.expandvars(path))
 
 
 def _too_long(host: str, control_socket: str, of_standby: str) -> list[str]:

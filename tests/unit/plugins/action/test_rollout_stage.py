@@ -36,7 +36,7 @@ class Stage:
     """Stages on light hosts: each call is noted, and each answers by the script."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, remote: tuple[str, ...] = ()) -> None:
-        self.ledger: Ledger = ledger_of(folder, NAMES, solver_version="1.3.0", solver_wheelhouse="/controller/wheels")
+        self.ledger: Ledger = ledger_of(folder, NAMES, solver_version="1.3.0", solver_wheelhouse="$CONTROLLER/wheels")
         for name in remote:
             self.ledger.keep(document_of("worker", name), {**worker_settings(name), "on_controller": False})
         self.asked: dict[str, Json] = {}
@@ -104,6 +104,7 @@ def test_a_digest_that_was_given_is_stronger_than_that_of_the_wheel(tmp_path, mo
 
 
 def test_wheels_travel_first_and_who_did_not_get_them_is_asked_nothing_more(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONTROLLER", "/controller")
     stage = Stage(tmp_path, monkeypatch, remote=("w1", "w2", "w3"))
     stage.transfers = {"w1": GONE, "w3": {"failed": True, "msg": "full", "failure": {"code": "no_space"}}}
     said = stage.run()

@@ -5,7 +5,12 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS
-from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import resolve, says_run_once, unknown_names
+from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import (
+    expanded,
+    resolve,
+    says_run_once,
+    unknown_names,
+)
 
 
 def fleet(size: int = 4, **settings):
@@ -82,7 +87,8 @@ def test_a_wheelhouse_is_where_the_operator_means_it(monkeypatch, place):
     """For the controller's own user, also where a worker of this machine is reached as another one."""
     monkeypatch.setenv("HOME", "/home/ada")
     resolved = resolve(fleet(1, solver_wheelhouse=place, ansible_connection="local"))
-    assert resolved.settings["solver_wheelhouse"] == resolved.workers["w1"]["wheelhouse"] == "/home/ada/wheels"
+    assert resolved.workers["w1"]["wheelhouse"] == expanded(place) == "/home/ada/wheels"
+    assert resolved.settings["solver_wheelhouse"] == place, "what is shown is what was written"
 
 
 def test_a_directive_may_be_nothing_which_begins_a_list_anew():
