@@ -74,8 +74,8 @@ class ActionModule(RunAction):
         return self._everywhere("staged", looks) | lost
 
     def _bring(self, name: str, wheel: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
-        return bring(self, {"src": expanded(self.settings["solver_wheelhouse"]), "dest": self.workers[name]["wheelhouse"],
-                            **({"release": wheel["file"]} if wheel else {})}, variables)
+        src, dest = expanded(self.settings["solver_wheelhouse"]), self.workers[name]["wheelhouse"]
+        return bring(self, {"src": src, "dest": dest, **({"release": wheel["file"]} if wheel else {})}, variables)
 
     def _everywhere(self, done: str, looks: Mapping[str, Look]) -> dict[str, dict[str, Any]]:
         return look_at_all(looks, timeout=float(self.settings["solver_deploy_timeout"]) + SPARE_S, parallel=self.forks,
