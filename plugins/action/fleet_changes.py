@@ -7,8 +7,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
-from ansible_collections.solver.fleet.plugins.plugin_utils._changes import changes
+from ansible_collections.solver.fleet.plugins.plugin_utils._changes import changes_in
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import fleet_facts
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import FleetAction
 
@@ -21,8 +20,7 @@ class ActionModule(FleetAction):
                               wheels={"type": "list", "elements": "dict", "default": []})
         name = self.args["staged"]
         said = fleet_facts(self.task_vars, self.task_vars["ansible_play_hosts"], name)
-        contents = {host: _entry.contents(own.get(name), time.time()) for host, own in said.items()}
-        diff = changes({host: own for host, own in contents.items() if own}, self.args["wheels"])
+        diff = changes_in({host: own.get(name) for host, own in said.items()}, self.args["wheels"], time.time())
         # Ansible shows the diff of what is changed; what a plan shows is still to come.
         moved = any((own.get(name) or {}).get("changed") for own in said.values())
         return result | {"changed": bool(diff) and (moved or bool(self._task.check_mode)), "diff": diff}

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import Any
 
@@ -45,9 +44,9 @@ class ActionModule(FleetAction):
     def _wait(self, seconds: float) -> bool:
         """Return whether anybody still looks."""
         until = time.monotonic() + seconds
-        while os.getppid() == self.main and time.monotonic() < until:
+        while self.alive() and time.monotonic() < until:
             time.sleep(TICK_S)
-        return os.getppid() == self.main
+        return self.alive()
 
 
 def _goes_on(document: dict[str, Any], watched: dict[str, Any], lately: bool) -> bool:

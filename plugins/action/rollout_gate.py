@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from typing import Any
 
@@ -65,7 +64,7 @@ class ActionModule(RunAction):
     def _wait(self) -> dict[str, Any] | None:
         """Return the decision, or nothing where nobody waits for it any more."""
         with Looks(timeout=self.look_s, parallel=self.parallel, lanes=self.lanes) as looks:
-            while os.getppid() == self.main:
+            while self.alive():
                 decision = self._ask(looks)
                 if decision:
                     return decision

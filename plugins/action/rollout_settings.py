@@ -38,6 +38,8 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import docum
 KINDS = ("update", "rollback", "recover", "provision", "remove", "resume")
 # These touch no worker that serves, so the rules of a rollout are not theirs: neither hooks nor a verdict.
 STILL = (None, "provision", "remove", "resume")
+# These stage a release, where a version is named.
+STAGING = ("update", "rollback", "provision")
 # What these leave behind (rosters, routers) is of the whole fleet, whatever a limit makes of the play.
 WHOLE = ("provision", "remove")
 
@@ -64,7 +66,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                      SETTINGS["solver_router_hosts"].default)
         routers = fleet_variables(self, task_vars, task_vars["groups"].get(group, []))
         resolved = resolve(variables, need_version=kind in ("update", "provision"), left_out=left_out,
-                           rolls=rolls, routers=routers, stages=kind in ("update", "rollback", "provision"))
+                           rolls=rolls, routers=routers, stages=kind in STAGING)
         ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
         if rolls and ledger.exists():
             resolved.errors.append("this ansible-playbook has run a rollout already; run one rollout per command")
@@ -87,7 +89,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "who": {"job": _job(task_vars), "user": str(task_vars.get("awx_user_name") or getpass.getuser()),
                     "controller": _where(_job(task_vars))},
-            "staging": bool(settings["solver_version"]) and kind not in ("recover", "remove", "resume"),
+            "staging": bool(settings["solver_version"]) and kind in STAGING,
             "package": resolved.package, "package_on_worker": resolved.package_on_worker,
             "package_name": resolved.package_name.lower().replace("_", "-"),
             # Who shares a machine with whom; nothing is to be spared where no connection is made.

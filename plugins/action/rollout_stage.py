@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
-from ansible_collections.solver.fleet.plugins.plugin_utils._changes import changes
+from ansible_collections.solver.fleet.plugins.plugin_utils._changes import changes_in
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import (
     Look,
     look_at_all,
@@ -55,7 +55,7 @@ class ActionModule(RunAction):
         self.ledger.keep("staged", staged)
         lost = [name for name, own in staged.items() if own.get("failed") or own.get("unreachable") or own.get("wrong")]
         self.ledger.emit("staged", workers=len(names) - len(lost), of=len(names))
-        diff = self._diff(said, wheels)
+        diff = changes_in(said, wheels.get("wheels") or [], now)
         # Ansible shows the diff of what is changed; what a plan shows is still to come.
         changed = any(own.get("changed") for own in said.values()) or bool(diff and self._task.check_mode)
         return result | {"changed": changed, **({"diff": diff} if diff else {}),
@@ -80,8 +80,3 @@ class ActionModule(RunAction):
     def _everywhere(self, done: str, looks: Mapping[str, Look]) -> dict[str, dict[str, Any]]:
         return look_at_all(looks, timeout=float(self.settings["solver_deploy_timeout"]) + SPARE_S, parallel=self.forks,
                            lanes=self.lanes, main=self.main, told=self.progress(done, len(looks)))
-
-    def _diff(self, said: Mapping[str, Mapping[str, Any]], wheels: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Say what changes, once for all workers that change alike; nothing where nobody asked for diffs."""
-        contents = {name: _entry.contents(own, time.time()) for name, own in said.items()}
-        return changes({name: own for name, own in contents.items() if own}, wheels.get("wheels") or [])

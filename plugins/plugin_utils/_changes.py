@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order, listed
 
 Json = dict[str, Any]
@@ -52,6 +53,12 @@ def changes(contents: Mapping[str, Mapping[str, Any]], wheels: Iterable[Mapping[
                     "before": before, "after": after})
     rest = in_order(name for names in groups[MOST:] for name in names)
     return [*out, {"prepared": f"{listed(rest)}: other changes again\n"}] if rest else out
+
+
+def changes_in(said: Mapping[str, Any], wheels: Iterable[Mapping[str, Any]], now: float) -> list[Json]:
+    """Return the same of what worker_release answered for each worker; who said nothing that fits is left out."""
+    contents = {name: _entry.contents(answer, now) for name, answer in said.items()}
+    return changes({name: own for name, own in contents.items() if own}, wheels)
 
 
 def _text(own: Mapping[str, Any], which: str, coming: list[str]) -> str:

@@ -342,7 +342,7 @@ def test_a_closed_gate_ends_the_stage_of_which_nobody_is_at_work(tmp_path, gate)
 def test_the_gate_waits_for_its_turn_and_ends_when_the_controller_is_gone(tmp_path, gate, monkeypatch):
     ledger = rolling(tmp_path)
     parent = os.getppid()
-    monkeypatch.setattr(rollout_gate.os, "getppid", iter([parent, parent, 1]).__next__)
+    monkeypatch.setattr(_run.os, "getppid", iter([parent, parent, 1]).__next__)
     said = gate(ledger, "w2")
     assert said["failed"]
     assert ledger.read("roll")["phase"] == {}
