@@ -110,7 +110,7 @@ def test_how_far_a_call_to_all_is_is_said_now_and_then(tmp_path, monkeypatch, ca
     monkeypatch.setattr(_run.time, "monotonic", lambda: clock[0])
     action.tell = lines.append
     say = action.progress("locked", 100)
-    for after, number in ((0.4, 10), (0.8, 20), (0.1, 25), (15.0, 60), (0.3, 70), (0.2, 100)):
+    for after, number in ((0.4, 10), (0.8, 20), (0.1, 25), (15.0, 60), (0.3, 70), (16.0, 100)):
         clock[0] += after
         say(number)
     told = [(own["done"], own["number"], own["of"]) for own in record_of(ledger, "asking")]
