@@ -57,7 +57,7 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "The release": (
         "What is rolled out, and where the wheels come from.",
         ("solver_version", "solver_package", "solver_package_sha256", "solver_wheelhouse", "solver_offline",
-         "solver_index_url", "solver_keep_releases")),
+         "solver_index_url", "solver_deploy_timeout", "solver_keep_releases")),
     "The rollout": (
         "Which workers, how many at a time, and when to stop.",
         ("solver_hosts", "solver_exclude", "solver_only", "solver_fleet_size", "solver_forget", "solver_allow_partial",
@@ -83,7 +83,7 @@ THEMES: dict[str, tuple[str, tuple[str, ...]]] = {
          "solver_on_drain_timeout", "solver_accept_loss")),
     "Restart and verification": (
         "How long a new process may take, and what it has to show.",
-        ("solver_deploy_timeout", "solver_healthy_deadline", "solver_probe_task", "solver_probe_expect",
+        ("solver_healthy_deadline", "solver_probe_task", "solver_probe_expect",
          "solver_probe_timeout", "solver_probe_interval", "solver_probe_retries", "solver_min_healthy_time")),
     "The router": (
         "Where HAProxy stands in front of the workers; [router.md](router.md) explains it.",

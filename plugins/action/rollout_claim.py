@@ -4,15 +4,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
+
+from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _view
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import write_json, write_refusal
-from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import lock_refusals, quicker
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import document_of
+from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import (
+    lock_refusals,
+    lost_while_locked,
+    quicker,
+    without,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._program import given
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
 
@@ -23,24 +34,49 @@ class ActionModule(RunAction):
         result = self.begin(tmp, task_vars)
         self.plan = self.ledger.read("plan")
         locks = self._take()
-        reasons = lock_refusals(self.plan, locks)
-        path = self.settings["solver_verdict_file"]
+        reasons = lock_refusals(self.plan, locks) or self._unwritable()
         if reasons:
-            self._give_back(name for name, own in locks.items() if own.get("ours"))
+            lost = lost_while_locked(self.plan, locks)
+            self._give_back(name for name, own in locks.items() if own.get("ours") or name in lost)
+            path = self.settings["solver_verdict_file"]
             if path:
-                write_refusal(path, document("refused", self.plan, reasons=reasons))
+                with contextlib.suppress(AnsibleActionFail):
+                    write_refusal(path, document("refused", self.plan, reasons=reasons))
             why = "Refusing to begin, nothing was drained: " + "; ".join(reasons)
             return result | {"refused": True, "again": quicker(locks) and self.wait_s > 0, "msg": why}
-        if path:
-            # Replaced at the end; if the controller dies in between, this is what the file says.
-            write_json(path, document("interrupted", self.plan))
-        now = time.monotonic()
-        self.ledger.keep("view", {name: _view.seen(own, now) for name, own in locks.items()})
-        self.ledger.keep("roll", _admit.begin(now))
-        self.ledger.emit("locked", workers=len(locks))
+        self._begin_to_roll(locks)
         self.measure()
         return result | {"changed": bool(self.plan["order"]), "refused": False,
                          "msg": f"rollout {self.plan['rollout_id']} holds the fleet"}
+
+    def _unwritable(self) -> list[str]:
+        """Write what is to stand in the verdict's file if the controller dies; it is replaced at the end."""
+        path = self.settings["solver_verdict_file"]
+        try:
+            if path:
+                write_json(path, document("interrupted", self.plan))
+        except AnsibleActionFail as error:
+            return [one_line(error.message)]
+        return []
+
+    def _begin_to_roll(self, locks: Mapping[str, Mapping[str, Any]]) -> None:
+        # Who has no turn keeps none, and is asked again at the gate.
+        lost = {name: why for name, why in lost_while_locked(self.plan, locks).items() if name in self.plan["order"]}
+        now = time.monotonic()
+        state = _admit.begin(now)
+        if lost:
+            self.ledger.keep("plan", without(self.plan, lost))
+        for name, why in lost.items():
+            planned = self.plan["workers"][name]
+            outcome: Outcome = {"outcome": "unreachable", "cause": "host", "reason": f"it {why}", "step": None,
+                                "from": planned["from"], "to": planned["to"]}
+            state["brief"][name] = outcome
+            self.ledger.keep(document_of("roll", name), outcome)
+        self.ledger.keep("view", {name: _view.seen(own, now) for name, own in locks.items() if name not in lost})
+        self.ledger.keep("roll", state)
+        self.ledger.emit("locked", workers=len(locks) - len(lost))
+        for name, own in state["brief"].items():
+            self.ledger.emit("outcome", part="roll", worker=name, **own)
 
     def _take(self) -> dict[str, dict[str, Any]]:
         """The first worker by name before all others, so that two rollouts meet there and one of them takes nothing."""

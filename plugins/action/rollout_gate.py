@@ -10,16 +10,19 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _view
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._bake import Bake, Ended
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import Looks, look_on
-from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import PARTS, PLAN_OF, RunAction
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import Calls, call_on
+from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import (
+    PARTS,
+    PLAN_OF,
+    SAY_EVERY_S,
+    RunAction,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Closed, Outcome, State
 
 # How often somebody who waits looks whether the ledger has changed; a look costs one system call.
 TICK_S = 0.05
 # Between two looks at a fleet that is short of serving workers.
 SHORT_S = 1.0
-# A silent task would be taken for a hung one.
-SAY_EVERY_S = 15.0
 # How often the comparison of a canary says how far it is.
 BAKE_SAYS_S = 20.0
 # Looks at once, beside the work of those in flight.
@@ -50,6 +53,7 @@ class ActionModule(RunAction):
         self.said, self.said_at, self.compared_at = "", time.monotonic(), -BAKE_SAYS_S
         self.last_change: tuple[tuple[int, ...], float] = (self.seen_version, time.monotonic())
         try:
+            self._arrive()
             decision = self._wait()
         except Exception as error:  # noqa: BLE001  a mistake of ours must not cost the others their verdict
             why = f"{self.me}: our own code failed at the gate, please report it: {error!r}"
@@ -61,9 +65,16 @@ class ActionModule(RunAction):
             return result | {"failed": True, "msg": "the controller's process is gone"}
         return result | decision | {"msg": decision["reason"] or "going on"}
 
+    def _arrive(self) -> None:
+        """Before a stage has begun nobody can become healthy, however long the hooks before it took."""
+        names = self.plan["stages"][self.stage]["workers"]
+        with self.ledger.edit(self.part) as state:
+            if self.stage not in state["begun"] and not any(name in state["phase"] for name in names):
+                state["healthy_at"] = time.monotonic()
+
     def _wait(self) -> dict[str, Any] | None:
         """Return the decision, or nothing where nobody waits for it any more."""
-        with Looks(timeout=self.look_s, parallel=self.parallel, lanes=self.lanes) as looks:
+        with Calls(timeout=self.look_s, parallel=self.parallel, lanes=self.lanes) as looks:
             while self.alive():
                 decision = self._ask(looks)
                 if decision:
@@ -84,7 +95,7 @@ class ActionModule(RunAction):
 
     # -- between two stages ------------------------------------------------------------------------
 
-    def _between(self, looks: Looks) -> dict[str, Any]:
+    def _between(self, looks: Calls) -> dict[str, Any]:
         """Wait for what the stage before this one leads to: whether it was good, and whether somebody promotes it."""
         self.pause = SHORT_S
         state, view, now = self.ledger.read(self.part), self.ledger.read("view"), time.monotonic()
@@ -127,7 +138,7 @@ class ActionModule(RunAction):
 
     # -- deciding ----------------------------------------------------------------------------------
 
-    def _ask(self, looks: Looks) -> dict[str, Any]:
+    def _ask(self, looks: Calls) -> dict[str, Any]:
         """Decide, or nothing while there is something to wait for."""
         if self.after != "nothing":
             return self._between(looks)
@@ -149,7 +160,7 @@ class ActionModule(RunAction):
 
     def _hook(self, state: State) -> Closed:
         closed = _gate.closed_gate({}, state["hooks"])
-        return {"cause": closed["cause"], "reason": closed["reason"]} if closed and self.part == "roll" else {}
+        return closed if self.part == "roll" else {}
 
     def _stuck(self, state: State, version: tuple[int, ...]) -> Closed:
         """A worker in flight whose host is out of the play never gives its place back."""
@@ -211,7 +222,7 @@ class ActionModule(RunAction):
 
     # -- looking -----------------------------------------------------------------------------------
 
-    def _refresh(self, looks: Looks, flight: list[str]) -> None:
+    def _refresh(self, looks: Calls, flight: list[str]) -> None:
         """Ask those whose last answer is old; who is in flight is known."""
         view, now = self.ledger.read("view"), time.monotonic()
         names = [name for name in self.plan["lock"]["workers"] if name not in flight]
@@ -222,7 +233,7 @@ class ActionModule(RunAction):
                 break
             if name not in self.asked_at:
                 self.asked_at[name] = now
-                looks.add(name, look_on(self, self.task_vars, name, "solver.fleet.rollout_lock", self.lock_args(name)))
+                looks.add(name, call_on(self, self.task_vars, name, "solver.fleet.rollout_lock", self.lock_args(name)))
         if self.settings["solver_floor_view"] == "routers":
             self._ask_routers(looks, view.get(":routers") or {}, now)
 
@@ -233,11 +244,11 @@ class ActionModule(RunAction):
                 "run_id": self.plan["run_id"], "ttl": self.settings["solver_lock_ttl"],
                 "control_socket": own["control_socket"], "control_timeout": self.settings["solver_control_timeout"]}
 
-    def _ask_routers(self, looks: Looks, known: dict[str, Any], now: float) -> None:
+    def _ask_routers(self, looks: Calls, known: dict[str, Any], now: float) -> None:
         for host, own in self.rollout["routers"].items():
             if host not in self.asked_at and _view.age_of(known, host, now) > _view.SOON_S:
                 self.asked_at[host] = now
-                looks.add(host, look_on(self, self.task_vars, host, "solver.fleet.router_info", {
+                looks.add(host, call_on(self, self.task_vars, host, "solver.fleet.router_info", {
                     "stats_socket": own["stats_socket"], "backend": own["backend"],
                     "timeout": self.settings["solver_control_timeout"]}))
 

@@ -32,6 +32,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules impor
     each_task,
     resolve,
     says_run_once,
+    unheard,
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
@@ -130,6 +131,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 errors.append(f"solver_hooks.{name}: {path} has {action}, which Ansible does not run there: it would "
                               "end the run without a verdict; wait by ansible.builtin.wait_for with a timeout, and ask "
                               "a person in before_rollout, or between two workers by pause.yml")
+            elif name.startswith("before_") and (host := unheard(tasks)):
+                errors.append(f"solver_hooks.{name}: {path} delegates a task to {host} without register: where that "
+                              "host cannot be reached the task counts as passed; register it, and assert in the next "
+                              "task that it is not unreachable")
         return errors
 
 

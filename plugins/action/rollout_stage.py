@@ -13,10 +13,10 @@ from typing import Any
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry
 from ansible_collections.solver.fleet.plugins.plugin_utils._changes import changes_in
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import (
-    Look,
-    look_at_all,
-    look_on,
-    work_on,
+    Call,
+    call_all,
+    call_on,
+    do_on,
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._run import RunAction
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._wheels import bring
@@ -63,20 +63,20 @@ class ActionModule(RunAction):
                                 + (f", not on {listed(lost)}" if lost else "")}
 
     def _stage(self, names: list[str], wheel: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        remote = {name: work_on(self, self.task_vars, name, functools.partial(self._bring, name, wheel))
+        remote = {name: do_on(self, self.task_vars, name, functools.partial(self._bring, name, wheel))
                   for name in names if not self.workers[name]["on_controller"]}
         brought = self._everywhere("have the wheels", remote) if remote else {}
         lost = {name: own for name, own in brought.items() if own.get("failed") or own.get("unreachable")}
         unit = UNIT.read_text(encoding="utf-8")
-        looks = {name: look_on(self, self.task_vars, name, "solver.fleet.worker_release", {
+        calls = {name: call_on(self, self.task_vars, name, "solver.fleet.worker_release", {
             **release_args(self.rollout, self.workers[name], wheel, unit), "contents": bool(self._task.diff)})
             for name in names if name not in lost}
-        return self._everywhere("staged", looks) | lost
+        return self._everywhere("staged", calls) | lost
 
     def _bring(self, name: str, wheel: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
         src, dest = expanded(self.settings["solver_wheelhouse"]), self.workers[name]["wheelhouse"]
         return bring(self, {"src": src, "dest": dest, **({"release": wheel["file"]} if wheel else {})}, variables)
 
-    def _everywhere(self, done: str, looks: Mapping[str, Look]) -> dict[str, dict[str, Any]]:
-        return look_at_all(looks, timeout=float(self.settings["solver_deploy_timeout"]) + SPARE_S, parallel=self.forks,
-                           lanes=self.lanes, main=self.main, told=self.progress(done, len(looks)))
+    def _everywhere(self, done: str, calls: Mapping[str, Call]) -> dict[str, dict[str, Any]]:
+        return call_all(calls, timeout=float(self.settings["solver_deploy_timeout"]) + SPARE_S, parallel=self.forks,
+                        lanes=self.lanes, main=self.main, told=self.progress(done, len(calls)))

@@ -91,7 +91,8 @@ class ActionModule(RunAction):
     def _give_back(self, document: dict[str, Any], final: dict[str, Any]) -> None:
         """A lock that cannot be given back ends by its time."""
         own = {worker["name"]: worker for worker in document["workers"]}
-        names = [name for name in self.plan["lock"]["workers"] if not final.get(name, {}).get("unreachable")]
+        lock = self.plan["lock"]
+        names = [name for name in (*lock["workers"], *lock["unsure"]) if not final.get(name, {}).get("unreachable")]
         self.everywhere("rollout_lock", {name: given(
             state="released", worker_dir=self.workers[name]["worker_dir"], rollout_id=self.plan["rollout_id"],
             run_id=self.plan["run_id"], kind=self.plan["kind"], roster=self.plan["lock"]["roster"],

@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _entry, _gate, _lines, _together, _view
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import (
-    look_at_all,
-    look_on,
+    call_all,
+    call_on,
+    tidied,
     with_python,
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import document_of
@@ -52,20 +54,37 @@ class ActionModule(RunAction):
         if self.part == "roll" and phase != "raised" and _gate.closed_gate({}, state["hooks"]):
             return result | self._never_began()
         self.first_probe = len(state["probes"])
-        self._open_stage()
         try:
-            outcome = self._part_of_turn(str(phase), state)
+            return result | self._take_part(str(phase), state)
         except GoneError:
             return result | {"failed": True, "msg": "the controller's process is gone"}
+        except Exception as error:  # noqa: BLE001  a full disk under the ledger must not cost the others their verdict
+            return result | self._fell_apart(error)
+
+    def _take_part(self, phase: str, state: State) -> dict[str, Any]:
+        self._open_stage()
+        outcome = self._part_of_turn(phase, state)
         if outcome is None:
-            return result | self._goes_on(str(phase))
+            return self._goes_on(phase)
         if not outcome:
-            return result | self._untouched()
+            return self._untouched()
         ends = self._leave(outcome)
         done = len(self.ledger.read(self.part)["brief"])
         line = _lines.progress_line(self.me, outcome, done, len(self.plan["order"]))
         self.tell(line)
-        return result | {"changed": True, "outcome": outcome, "ends_stage": ends, "msg": line}
+        return {"changed": True, "outcome": outcome, "ends_stage": ends, "msg": line}
+
+    def _fell_apart(self, error: Exception) -> dict[str, Any]:
+        """What became of the worker cannot be written down: nobody may begin, and its place is given back."""
+        outcome, ends = self._unknown(error), False
+        with contextlib.suppress(Exception), self.ledger.edit(self.part) as state:
+            state["closed"] = state["closed"] or {"cause": "unknown", "reason": f"{self.me}: {outcome['reason']}"}
+            state["phase"][self.me] = "left"
+            state["brief"].setdefault(self.me, {name: outcome.get(name) for name in BRIEF})
+            ends = _admit.end_stage(self.plan, state, self.stage)
+        self.emit("outcome", **outcome)
+        self.tell(f"{self.me}: {outcome['reason']}")
+        return {"changed": True, "outcome": outcome, "ends_stage": ends, "msg": f"{self.me}: {outcome['reason']}"}
 
     def _never_began(self) -> dict[str, Any]:
         """The hook before the stage failed: the worker was let in for it, and is as it was."""
@@ -91,6 +110,8 @@ class ActionModule(RunAction):
         with self.ledger.edit(self.part) as state:
             if self.stage not in state["begun"]:
                 state["begun"].append(self.stage)
+                # Nobody could become healthy while that hook ran.
+                state["healthy_at"] = time.monotonic()
 
     def _part_of_turn(self, phase: str, state: State) -> Outcome | None:
         """Return what became of the worker; nothing where its turn goes on, or never began."""
@@ -105,21 +126,23 @@ class ActionModule(RunAction):
         return hook or self._turn(lambda turn: turn.run())
 
     def _goes_on(self, phase: str) -> dict[str, Any]:
-        """Its standby stands by, or the gate closed before that could take over: then it is as it was."""
-        ends = False
+        """Its standby stands by, or the gate closed before that could take over: the worker is as it was."""
+        ends, waits = False, False
         with self.ledger.edit(self.part) as state:
             if phase == "raise":
                 state["phase"][self.me] = "raised"
             else:
                 state["phase"].pop(self.me, None)
+                waits = state["closed"].get("cause") == _gate.AWAITS
                 ends = _admit.end_stage(self.plan, state, self.stage)
         if phase == "raise":
             self.emit("stands_by")
-        return {"outcome": {}, "raised": phase == "raise", "ends_stage": ends,
-                "msg": f"{self.me}: {'its standby is verified' if phase == 'raise' else 'it is as it was'}"}
+        said = "its standby is verified" if phase == "raise" else (
+            "its standby waits for the promotion" if waits else "it is as it was")
+        return {"outcome": {}, "raised": phase == "raise", "ends_stage": ends, "msg": f"{self.me}: {said}"}
 
     def _turn(self, part: Callable[[Turn], Outcome | None]) -> Outcome | None:
-        settings = _together.settled(self.settings, self.plan["strategy"], self.plan["fleet"])
+        settings = _together.settings_of(self.settings, self.plan["strategy"], self.plan["fleet"])
         worker = Worker(self.planned, self.workers[self.me], settings, self.plan)
         turn = Turn(worker, self)
         if self.joint:
@@ -130,10 +153,15 @@ class ActionModule(RunAction):
         except GoneError:
             raise
         except Exception as error:  # noqa: BLE001  a mistake of ours must not cost the others their verdict
-            return {"outcome": "unknown", "cause": "unknown", "step": "turn", "from": self.planned["from"],
-                    "to": self.planned["to"], "reason": f"our own code failed, please report it: {error!r}"}
+            return self._unknown(error)
         finally:
             self.answer = turn.last_answer()
+
+    def _unknown(self, error: Exception) -> Outcome:
+        why = f"the ledger on the controller: {error}" if isinstance(error, OSError) else \
+            f"our own code failed, please report it: {error!r}"
+        return {"outcome": "unknown", "cause": "unknown", "step": "turn", "from": self.planned["from"],
+                "to": self.planned["to"], "reason": why}
 
     def _leave(self, outcome: Outcome) -> bool:
         """Write the outcome into the ledger, end the turn, and put what the worker said last into the view."""
@@ -163,14 +191,16 @@ class ActionModule(RunAction):
     def call(self, module: str, args: Mapping[str, Any], limit: float, host: str = "") -> dict[str, Any]:
         name = f"solver.fleet.{module}"
         if host and host != self.me:
-            look = look_on(self, self.task_vars, host, name, args)
+            call = call_on(self, self.task_vars, host, name, args)
         else:
             variables = with_python(self.task_vars, self.pythons.get(self.me))
 
-            def look() -> dict[str, Any]:
+            def call() -> dict[str, Any]:
                 said = self._execute_module(module_name=name, module_args=dict(args), task_vars=variables)
+                # The folder of the call, where there was one, is known in this process alone.
+                tidied(self)
                 return {key: value for key, value in said.items() if not key.startswith("_ansible")}
-        said = look_at_all({self.me: look}, timeout=limit, parallel=1, orphans_go_on=True)[self.me]
+        said = call_all({self.me: call}, timeout=limit, parallel=1, orphans_go_on=True)[self.me]
         if module == "worker_steps":
             return dict(_entry.step_results(said, time.time()))
         return dict(_entry.step_result(said, time.time(), "reference"))
@@ -217,15 +247,17 @@ class ActionModule(RunAction):
             time.sleep(TICK_S)
 
     def _may_leave(self, state: State, waited: float) -> bool:
-        """Whether there is a place in the window, and the floor is kept or has been waited for for long enough.
+        """Whether there is a place in the window and the floor is kept, or both have been waited for for long enough.
 
+        A place may never be given back (C(_gate.stuck)): what failed must not serve on for that.
         Where the lock is lost it may as well: the host refuses what comes from a run that has lost it.
         """
         window = min(self.plan["window"], self.plan["stages"][self.stage]["window"])
-        if _admit.occupied(state, self.plan["max_soaking"]) >= window:
+        deadline = float(self.settings["solver_progress_deadline"])
+        if waited <= 2 * deadline and _admit.occupied(state, self.plan["max_soaking"]) >= window:
             return False
         live = {name: own for name, own in self.ledger.read("view").items() if name in self.workers}
-        stall = _gate.Stall(waited, float(self.settings["solver_progress_deadline"]))
+        stall = _gate.Stall(waited, deadline)
         asking = _gate.Asking(self.me, _admit.in_flight(state))
         said = _gate.gate_back(self.ledger.read("plan"), state["brief"], live, asking, stall)
         return said.open or not said.wait

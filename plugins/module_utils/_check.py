@@ -80,7 +80,7 @@ def option_defect(options: CheckOptions) -> str | None:
     """Say which option makes no sense, and what would; None if all do."""
     checks = (
         (not options.checks, "checks is empty: name at least one of worker, probe, balance, provider"),
-        (not 0 <= options.wait_slice <= SLICE_S, "wait_slice must be from 0 to 25 seconds"),
+        (not 0 <= options.wait_slice <= SLICE_S, f"wait_slice must be from 0 to {SLICE_S:g} seconds"),
         (not 0 < options.deadline <= 86400, "deadline must be more than 0 and at most 86400 seconds"),
         (not 1 <= options.probe_timeout <= 900, "probe_timeout must be from 1 to 900 seconds"),
         (not 1 <= options.retries <= 100, "retries must be from 1 to 100"),

@@ -58,7 +58,7 @@ def option_defect(options: DrainOptions) -> str | None:
     """Say which option makes no sense, and what would; None if all do."""
     checks = (
         (not options.owner.strip(), "owner is empty: give the id of the rollout"),
-        (not 0 <= options.wait_slice <= SLICE_S, "wait_slice must be from 0 to 25 seconds"),
+        (not 0 <= options.wait_slice <= SLICE_S, f"wait_slice must be from 0 to {SLICE_S:g} seconds"),
         (not 5 <= options.lease <= 86400, "lease must be from 5 to 86400 seconds"),
         (not 0 <= options.grace <= 86400, "grace must be from 0 to 86400 seconds"),
         (not 0 < options.timeout <= 86400, "timeout must be more than 0 and at most 86400 seconds"),

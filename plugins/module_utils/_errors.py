@@ -25,7 +25,7 @@ _MESSAGE_CHARS = 4000
 _BY_CAUSE = {
     "release": """
         worker_failed worker_exited wrong_version wrong_release wrong_journal unexpected_state totals_wrong deadline
-        probe_failed probe_refused service_failed restart_timeout not_running stopped dead hung foreign
+        probe_failed probe_refused service_failed not_running stopped dead hung foreign
         release_invalid config_refused unit_refused version_mismatch
     """,
     "drain": """
@@ -34,8 +34,8 @@ _BY_CAUSE = {
     """,
     "host": """
         unwritable unreadable no_space busy locked bad_record no_release no_previous not_a_link bad_service no_service
-        no_supervisor no_systemd start_failed status_failed
-        cannot_start restart_failed restart_lost reload_failed no_user no_setpriv no_python command_failed damaged
+        no_supervisor no_systemd start_failed status_failed cannot_start restart_failed restart_timeout
+        restart_lost reload_failed no_user no_setpriv no_python command_failed damaged
     """,
     "unknown": """
         bad_option bad_control_socket bad_api_key_file missing_library fenced held changed lock_lost no_rollout crashed

@@ -20,7 +20,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._service_slotted impo
 from ansible_collections.solver.fleet.plugins.module_utils._standby import FEATURE, Standby, StandbyOptions
 from ansible_collections.solver.fleet.plugins.module_utils._wait import Clock
 
-# One that brings the worker home takes seconds; whoever dies over it leaves no process for longer.
+# One that brings the worker home takes seconds once it answers; whoever dies over it leaves no process for longer.
 SETTLE_LEASE_S = 120.0
 LINK = "standby"
 # The process that handed over stays for those who are still connected to it.
@@ -53,7 +53,7 @@ class Slot:
                 timeout=given["restart_timeout"], control_timeout=given["control_timeout"]), service, self.clock)
 
         self.beside = place(own["order"], self.service.slot, given["lease"])
-        self.home = place(own["home_order"], self.service.home, SETTLE_LEASE_S)
+        self.home = place(own["home_order"], self.service.home, SETTLE_LEASE_S + given["restart_timeout"])
 
     def holds_worker(self) -> bool:
         """Whether the worker itself runs in the slot: after a take-over, until it is settled."""

@@ -157,8 +157,13 @@ def restart_outcome(
         return "done"
     if service.state in ("failed", "restarting") or (service.state == "stopped" and elapsed >= START_GRACE_S):
         return "failed"
-    is_new = service.state == "running" and service.pid not in (None, pid_before)
-    return "done" if is_new and elapsed >= SETTLE_S else None
+    if service.pid is None:
+        # Who hangs may be the old one, on its way out.
+        is_new = now.finding in _NOTHING_TO_LOSE
+    else:
+        is_new = service.pid != pid_before and (service.state == "running" or now.finding != "answers")
+    # How long it may take to be ready is for the check to say, which goes by solver_healthy_deadline.
+    return "done" if is_new and service.state in ("running", "starting") and elapsed >= SETTLE_S else None
 
 
 # --- doing it ---
@@ -352,8 +357,8 @@ class Switch:
                 raise StepError(
                     "restart_timeout",
                     f"restarting worker {self.move.worker_name}: after {self.move.restart_timeout:g} s its service is "
-                    f"{state.state} and the worker {now.state}; see its log, or raise "
-                    "restart_timeout (solver_healthy_deadline)",
+                    f"{state.state} and the worker {now.state}: there is no other process; see its log, and that "
+                    "its service restarts it",
                     {"service": state.record(), "finding": now.finding, "option": "restart_timeout"},
                 )
             self.sleep(POLL_S)

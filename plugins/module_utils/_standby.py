@@ -62,7 +62,9 @@ class Standby:
         self._write_order()
         self.service.start()
         self._started = self.clock.now()
-        return self._until(self._stands, "the standby did not answer")
+        self._until(self._stands, "the standby did not answer")
+        # Its lease began with its process, and what follows may take as long as its start.
+        return self.renew()
 
     def renew(self, steal: bool = False) -> Json:
         return self.client.put_standby({"owner": self.options.owner, "lease_s": self.options.lease,
@@ -85,7 +87,8 @@ class Standby:
         if found is not None and found["state"] == FEATURE:
             return found
         state = self.service.state().state
-        if state == "failed" or (state == "stopped" and self.clock.now() >= self._started + START_GRACE_S):
+        gone = state in ("stopped", "restarting") and self.clock.now() >= self._started + START_GRACE_S
+        if state == "failed" or gone:
             raise self._did_not("the standby ended")
         return None
 
@@ -129,7 +132,8 @@ class Standby:
             if found is not None:
                 return found
             if self.clock.now() >= ends:
-                raise self._did_not(f"{otherwise} within {self.options.timeout:g} s")
+                raise self._did_not(f"{otherwise} within {self.options.timeout:g} s (restart_timeout, "
+                                    "solver_healthy_deadline)")
             self.clock.sleep(_POLL_S)
 
     def _did_not(self, what: str) -> WorkerError:

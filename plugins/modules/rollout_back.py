@@ -15,8 +15,9 @@ author:
   - solver.fleet contributors (@solver-fleet)
 description:
   - >-
-    After an abort for the sake of the release, all workers that this rollout updated; after any other end, those that
-    an interrupted run left in its drain.
+    Where the gate closed, but not for a lost lock, those that an interrupted run left in its drain. Where it closed for
+    the release's sake, or for canaries that could not be judged and V(solver_on_inconclusive) is V(return), also all
+    that this rollout updated.
 extends_documentation_fragment:
   - solver.fleet.attributes
   - solver.fleet.rollout

@@ -126,7 +126,9 @@ options:
     type: bool
     default: false
   restart_timeout:
-    description: Seconds to wait for another process after a restart.
+    description: >-
+      Seconds to wait for another process after a restart, and of a standby until it answers. What the process says of
+      itself afterwards is for M(solver.fleet.solve_check).
     type: float
     default: 30.0
   service:

@@ -20,8 +20,8 @@ description:
     the worker's record, where its host can be reached.
   - >-
     What it does follows from where the worker stands in the ledger. V(raise), it raises and verifies the standby;
-    V(raised), the gate closed, and it ends the standby; V(turn), the turn; V(left), the turn is over, and its outcome
-    is told again.
+    V(raised), the gate closed, and it ends the standby, unless that waits for a promotion; V(turn), the turn;
+    V(left), the turn is over, and its outcome is told again.
   - >-
     Never fails for what happens on the worker.
 extends_documentation_fragment:

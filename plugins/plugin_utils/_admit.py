@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # This module util is private to the collection.
-"""Who has a place in the window, and who is next. Pure functions of the ledger's state.
+"""Who has a place in the window, and who is next. Functions of the ledger's state; only
+C(end_stage) changes it.
 
 The state maps each worker whose turn has begun to its phase, in the order of admission: C(turn) holds a place in the
 window, C(soak) serves and is being watched, C(again) waits for a place because its soak failed, C(left) is over. One

@@ -121,48 +121,48 @@ def linked(census: Json) -> str | None:
     return str(release) if release else None
 
 
-def converge(census: Json, staged: Json, plan: Json, settings: Json) -> Decision:
+def converge(census: Json, staged: Json, planned: Json, settings: Json) -> Decision:
     """Decide from running and linked release, state, drain, lease and record; the same again after anything."""
-    refusal = _refusal(census, staged, plan, settings)
+    refusal = _refusal(census, staged, planned, settings)
     if refusal:
         return Decision("refuse", refusal)
-    drain = foreign_drain(census, plan["rollout_id"])
+    drain = foreign_drain(census, planned["rollout_id"])
     if drain:
         text = (f"it is drained by '{drain.get('owner')}' ({one_line(drain.get('reason')) or 'no reason given'}) until "
                 f"{drain.get('lease_expires_at')}")
         if settings.get("solver_foreign_drain") == "exclude":
             return Decision("excluded", text)
         return Decision("refuse", f"{text}; wait for that owner, or set solver_foreign_drain: exclude to go on without")
-    if plan["from_release"] == plan["release"] and _linked_to(census, staged, plan) and plan["serving"]:
-        return Decision("already", f"runs {plan['to']}")
-    return _kept(census, plan, settings) or Decision(
-        "update", _why(census, plan), steal=bool((census.get("worker") or {}).get("drain")))
+    if planned["from_release"] == planned["release"] and _linked_to(census, staged, planned) and planned["serving"]:
+        return Decision("already", f"runs {planned['to']}")
+    return _kept(census, planned, settings) or Decision(
+        "update", _why(census, planned), steal=bool((census.get("worker") or {}).get("drain")))
 
 
-def _kept(census: Json, plan: Json, settings: Json) -> Decision | None:
+def _kept(census: Json, planned: Json, settings: Json) -> Decision | None:
     """Why a worker that is to have another release keeps the one that it has, or nothing."""
     if census.get("service_problem"):
         return Decision("refuse", "its host could not start it again once it is stopped, whatever the release: "
                                   f"{one_line(census['service_problem'])}")
-    refused = standby_refusal(census) if plan["switch"] == "standby" else ""
+    refused = standby_refusal(census) if planned["switch"] == "standby" else ""
     if refused:
         return Decision("refuse", refused)
-    before = failed_before(census, plan)
+    before = failed_before(census, planned)
     if before and not settings.get("solver_force"):
         force = f"; {BY_FORCE}" if takes_no_drain(census) else ""
-        return Decision("failed", f"{plan['release']} failed on it before: {before}; mend the release, or set "
+        return Decision("failed", f"{planned['release']} failed on it before: {before}; mend the release, or set "
                                   f"solver_force: true to try it again{force}")
     return None
 
 
-def _linked_to(census: Json, staged: Json, plan: Json) -> bool:
-    return bool(staged.get("at_target")) or linked(census) == plan["release"]
+def _linked_to(census: Json, staged: Json, planned: Json) -> bool:
+    return bool(staged.get("at_target")) or linked(census) == planned["release"]
 
 
-def _why(census: Json, plan: Json) -> str:
-    if plan["serving"]:
+def _why(census: Json, planned: Json) -> str:
+    if planned["serving"]:
         return ""
-    if plan["forced"]:
+    if planned["forced"]:
         return ("it takes no drain, so its process is ended by force, goes first; a task whose submission was on the "
                 "wire may be billed without an answer")
     drain = (census.get("worker") or {}).get("drain")
@@ -170,37 +170,37 @@ def _why(census: Json, plan: Json) -> str:
     return f"{why}; if it takes no drain, {BY_FORCE}" if takes_no_drain(census) else why
 
 
-def failed_before(census: Json, plan: Json) -> str:
+def failed_before(census: Json, planned: Json) -> str:
     """Return why this very release failed on this worker the last time, or nothing."""
     own = rollout_of(census)
-    if (own.get("to") or {}).get("release") != plan["release"] or own.get("cause") != "release":
+    if (own.get("to") or {}).get("release") != planned["release"] or own.get("cause") != "release":
         return ""
     if own.get("outcome") not in ("failed", "reverted", "quarantined"):
         return ""
     return one_line(own.get("outcome_reason")) or str(own["outcome"])
 
 
-def _refusal(census: Json, staged: Json, plan: Json, settings: Json) -> str:
+def _refusal(census: Json, staged: Json, planned: Json, settings: Json) -> str:
     """Return why the whole rollout must not begin because of this worker, or nothing."""
-    problem = census.get("record_problem") or (plan["finding"] in ("denied", "foreign") and census.get("message"))
+    problem = census.get("record_problem") or (planned["finding"] in ("denied", "foreign") and census.get("message"))
     if problem:
         return one_line(problem)
-    if plan["lacks"]:
-        return (f"the worker lacks {', '.join(plan['lacks'])}, which this update needs; "
-                f"update its software, {_without_standby(plan)}or name it in solver_exclude")
+    if planned["lacks"]:
+        return (f"the worker lacks {', '.join(planned['lacks'])}, which this update needs; "
+                f"update its software, {_without_standby(planned)}or name it in solver_exclude")
     for result in (staged, census):
         if result.get("failed"):
             behind = settings_behind(result)
             return one_line(result.get("msg")) + (f" [{behind}]" if behind else "")
-    if plan["release"]:
+    if planned["release"]:
         return ""
     if settings.get("solver_version"):
         return "no release was staged for it"
     return "it has no release to return to; name one with solver_version, or the worker in solver_exclude"
 
 
-def _without_standby(plan: Json) -> str:
-    return "set solver_switch: in_place, " if plan["switch"] == "standby" else ""
+def _without_standby(planned: Json) -> str:
+    return "set solver_switch: in_place, " if planned["switch"] == "standby" else ""
 
 
 NO_SLOT = "it has no slot for a standby; set solver_standby: true and run provision.yml"
@@ -242,7 +242,7 @@ def _recover_target(census: Json, own: Json) -> dict[str, Any]:
     return _release(own.get("from")) or dict((census.get("releases") or {}).get("current") or {})
 
 
-def recover(census: Json, plan: Json) -> Decision:
+def recover(census: Json, planned: Json) -> Decision:
     """Decide whether a dead rollout left this worker behind, and how it comes back."""
     if census.get("failed") or census.get("record_problem"):
         return Decision("refuse", one_line(census.get("msg") or census["record_problem"]))
@@ -251,17 +251,17 @@ def recover(census: Json, plan: Json) -> Decision:
     if drain and foreign_drain(census):
         return Decision("excluded", f"drained by '{drain.get('owner')}', which is no rollout; resume.yml with "
                                     "solver_resume_foreign: true ends that")
-    if plan["serving"] and (not plan["from_release"] or linked(census) in (None, plan["from_release"])):
+    if planned["serving"] and (not planned["from_release"] or linked(census) in (None, planned["from_release"])):
         left = left_beside(census)
         return Decision("update", left, steal=True, probe=False) if left else Decision("already", "serves")
     own = rollout_of(census)
-    if not drain and not worker.get("drain") and not (own and not own.get("ended_at")) and not plan["serving"]:
+    if not drain and not worker.get("drain") and not (own and not own.get("ended_at")) and not planned["serving"]:
         return Decision("excluded", _not_left_by_a_run(census, own))
-    if not plan["release"]:
+    if not planned["release"]:
         return Decision("excluded", "it has no release to return to; update it with rolling_update.yml")
-    never_changed = bool(worker) and (drain or {}).get("version") == plan["from"] and _verified(own, plan)
+    never_changed = bool(worker) and (drain or {}).get("version") == planned["from"] and _verified(own, planned)
     # All of them go back to what has served, whatever the provider says today.
-    goes_back = plan["together"] and plan["release"] == (own.get("from") or {}).get("release")
+    goes_back = planned["together"] and planned["release"] == (own.get("from") or {}).get("release")
     why = f"left in the drain of {drain.get('owner')}" if drain else "left without service"
     return Decision("update", why, steal=True, probe=not (never_changed or goes_back))
 
@@ -292,6 +292,6 @@ def _not_left_by_a_run(census: Json, own: Json) -> str:
     return f"{state}, and no rollout of ours left it so; look into its log, provision.yml starts what is stopped"
 
 
-def _verified(own: Json, plan: Json) -> bool:
+def _verified(own: Json, planned: Json) -> bool:
     """Whether the running release is the one that the rollout found: it has served before."""
-    return (own.get("from") or {}).get("release") in (None, plan["from_release"])
+    return (own.get("from") or {}).get("release") in (None, planned["from_release"])

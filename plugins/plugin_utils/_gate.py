@@ -78,7 +78,7 @@ def shut(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking) -> Decision
 
 
 def gate_beside(plan: Plan, outcomes: Outcomes, live: Live, asking: Asking, stall: Stall) -> Decision:
-    """Decide whether a worker may raise its standby: it serves meanwhile, so the floor has no say."""
+    """Decide for a worker that serves throughout: to raise its standby, or to be taken over from with all others."""
     return shut(plan, outcomes, live, asking) or _in_time(Decision(True), stall)
 
 
@@ -105,12 +105,12 @@ def with_losses(outcomes: Outcomes, lost: Collection[str]) -> dict[str, Outcome]
 def closed_gate(closed: Closed, hooks: Sequence[HookFailure]) -> Closed:
     """Return why the gate closed, or that a hook of the user closed it, or nothing."""
     if closed:
-        return {"open": False, **closed}
+        return closed
     # One before a worker keeps only that worker from its update.
     failed = next((failure for failure in hooks if failure["stops"] and not failure.get("worker")), None)
     if failed is None:
         return {}
-    return {"open": False, "cause": "hook",
+    return {"cause": "hook",
             "reason": f"{hook_line(failed)}; mend it and run the same command again"}
 
 
@@ -194,13 +194,22 @@ def as_one(spent: Sequence[str]) -> str:
 
 def _stage_budget(plan: Plan, outcomes: Outcomes) -> Decision | None:
     """A stage may bear less than the fleet does: a canary that fails says enough."""
-    for number, stage in enumerate(plan["stages"], 1):
-        spent = [name for name in spent_by(plan, outcomes) if name in (*stage["workers"], *stage["there"])]
-        if len(spent) > stage["tolerated"]:
-            return Decision(False, "budget", f"{', '.join(spent)} of stage {number} failed, of which "
-                            f"{stage['tolerated'] or 'none'} may (solver_strategy: {plan['strategy']}); no further "
-                            "worker is touched")
-    return None
+    number, spent = overspent_stage(plan, outcomes)
+    if not spent:
+        return None
+    tolerated = plan["stages"][number]["tolerated"]
+    return Decision(False, "budget", f"{', '.join(spent)} of stage {number + 1} failed, of which "
+                    f"{tolerated or 'none'} may (solver_strategy: {plan['strategy']}); no further worker is touched")
+
+
+def overspent_stage(plan: Plan, outcomes: Outcomes) -> tuple[int, list[str]]:
+    """Return the first stage of which more have failed than it bears, and who did; nobody where there is none."""
+    spent = spent_by(plan, outcomes)
+    for number, stage in enumerate(plan["stages"]):
+        own = [name for name in spent if name in (*stage["workers"], *stage["there"])]
+        if len(own) > stage["tolerated"]:
+            return number, own
+    return 0, []
 
 
 def spent_by(plan: Plan, outcomes: Outcomes) -> list[str]:

@@ -37,7 +37,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._roster import (
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._step import switched_before
 from ansible_collections.solver.fleet.plugins.plugin_utils._strategy import Going, shape, stands_by, strategy_of
-from ansible_collections.solver.fleet.plugins.plugin_utils._together import headings, parting_warnings, settled
+from ansible_collections.solver.fleet.plugins.plugin_utils._together import headings, parting_warnings, settings_of
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import BakePlan, Plan, PlannedWorker, Stage
 
 # A rollout with one of these verdicts is over; everything else goes on under its id when its target is asked for again.
@@ -60,7 +60,7 @@ def make_plan(fleet: Fleet, settings: Mapping[str, Any], run: Mapping[str, Any])
     kind = str(run.get("kind") or "update")
     rollout_id, continued = choose_rollout(fleet, settings, kind, run)
     strategy, other = strategy_of(fleet, settings, kind, rollout_id)
-    settings = settled(settings, strategy, len(fleet))
+    settings = settings_of(settings, strategy, len(fleet))
     into = Into(kind, rollout_id, switch_of(strategy, settings, kind), kind == "rollback" and strategy != TOGETHER)
     ends = headings(fleet) if kind == "recover" else {}
     workers = {name: _plan_worker({**fleet[name], "ends": ends}, settings, into, name)
@@ -228,7 +228,7 @@ def _plan_worker(
     end = str(facts["ends"].get(own.get("id"), "")) if own.get("strategy") == TOGETHER else ""
     release = staged.get("release") or {} if staging else return_target(census, kind, end)
     times = worker.get("solve_times") or {}
-    plan: Any = {
+    planned: Any = {
         "kind": kind,
         "rollout_id": rollout_id,
         "from": instance.get("version") or current.get("version"),
@@ -253,19 +253,20 @@ def _plan_worker(
         "together": bool(end),
         "stays_held": False,
     }
-    plan.update(back_to(census, plan))
+    planned.update(back_to(census, planned))
     if end == "to":
         # It serves beside others that run it: alone it must not go back.
-        plan.update(back_to=None, back_version=None)
-    plan.update(owner=owner_of(census, plan), on_expire=on_expire(worker, plan), begins=begins(census, plan))
-    plan.update(_decide(census, staged, plan, settings, name)._asdict())
-    if kind == "recover" and plan["action"] == "update" and plan["serving"] and left_beside(census):
-        plan["switch"] = "tidy"
-    planned: PlannedWorker = plan
-    return planned
+        planned.update(back_to=None, back_version=None)
+    planned.update(owner=owner_of(census, planned), on_expire=on_expire(worker, planned),
+                   begins=begins(census, planned))
+    planned.update(_decide(census, staged, planned, settings, name)._asdict())
+    if kind == "recover" and planned["action"] == "update" and planned["serving"] and left_beside(census):
+        planned["switch"] = "tidy"
+    made: PlannedWorker = planned
+    return made
 
 
-def back_to(census: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+def back_to(census: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[str, Any]:
     """Return where the worker goes back to: what the record of its rollout says, else what it runs now.
 
     Also what another rollout's record says, where that one did not bring the worker to serve: nobody knows whether what
@@ -273,11 +274,11 @@ def back_to(census: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any
     """
     own = rollout_of(census)
     begun, to = own.get("from") or {}, (own.get("to") or {}).get("release")
-    ours = own.get("id") == plan["rollout_id"] and to == plan["release"]
-    unseen = not plan["serving"] and own.get("outcome") not in ("updated", "already")
-    if begun.get("release") and (ours or unseen or plan["kind"] == "recover"):
+    ours = own.get("id") == planned["rollout_id"] and to == planned["release"]
+    unseen = not planned["serving"] and own.get("outcome") not in ("updated", "already")
+    if begun.get("release") and (ours or unseen or planned["kind"] == "recover"):
         return {"back_to": begun["release"], "back_version": begun.get("version")}
-    return {"back_to": plan["from_release"], "back_version": plan["from"]}
+    return {"back_to": planned["from_release"], "back_version": planned["from"]}
 
 
 def _together(worker: PlannedWorker, joins: bool) -> PlannedWorker:
@@ -300,30 +301,30 @@ def _held(workers: Mapping[str, PlannedWorker]) -> dict[str, PlannedWorker]:
             for name, own in workers.items()}
 
 
-def owner_of(census: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+def owner_of(census: Mapping[str, Any], planned: Mapping[str, Any]) -> str:
     """Return in whose name the worker is drained: a recovery goes on in that of the rollout which it ends.
 
     So the worker still knows the version whose drain it is, and the record whose drain was left, also if the recovery
     dies in its turn.
     """
     owner = str(((census.get("worker") or {}).get("drain") or {}).get("owner") or "")
-    return owner if plan["kind"] == "recover" and owner in known_rollouts(census) else str(plan["rollout_id"])
+    return owner if planned["kind"] == "recover" and owner in known_rollouts(census) else str(planned["rollout_id"])
 
 
-def on_expire(worker: Mapping[str, Any], plan: PlannedWorker) -> str | None:
+def on_expire(worker: Mapping[str, Any], planned: PlannedWorker) -> str | None:
     """Return what a lost lease leads to where an interrupted run switched the worker; nothing where none did."""
-    if not switched_before(plan):
+    if not switched_before(planned):
         return None
     return "verify" if "verify" in ((worker.get("api") or {}).get("features") or []) else "hold"
 
 
-def begins(census: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
+def begins(census: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
     """Whether the record of a worker at the target is this rollout's own; any other keeps its own way back."""
-    return bool(rollout_of(census).get("id") == plan["rollout_id"])
+    return bool(rollout_of(census).get("id") == planned["rollout_id"])
 
 
 def _decide(
-    census: Mapping[str, Any], staged: Mapping[str, Any], plan: Mapping[str, Any], settings: Mapping[str, Any],
+    census: Mapping[str, Any], staged: Mapping[str, Any], planned: Mapping[str, Any], settings: Mapping[str, Any],
     name: str,
 ) -> Decision:
     only = settings.get("solver_only") or []
@@ -335,7 +336,7 @@ def _decide(
         return Decision("unreachable", "it was lost before the rollout began")
     if census.get("unreachable") or census.get("failed") or staged.get("unreachable") or staged.get("wrong"):
         return Decision("unreachable", one_line(census.get("msg") or staged.get("msg")))
-    return recover(census, plan) if plan["kind"] == "recover" else converge(census, staged, plan, settings)
+    return recover(census, planned) if planned["kind"] == "recover" else converge(census, staged, planned, settings)
 
 
 def refusals(workers: Mapping[str, PlannedWorker]) -> list[str]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -14,7 +14,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._record import WAIT_O
 from ansible_collections.solver.fleet.plugins.plugin_utils._locks import dead_on
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._roster import Fleet, roster_of
-from ansible_collections.solver.fleet.plugins.plugin_utils._types import LockPlan, Plan, PlannedWorker
+from ansible_collections.solver.fleet.plugins.plugin_utils._types import LockPlan, Plan, PlannedWorker, Stage
 
 
 def live_locks(fleet: Fleet, settings: Mapping[str, Any], dead: Iterable[str]) -> list[str]:
@@ -55,21 +55,45 @@ def lock_plan(
         "needed": len(base) // 2 + 1,
         "dead_runs": {name: dead_on(name, holders_of(fleet), run["dead_runs"]) for name in names},
         "roster": sorted((set(fleet) | roster) - set(settings.get("solver_forget") or [])),
+        "unsure": [],
     }
 
 
 def lock_refusals(plan: Plan, locks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say why the rollout does not hold the fleet: LOCKS maps each worker to what rollout_lock said, or nothing."""
     refused: dict[str, list[str]] = {}
-    held = 0
+    lost = lost_while_locked(plan, locks)
     for name in plan["lock"]["workers"]:
-        answer = locks.get(name) or {}
-        if answer.get("ours") and not answer.get("failure"):
-            held += 1
-        elif answer and not answer.get("unreachable") and not answer.get("wrong"):
-            refused.setdefault(one_line(answer.get("msg")) or "its lock could not be taken", []).append(name)
+        if name not in lost and not _is_ours(locks[name]):
+            refused.setdefault(one_line(locks[name].get("msg")) or "its lock could not be taken", []).append(name)
     out = [f"{', '.join(names)}: {reason}" for reason, names in refused.items()]
-    return out or _too_few(held, plan["lock"])
+    bake = plan.get("bake")
+    canaries = [name for name in lost if bake and name in bake["canaries"] and name in locks]
+    if canaries and not out:
+        out.append(f"{', '.join(canaries)} was to be a canary, and {lost[canaries[0]]}; run the same command again")
+    return out or _too_few(len(plan["lock"]["workers"]) - len(lost), plan["lock"])
+
+
+def lost_while_locked(plan: Plan, locks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return whose lock may be ours or nobody's, because no answer came that says so, and why."""
+    answers = {name: locks.get(name) or {} for name in plan["lock"]["workers"]}
+    return {name: f"was lost while the lock was taken: {one_line(answer.get('msg')) or 'it was not asked'}"
+            for name, answer in answers.items() if not answer or answer.get("unreachable") or answer.get("wrong")}
+
+
+def without(plan: Plan, lost: Collection[str]) -> Plan:
+    """Return the plan without the turns of those that were LOST while they were locked: a later run takes them up."""
+    bake = plan["bake"]
+    if bake:
+        bake = {**bake, "control": [name for name in bake["control"] if name not in lost]}
+    stages: list[Stage] = [{**stage, "workers": [name for name in stage["workers"] if name not in lost]}
+                           for stage in plan["stages"]]
+    held = [name for name in plan["lock"]["workers"] if name not in lost]
+    return {**plan, "stages": stages, "bake": bake, "lock": {**plan["lock"], "workers": held, "unsure": in_order(lost)}}
+
+
+def _is_ours(answer: Mapping[str, Any]) -> bool:
+    return bool(answer.get("ours")) and not answer.get("failure")
 
 
 def majority_refusals(workers: Mapping[str, Mapping[str, Any]], lock: Mapping[str, Any]) -> list[str]:

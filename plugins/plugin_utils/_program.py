@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._drain import HANDOVER_EXTRA_S
 from ansible_collections.solver.fleet.plugins.module_utils._service import slot_settings
+from ansible_collections.solver.fleet.plugins.module_utils._service_base import STOP_TIMEOUT_S
 from ansible_collections.solver.fleet.plugins.plugin_utils._types import Outcome, Plan, PlannedWorker
 
 Json = Mapping[str, Any]
@@ -27,8 +28,9 @@ CALL_SLICE_S = 10.0
 CONNECT_S = 60.0
 # So many of a drain's calls may come back early.
 EARLY_CALLS = 3
-# A switch also waits for the service to stop and to start, and for another module to let go of the worker.
-SWITCH_S = 180.0
+# A switch also waits for another module to let go of the worker and for the service to start. How long the service
+# may take to stop, its own timeout says.
+SWITCH_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def raised(worker: Worker) -> list[Step]:
     verify, service = _verify(worker), worker.own["service"]
     own = {**verify.args, "control_socket": service["standby"]["socket"], "expect_state": ["standby"],
            "service": slot_settings(service)}
-    up = {**_release(worker), "state": "standby", "release": worker.planned["release"], "reason": reason_of(worker)}
-    return [Step("raise", "worker_release", up, extra_s=SWITCH_S), replace(verify, args=own)]
+    up = {"release": worker.planned["release"], "reason": reason_of(worker)}
+    return [_beside("raise", worker, "standby", **up), replace(verify, args=own)]
 
 
 def taken_over(worker: Worker) -> list[Step]:
@@ -122,16 +124,24 @@ def taken_over(worker: Worker) -> list[Step]:
 
 def dropped(worker: Worker) -> list[Step]:
     """Return the program that ends a standby which shall not take over."""
-    return [Step("drop", "worker_release", {**_release(worker), "state": "dropped"}, goes_on=True, extra_s=30.0)]
+    return [Step("drop", "worker_release", {**_release(worker), "state": "dropped"}, goes_on=True,
+                 extra_s=_stop_s(worker))]
 
 
 def tidied(worker: Worker) -> list[Step]:
     """Return the program for a worker that serves, and beside which a dead run left something."""
-    return [*dropped(worker), _settle(worker)]
+    return [*dropped(worker), _beside("settle", worker, "settled")]
 
 
-def _settle(worker: Worker, goes_on: bool = False) -> Step:
-    return Step("settle", "worker_release", {**_release(worker), "state": "settled"}, goes_on=goes_on, extra_s=SWITCH_S)
+def _beside(name: str, worker: Worker, state: str, **options: Any) -> Step:
+    """A step that starts a second process and waits until that answers, which may take as long as any start."""
+    within = worker.settings["solver_healthy_deadline"]
+    args = {**_release(worker), "state": state, "restart_timeout": within, **options}
+    return Step(name, "worker_release", args, extra_s=SWITCH_S + _stop_s(worker) + within)
+
+
+def _stop_s(worker: Worker) -> float:
+    return float(worker.own["service"].get("timeout") or STOP_TIMEOUT_S)
 
 
 def soak_and_record(worker: Worker) -> list[Step]:
@@ -140,7 +150,7 @@ def soak_and_record(worker: Worker) -> list[Step]:
     soak = [_soak(worker)] if worker.soak_s > 0 else []
     if worker.by_standby:
         # Whatever becomes of it, the worker serves, and is found in either place.
-        soak.insert(0, _settle(worker, goes_on=True))
+        soak.insert(0, replace(_beside("settle", worker, "settled"), goes_on=True))
     return [*soak, *([] if worker.plan["way_back"] else [record]), *_keep(worker)]
 
 
@@ -149,9 +159,9 @@ def _keep(worker: Worker) -> list[Step]:
     keep, came_from = worker.plan["blue_keep"], worker.planned["back_to"]
     if not keep or not came_from or not worker.by_standby or worker.plan["way_back"]:
         return []
-    args = {**_release(worker), "state": "standby", "release": came_from, "lease": keep,
-            "reason": f"what {worker.planned['to']} took over from"}
-    return [Step("keep", "worker_release", args, goes_on=True, extra_s=SWITCH_S)]
+    kept = _beside("keep", worker, "standby", release=came_from, lease=keep,
+                   reason=f"what {worker.planned['to']} took over from")
+    return [replace(kept, goes_on=True)]
 
 
 def revert(worker: Worker) -> list[Step]:
@@ -168,7 +178,8 @@ def revert(worker: Worker) -> list[Step]:
     return [
         # SIGTERM is a bounded hand-over of its own; a hung or dying process is restarted all the same.
         Step("revert_drain", "worker_drain", drain, goes_on=True, extra_s=30.0),
-        Step("revert", "worker_release", {**_release(worker), **_way_back(worker)}, extra_s=SWITCH_S),
+        Step("revert", "worker_release", {**_release(worker), **_way_back(worker)},
+             extra_s=SWITCH_S + _stop_s(worker)),
         # A process that was killed just now, and that its service starts again, is waited for.
         Step("revert_verify", "solve_check", verify, tries=tries_for(settings["solver_healthy_deadline"]),
              patient=True),
@@ -258,7 +269,7 @@ def _release(worker: Worker) -> dict[str, Any]:
 
 def _switch(worker: Worker) -> Step:
     return Step("switch", "worker_release", {**_release(worker), "release": worker.planned["release"]},
-                extra_s=SWITCH_S)
+                extra_s=SWITCH_S + _stop_s(worker))
 
 
 def _way_back(worker: Worker) -> dict[str, Any]:

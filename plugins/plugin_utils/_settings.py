@@ -94,7 +94,7 @@ SETTINGS: dict[str, Setting] = {
         "back to where it came from; stop leaves them.", "rollback", "stop", shown=True),
     "solver_progress_deadline": Setting(
         "seconds", 900.0, "Without a worker that becomes healthy for so long, the rollout is aborted. Must be longer "
-        "than solver_drain_timeout, solver_deploy_timeout and solver_healthy_deadline together.", minimum=5,
+        "than solver_drain_timeout and solver_healthy_deadline together.", minimum=5,
         maximum=604_800, shown=True),
     "solver_reason": Setting("text", "", "Why, shown by every worker while it drains.", maximum=500, shown=True),
     "solver_lock_wait": Setting(
@@ -153,8 +153,9 @@ SETTINGS: dict[str, Setting] = {
         "seconds", 3600.0, "How long the comparison may take. What is not known by then is inconclusive.", minimum=1,
         maximum=604_800, shown=True),
     "solver_promote": _choice(
-        "auto", "What follows when the canaries are as good as the others. auto: the rollout goes on. manual: it ends "
-        "as awaiting_promotion. now: it goes on at once, without a comparison; for the same command once more.",
+        "auto", "What follows when the canaries are as good as the others, or all standbys of blue_green are verified. "
+        "auto: the rollout goes on. manual: it ends as awaiting_promotion. now: it goes on at once, without a "
+        "comparison; for the same command once more.",
         "auto", "manual", "now", shown=True),
     "solver_on_inconclusive": _choice(
         "keep", "What becomes of the canaries when nobody can say whether they are as good as the others: they keep "
@@ -181,7 +182,7 @@ SETTINGS: dict[str, Setting] = {
         "textfile collector, which reads those named *.prom."),
     "solver_events_dir": Setting(
         "path", "", "Directory on the controller in which the run's events are kept, one JSON document a line, in the "
-        "file ROLLOUT_ID-RUN_ID.jsonl. Empty: they are gone after the verdict."),
+        "file STARTED_AT-RUN_ID.jsonl. Empty: they are gone after the verdict."),
     "solver_status_format": _choice(
         "table", "What status.yml and history.yml show: a table, or one JSON document.", "table", "json"),
     "solver_status_watch": Setting(
@@ -207,7 +208,7 @@ SETTINGS: dict[str, Setting] = {
         minimum=0, maximum=86_400),
     "solver_drain_lease": Setting(
         "seconds", LEASE_S, "After so long without a renewal a worker ends the drain by itself. Must be 20 s "
-        "longer than each of solver_drain_timeout, solver_deploy_timeout and solver_healthy_deadline.", minimum=60,
+        "longer than each of solver_drain_timeout and solver_healthy_deadline.", minimum=60,
         maximum=86_400, shown=True),
     "solver_on_drain_timeout": _choice(
         "handover", "What happens when a drain is not over in time: hand open tasks over to the next process "
@@ -218,8 +219,8 @@ SETTINGS: dict[str, Setting] = {
     "solver_deploy_timeout": Setting(
         "seconds", 300.0, "Time for staging a release on a worker.", minimum=10, maximum=86_400),
     "solver_healthy_deadline": Setting(
-        "seconds", 300.0, "Time from the restart until the worker is verified.", minimum=5, maximum=86_400,
-        shown=True),
+        "seconds", 300.0, "Time from the end of the drain until the worker is verified, its restart included.",
+        minimum=5, maximum=86_400, shown=True),
     "solver_probe_task": Setting(
         "mapping", {}, "Fields of the task that verifies a worker. Default: the worker's own small image."),
     "solver_probe_expect": Setting("text", "", "Answer that solver_probe_task must get."),

@@ -39,6 +39,8 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings_worker impo
 _WORKER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 # A phase that is late ends with its last call, and its connection: one of 60 s was seen to take 78.7 s.
 LEASE_MARGIN_S = 20.0
+# A worker's hook that is delegated to the worker.
+ITSELF = ("{{ inventory_hostname }}", "{{inventory_hostname}}")
 # What a rollout writes on the controller; each is a file of its own.
 FILES = ("solver_verdict_file", "solver_report_file", "solver_metrics_file")
 
@@ -79,7 +81,7 @@ def resolve(
     out.routers = {host: _router(out, host, host_vars) for host, host_vars in (routers or {}).items()}
     if need_version:
         _names_of_workers(out)
-    _together(out, len(variables))
+    _of_several(out, len(variables))
     _routers_rules(out, rolls)
     _machines_rules(out)
     if rolls:
@@ -230,7 +232,7 @@ def _package(out: Resolved) -> None:
                               f"{version}; name the same version in both")
 
 
-def _together(out: Resolved, fleet: int) -> None:
+def _of_several(out: Resolved, fleet: int) -> None:
     """Rules over more than one setting."""
     settings = out.settings
     try:
@@ -259,22 +261,22 @@ def _together(out: Resolved, fleet: int) -> None:
 def _lease_rule(out: Resolved) -> None:
     """A lease that ends while its phase goes on would put an unverified worker to its own probe in the middle of it."""
     settings = out.settings
-    longest = max(settings["solver_drain_timeout"], settings["solver_deploy_timeout"],
-                  settings["solver_healthy_deadline"])
+    longest = max(settings["solver_drain_timeout"], settings["solver_healthy_deadline"])
     needed = longest + LEASE_MARGIN_S
     if settings["solver_drain_lease"] < needed:
         _extend(out.errors, [f"solver_drain_lease is {settings['solver_drain_lease']:g} s, but a phase of the update "
-                             f"may take {longest:g} s (the longest of solver_drain_timeout, solver_deploy_timeout and "
+                             f"may take {longest:g} s (the longer of solver_drain_timeout and "
                              f"solver_healthy_deadline) and a call more; make it at least {needed:g} s"])
 
 
 def _rollout_rules(out: Resolved) -> None:
     """What would let a rollout hang, abort by itself, or never abort."""
     settings = out.settings
-    phases = settings["solver_drain_timeout"] + settings["solver_deploy_timeout"] + settings["solver_healthy_deadline"]
+    twice = settings["solver_switch"] == "standby" or settings["solver_strategy"] == "blue_green"
+    phases = settings["solver_drain_timeout"] + (2 if twice else 1) * settings["solver_healthy_deadline"]
     if settings["solver_progress_deadline"] <= phases:
         _extend(out.errors, [f"solver_progress_deadline is {settings['solver_progress_deadline']:g} s, but one worker "
-                             f"may take {phases:g} s (solver_drain_timeout + solver_deploy_timeout + "
+                             f"may take {phases:g} s (solver_drain_timeout + {'twice ' if twice else ''}"
                              "solver_healthy_deadline); make it longer"])
     soak = settings["solver_min_healthy_time"]
     turn = settings["solver_drain_timeout"] + 2 * settings["solver_healthy_deadline"] + soak
@@ -385,6 +387,23 @@ def each_task(tasks: Any) -> Iterator[Mapping[str, Any]]:
         if isinstance(task, Mapping):
             parts = [part for part in ("block", "rescue", "always") if part in task]
             yield from (inner for part in parts for inner in each_task(task[part])) if parts else [task]
+
+
+def unheard(tasks: Any, above: str = "") -> str:
+    """Return the first other host to which a task is delegated without a C(register).
+
+    The play ignores whoever cannot be reached, so where that host is silent the task counts as passed.
+    """
+    for task in (own for own in tasks if isinstance(own, Mapping)) if isinstance(tasks, list) else ():
+        to = str(task.get("delegate_to") or above)
+        parts = [task[part] for part in ("block", "rescue", "always") if part in task]
+        if parts:
+            found = next(filter(None, (unheard(part, to) for part in parts)), "")
+        else:
+            found = "" if task.get("register") or to in ("", *LOOPBACK, *ITSELF) else to
+        if found:
+            return found
+    return ""
 
 
 def says_run_once(tasks: Any) -> bool:

@@ -21,6 +21,8 @@ STEPS = ("drain", "switch", "verify", "resume", "soak")
 # The same where a standby takes over: what fails before the switch has not touched the worker.
 STANDBY_STEPS = ("raise", "verify", "switch", "serve", "soak")
 REVERT_STEPS = ("revert", "revert_verify", "revert_resume")
+# All that may follow a failed step.
+FOLLOW_UPS = ("drop", "give_back", "revert_drain", *REVERT_STEPS)
 
 # The drain under which a worker holds a version that it does not know; nobody asked for it.
 OWN_HOLD = "solver-worker"
@@ -147,10 +149,10 @@ def outcome(planned: PlannedWorker, results: Results, revertible: bool = True) -
         out["reason"] += f"; {one_line(fault['reason'])}"
     out["log"] = _log_lines(result)
     # A host that shuts down ends the worker first, then its line: the release is blamed only by a reference solve.
-    lost = lost_in_revert(results) and fault.get("fault") != "release"
+    lost = lost_in_follow_up(results) and fault.get("fault") != "release"
     out["cause"] = "host" if lost else _cause(step, results, fault)
     out["outcome"] = _failed_outcome(planned, results, fault, revertible)
-    if lost_in_revert(results) or out["outcome"] == "quarantined":
+    if lost_in_follow_up(results) or out["outcome"] == "quarantined":
         out["reason"] += "; " + _revert_reason(results, revertible)
     undrained = step == "drain" and code_of(result) == "hung"
     if not planned.get("forced") and (undrained or out["outcome"] == "quarantined"):
@@ -162,7 +164,7 @@ def went_back(planned: PlannedWorker, results: Results, why: str) -> Outcome:
     """Return what became of a worker that did not fail, and went back with those that it went together with."""
     came_from = planned["back_version"] or planned["from"]
     back = step_ok(results.get("give_back")) or all(step_ok(results.get(name)) for name in REVERT_STEPS)
-    lost = lost_in_revert(results) or bool((results.get("give_back") or {}).get("unreachable"))
+    lost = lost_in_follow_up(results)
     out: Outcome = {**outcome(planned, results), "outcome": "rolled_back", "cause": None, "step": None, "log": [],
                     "reason": f"returned to {came_from} with all others; {why}"}
     if back:
@@ -202,6 +204,8 @@ def _failed_outcome(planned: PlannedWorker, results: Results, fault: Mapping[str
     if (results.get(step) or {}).get("unreachable"):
         return "unreachable"
     action = next_action(results, revertible, planned)
+    if lost_in_follow_up(results):
+        return "unreachable"
     if action == "drop":
         return _dropped_outcome(_cause(step, results, fault), fault)
     if action == "nothing":
@@ -212,8 +216,6 @@ def _failed_outcome(planned: PlannedWorker, results: Results, fault: Mapping[str
 
 
 def _reverted_outcome(results: Results, fault: Mapping[str, Any]) -> str:
-    if lost_in_revert(results):
-        return "unreachable"
     if not all(step_ok(results.get(name)) for name in REVERT_STEPS):
         return "quarantined"
     return "returned" if fault.get("inconclusive") else "reverted"
@@ -224,13 +226,13 @@ def _dropped_outcome(cause: str, fault: Mapping[str, Any]) -> str:
     return "returned" if fault.get("inconclusive") else "reverted" if cause == "release" else "failed"
 
 
-def lost_in_revert(results: Results) -> bool:
-    """Whether the worker was lost while it went back: its lease brings it into service, if it verifies itself."""
-    return any((results.get(name) or {}).get("unreachable") for name in ("revert_drain", *REVERT_STEPS))
+def lost_in_follow_up(results: Results) -> bool:
+    """Whether the worker was lost in what followed its failure: its lease brings it into service."""
+    return any((results.get(name) or {}).get("unreachable") for name in FOLLOW_UPS)
 
 
 def _revert_reason(results: Results, revertible: bool) -> str:
-    lost = [name for name in ("revert_drain",) if lost_in_revert({name: results.get(name)})]
+    lost = [name for name in ("revert_drain", "drop") if (results.get(name) or {}).get("unreachable")]
     for name in (*lost, *REVERT_STEPS, "give_back"):
         result = results.get(name)
         if result and not step_ok(result):

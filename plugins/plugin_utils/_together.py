@@ -30,7 +30,7 @@ OUT = "out"
 ON, BACK, WAIT = "on", "back", "wait"
 
 
-def settled(settings: Mapping[str, Any], strategy: str, size: int) -> Mapping[str, Any]:
+def settings_of(settings: Mapping[str, Any], strategy: str, size: int) -> Mapping[str, Any]:
     """Return the settings as the strategy has them for a fleet of this SIZE.
 
     Where all are out at once nobody takes tasks while one finishes its own, so they are handed over, without a grace

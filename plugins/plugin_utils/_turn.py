@@ -6,11 +6,12 @@
 The gate (action rollout_gate) has let it in. The program's steps go to the worker's host in one call of worker_steps:
 drain, switch, verify, resume. Then the worker serves, leaves the window, and a second call soaks it and writes its
 outcome into its record. A call comes back after 10 s of waiting or when a step has failed; what is left is sent again.
-A failed step leads to one of four: nothing (lost, fenced, another's), resume (nothing was switched), drop (its standby
-goes, the worker was never touched), or revert, which is a program of its own. A failed probe has a reference solve
-first, which says whose fault it is.
+A failed step leads to one of four: nothing (lost, fenced, another's, given back by the drain itself, or to stay
+held), resume (it is drained, and nothing was switched), drop (its standby goes, the worker was never touched), or
+revert, which is a program of its own. A failed probe has a reference solve first, which says whose fault it is.
 
 With a standby the worker is let in twice: to raise and verify the standby while it serves, and to have it take over.
+Where all go together (C(recreate)), _turn_together adds the places at which turns wait for each other.
 
 It runs on the controller and reaches the worker through C(World), so that its tests need neither. It never raises for
 what happens on a worker: what became of it is what it returns.
@@ -97,15 +98,14 @@ class Turn:
     def _tidy(self) -> Outcome:
         """It serves, whatever becomes of what was left beside it."""
         self._take(_program.tidied(self.worker))
-        steps: list[Result] = [self.steps["drop"], self.steps["settle"]]
-        said = next((own for own in steps if own.get("unreachable") or own.get("failed")), {})
+        step = next((name for name in ("drop", "settle") if _went_wrong(self.steps[name])), None)
         ends: Outcome = {"from": self.planned["from"], "to": self.planned["to"]}
-        if not said:
+        if step is None:
             self._take([_program.record_outcome(self.worker, {"outcome": "updated", "cause": None, "reason": ""})])
             return {**ends, "outcome": "updated", "cause": None, "reason": "", "step": None}
-        lost = bool(said.get("unreachable"))
-        return {**ends, "outcome": "unreachable" if lost else "failed", "cause": "host", "step": "settle",
-                "reason": f"settle: {one_line(said.get('msg'))}"}
+        said = self.steps[step]
+        return {**ends, "outcome": "unreachable" if said.get("unreachable") else "failed", "cause": "host",
+                "step": step, "reason": f"{step}: {one_line(said.get('msg'))}"}
 
     def _end(self, gave_up_place: bool) -> Outcome:
         if _step.failed_step(self.steps) is not None:
@@ -272,7 +272,7 @@ class Turn:
     def _record(self, outcome: Outcome) -> None:
         """Write down what became of the worker, where its host can be reached and this run has any business there."""
         failed = self.steps.get(str(outcome.get("step"))) or {}
-        lost = failed.get("unreachable") or _step.lost_in_revert(self.steps)
+        lost = failed.get("unreachable") or _step.lost_in_follow_up(self.steps)
         if not lost and _step.code_of(failed) != _step.FENCED:
             self._take([_program.record_outcome(self.worker, outcome)])
 
@@ -280,6 +280,10 @@ class Turn:
 def _over(result: Mapping[str, Any]) -> bool:
     """Whether a call said how its step ended, and not only how far it is."""
     return bool(result.get("failed") or result.get("unreachable") or result.get("done", True))
+
+
+def _went_wrong(result: Mapping[str, Any]) -> bool:
+    return bool(result.get("failed") or result.get("unreachable"))
 
 
 def _took(result: Mapping[str, Any]) -> float:

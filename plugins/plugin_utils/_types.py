@@ -195,6 +195,7 @@ class Controller(TypedDict, total=False):
     pid: int | None
     pid_started: int | None
     pid_ns: int | None
+    url: str | None  # of its job in AWX
 
 
 class Lock(TypedDict, total=False):
@@ -428,7 +429,9 @@ PlannedWorker = TypedDict("PlannedWorker", {
     # it goes together with others, so a lost lease may not let it serve the new release
     "together": bool,
     # out of service with what others do not serve: nothing gives it back but its own verification
-    "stays_held": bool})
+    "stays_held": bool,
+    # solver_only or solver_exclude leaves it as it is
+    "left_out": bool})
 
 
 class Stage(TypedDict):
@@ -455,6 +458,7 @@ class LockPlan(TypedDict):
     needed: int
     dead_runs: dict[str, list[str]]
     roster: list[str]
+    unsure: list[str]  # lost while they were locked: given back with the others, and not counted on
 
 
 class BakePlan(TypedDict):
@@ -561,13 +565,13 @@ Outcome = TypedDict("Outcome", {
 class Closed(TypedDict, total=False):
     """The gate's last word, once it has closed."""
 
-    open: bool
     cause: str
     reason: str
 
 
 class HookFailure(TypedDict, total=False):
-    """A task of the user's own that failed; C(stops) says whether nothing further may begin because of it."""
+    """A task of the user's own that failed; C(stops) says whether it keeps from the update: its worker, or
+    everybody further where it has none."""
 
     hook: str
     worker: str | None

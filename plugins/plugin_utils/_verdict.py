@@ -21,6 +21,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     as_one,
     cause_of,
     done_count,
+    overspent_stage,
     spent_by,
     word_of,
 )
@@ -103,7 +104,8 @@ def _rolled_back(own: Outcome, back: Outcome, planned: PlannedWorker) -> Outcome
                                  f"{planned['back_version']} again"}
     reason = f"returned to {planned['back_version']}" if good else \
         f"could not be returned to {planned['back_version']}: {back.get('reason')}"
-    word = "rolled_back" if good else {"failed": "rollback_failed"}.get(str(back.get("outcome")), "quarantined")
+    word = "rolled_back" if good else {"failed": "rollback_failed", "unreachable": "unreachable"}.get(
+        str(back.get("outcome")), "quarantined")
     timings = {**own.get("timings", {}), **{f"back_{key}": value for key, value in back.get("timings", {}).items()}}
     return {**own, "outcome": word, "cause": None if good else back.get("cause") or "unknown", "reason": reason,
             "timings": timings, "log": back.get("log") or own.get("log", [])}
@@ -128,12 +130,11 @@ def _late_loss(planned: PlannedWorker, census: Census) -> Outcome:
 def closed_by(plan: Plan, outcomes: Outcomes, gate: Closed) -> Closed | None:
     """Return the gate's last word if it closed, or the budget once more: it holds to the last worker."""
     spent = spent_by(plan, outcomes)
-    bears = plan["tolerated"] if plan["strategy"] == "blue_green" else 0
-    if gate.get("cause") == AWAITS and len(spent) > bears:
-        return {"cause": "budget", "reason": f"{', '.join(spent)} failed while the rollout waited to be promoted"}
-    if gate.get("cause") and not gate.get("open") and (done_count(plan, outcomes) < len(plan["order"])
-                                                       or gate["cause"] == "budget"):
-        return {"cause": gate["cause"], "reason": gate["reason"]}
+    late = spent if len(spent) > plan["tolerated"] else overspent_stage(plan, outcomes)[1]
+    if gate.get("cause") == AWAITS and late:
+        return {"cause": "budget", "reason": f"{', '.join(late)} failed while the rollout waited to be promoted"}
+    if gate.get("cause") and (done_count(plan, outcomes) < len(plan["order"]) or gate["cause"] == "budget"):
+        return gate
     if spent and plan["strategy"] == TOGETHER:
         return {"cause": "budget", "reason": as_one(spent)}
     if len(spent) > plan["tolerated"]:

@@ -72,6 +72,15 @@ def test_an_interpreter_is_discovered_once_for_each_worker(light_fleet: LightFle
     assert asked.read_text().count("once") <= 2 * 3, done.stdout
 
 
+def test_without_pipelining_nothing_is_left_in_the_remote_tmp(light_fleet: LightFleet, tmp_path: Path) -> None:
+    """Ansible's default. Each call of a turn has a process of its own, in which its folder alone is known."""
+    fleet = light_fleet.up(1, ansible_remote_tmp=str(tmp_path / "remote"))
+    done = fleet.roll("1.3.0", env={"ANSIBLE_PIPELINING": "0"})
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "remote").exists()
+    assert list((tmp_path / "remote").iterdir()) == []
+
+
 def test_the_operators_task_timeout_ends_neither_the_gate_nor_a_turn(light_fleet: LightFleet, tmp_path: Path) -> None:
     """The turn of w1 and the wait of w2 take longer than it."""
     limit = 12
@@ -98,7 +107,7 @@ def test_a_playbook_for_which_the_inventory_has_no_workers_says_so(tmp_path: Pat
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("task", ["Give the verdict", "Give the verdict and the lock back"])
+@pytest.mark.parametrize("task", ["Give the verdict", "Look once more, give the verdict and the lock back"])
 def test_a_rollout_does_not_start_in_its_middle(light_fleet: LightFleet, task: str) -> None:
     """The name of a play matches no task, and that of a task leaves out all that is before it."""
     fleet = light_fleet.up(2)
@@ -134,7 +143,7 @@ def most_at_once(lanes: dict[str, str], log: Path, others: int) -> int:
         note(-1)
         return {}
 
-    answers = _fanout.look_at_all({f"w{number}": look for number in range(20)}, timeout=60, parallel=20, lanes=lanes)
+    answers = _fanout.call_all({f"w{number}": look for number in range(20)}, timeout=60, parallel=20, lanes=lanes)
     assert set(map(str, answers.values())) == {"{}"}, answers
     most = now = 0
     for line in sorted(log.read_text(encoding="utf-8").splitlines()):

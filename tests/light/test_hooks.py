@@ -271,3 +271,21 @@ def test_a_hook_that_ends_its_host_ends_the_rollout_and_not_the_verdict(light_fl
     assert fleet.outcomes() == {"w1": "unknown", "w2": "not_attempted"}
     assert set(fleet.versions().values()) == {"1.2.0"}
     fleet.assert_all_serve()
+
+
+def test_a_balancer_that_cannot_be_reached_keeps_the_worker_from_its_drain(
+        light_fleet: LightFleet, hooks: Hooks) -> None:
+    """As docs/hooks.md has it: Ansible itself goes on where a host that a task is delegated to is unreachable."""
+    fleet = light_fleet.up(1)
+    asks = ("- name: Ask\n  ansible.builtin.command: 'true'\n  delegate_to: lb1\n  vars:\n"
+            "    ansible_connection: ssh\n    ansible_host: 127.0.0.1\n    ansible_port: 1\n")
+    hooks.write("before_worker", more=asks)
+    refused = fleet.playbook("rolling_update", solver_version="1.3.0", solver_hooks=hooks.paths)
+    assert refused.returncode == 2
+    assert "delegates a task to lb1 without register" in " ".join(refused.stdout.split()), refused.stdout
+    hooks.write("before_worker", more=f"{asks}  register: asked\n- name: Fail where it is silent\n"
+                                      "  ansible.builtin.assert: {that: asked is not unreachable, fail_msg: silent}\n")
+    done = fleet.playbook("rolling_update", solver_version="1.3.0", solver_hooks=hooks.paths)
+    own, = fleet.verdict()["workers"]
+    assert (own["outcome"], own["cause"]) == ("failed", "hook"), done.stdout
+    assert fleet.versions() == {"w1": "1.2.0"}

@@ -35,7 +35,7 @@ from ansible.utils.display import Display
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain, reached
 
 Result = dict[str, Any]
-Look = Callable[[], Result]
+Call = Callable[[], Result]
 # What an action does on a host when it has the connection, with the variables of a task there.
 Work = Callable[[Mapping[str, Any]], Result]
 Told = Callable[[int], None]
@@ -53,7 +53,7 @@ PER_MACHINE = 5
 
 
 class _TooLate(BaseException):
-    """Ends a look from inside; no C(except Exception) on the way keeps it."""
+    """Ends a call from inside; no C(except Exception) on the way keeps it."""
 
 
 class _Nowhere:
@@ -90,48 +90,48 @@ def run_everywhere(
     one is let go after TIMEOUT, and killed GRACE_S later. Of the hosts that share one of the LANES, which are the
     machines' names, only a few are asked at once: an sshd as it comes drops more (MaxStartups 10:30:100).
     """
-    looks = {host: look_on(action, task_vars, host, module, own) for host, own in args.items()}
-    return look_at_all(looks, timeout=timeout, parallel=parallel, lanes=lanes, main=main, told=told)
+    calls = {host: call_on(action, task_vars, host, module, own) for host, own in args.items()}
+    return call_all(calls, timeout=timeout, parallel=parallel, lanes=lanes, main=main, told=told)
 
 
-def look_on(
+def call_on(
     action: ActionBase, task_vars: Mapping[str, Any], host: str, module: str, args: Mapping[str, Any],
-) -> Look:
-    """Return the look that runs MODULE on HOST, whatever host the action's own task is for."""
+) -> Call:
+    """Return the call that runs MODULE on HOST, whatever host the action's own task is for."""
     def work(variables: Mapping[str, Any]) -> Result:
         return dict(action._execute_module(module_name=module, module_args=dict(args), task_vars=variables))
 
-    return work_on(action, task_vars, host, work)
+    return do_on(action, task_vars, host, work)
 
 
-def work_on(action: ActionBase, task_vars: Mapping[str, Any], host: str, work: Work) -> Look:
-    """Return the look that does WORK on HOST, whatever host the action's own task is for."""
-    return functools.partial(_look, action, task_vars["hostvars"], host, work)
+def do_on(action: ActionBase, task_vars: Mapping[str, Any], host: str, work: Work) -> Call:
+    """Return the call that does WORK on HOST, whatever host the action's own task is for."""
+    return functools.partial(_call, action, task_vars["hostvars"], host, work)
 
 
-def look_at_all(
-    looks: Mapping[str, Look], *, timeout: float, parallel: int, lanes: Mapping[str, str] | None = None,
+def call_all(
+    calls: Mapping[str, Call], *, timeout: float, parallel: int, lanes: Mapping[str, str] | None = None,
     orphans_go_on: bool = False, main: int = 0, told: Told | None = None,
 ) -> dict[str, Result]:
-    """Take each look in a process of its own; whatever happens there, each host has a result, and nothing is left.
+    """Make each call in a process of its own; whatever happens there, each host has a result, and nothing is left.
 
     Where this process is ended itself, so is what it began, unless ORPHANS_GO_ON: a switch that is cut off between the
     service's stop and its start would leave the worker down. MAIN is the controller's process: when it is gone, nobody
     else is asked, and it ends by an error. TOLD hears how many have answered, at least every few seconds.
     """
-    with Looks(timeout=timeout, parallel=parallel, lanes=lanes, orphans_go_on=orphans_go_on, main=main) as running:
-        for host, look in looks.items():
-            running.add(host, look)
+    with Calls(timeout=timeout, parallel=parallel, lanes=lanes, orphans_go_on=orphans_go_on, main=main) as running:
+        for host, call in calls.items():
+            running.add(host, call)
         results: dict[str, Result] = {}
         while running.busy:
             results.update(running.collect(SAY_S))
             if told:
                 told(len(results))
-    return {host: results[host] for host in looks}
+    return {host: results[host] for host in calls}
 
 
-class Looks:
-    """Looks that are under way, each in a process of its own; what has ended is collected when there is time."""
+class Calls:
+    """Calls that are under way, each in a process of its own; what has ended is collected when there is time."""
 
     def __init__(
         self, *, timeout: float, parallel: int, lanes: Mapping[str, str] | None = None, orphans_go_on: bool = False,
@@ -139,12 +139,12 @@ class Looks:
     ) -> None:
         self._orphans_go_on, self._main = orphans_go_on, main
         self._timeout, self._parallel, self._lanes = timeout, max(1, parallel), lanes or {}
-        self._waiting: dict[str, Look] = {}
+        self._waiting: dict[str, Call] = {}
         self._children: dict[int, _Child] = {}
         self._selector = selectors.DefaultSelector()
         self._unstarted: dict[str, Result] = {}
 
-    def __enter__(self) -> Looks:
+    def __enter__(self) -> Calls:
         return self
 
     def __exit__(self, *_why: object) -> None:
@@ -158,12 +158,12 @@ class Looks:
         return bool(self._waiting or self._children or self._unstarted)
 
     def asked(self) -> set[str]:
-        """Return the hosts whose looks have not been collected."""
+        """Return the hosts whose calls have not been collected."""
         return {*self._waiting, *(child.host for child in self._children.values())}
 
-    def add(self, host: str, look: Look) -> None:
-        """Take a look at HOST as soon as there is room."""
-        self._waiting[host] = look
+    def add(self, host: str, call: Call) -> None:
+        """Make a call to HOST as soon as there is room."""
+        self._waiting[host] = call
 
     def collect(self, wait: float = 3600.0) -> dict[str, Result]:
         """Return what has ended, by host; wait for something to end, but no longer than WAIT seconds."""
@@ -186,9 +186,9 @@ class Looks:
             lane = self._lanes.get(host)
             if lane and sum(1 for own in self._children.values() if self._lanes.get(own.host) == lane) >= PER_MACHINE:
                 continue
-            look = self._waiting.pop(host)
+            call = self._waiting.pop(host)
             try:
-                child = _start(look, host, self._timeout, self._orphans_go_on)
+                child = _start(call, host, self._timeout, self._orphans_go_on)
             except OSError as error:
                 self._unstarted[host] = _unknown(f"starting a process on the controller for this host: {error}")
                 continue
@@ -229,7 +229,7 @@ def _finish(child: _Child, timeout: float) -> Result:
         return reached(dict(json.loads(child.said.decode("utf-8"))))
     except (ValueError, RecursionError):
         late = child.deadline <= time.monotonic()
-        return _unknown(_no_answer(timeout) if late else "the look at this host ended without an answer")
+        return _unknown(_no_answer(timeout) if late else "the call to this host ended without an answer")
 
 
 def _no_answer(timeout: float) -> str:
@@ -276,7 +276,7 @@ def _parents() -> Iterator[tuple[int, int]]:
 # -- the child's side --------------------------------------------------------------------------
 
 
-def _start(look: Look, host: str, timeout: float, orphan_goes_on: bool) -> _Child:
+def _start(call: Call, host: str, timeout: float, orphan_goes_on: bool) -> _Child:
     reading, writing = os.pipe()
     parent, until = os.getpid(), time.monotonic() + timeout
     try:
@@ -293,7 +293,7 @@ def _start(look: Look, host: str, timeout: float, orphan_goes_on: bool) -> _Chil
     try:
         os.close(reading)
         _become_a_child(parent, until, orphan_goes_on)
-        _say(writing, _taken(look, timeout))
+        _say(writing, _taken(call, timeout))
     finally:
         with contextlib.suppress(BaseException):
             end_descendants(os.getpid())
@@ -324,9 +324,9 @@ def _become_a_child(parent: int, until: float, orphan_goes_on: bool) -> None:
     signal.setitimer(signal.ITIMER_REAL, min(TICK_S, max(0.001, until - time.monotonic())), TICK_S)
 
 
-def _taken(look: Look, timeout: float) -> bytes:
+def _taken(call: Call, timeout: float) -> bytes:
     try:
-        result = look()
+        result = call()
         signal.setitimer(signal.ITIMER_REAL, 0)
     except _TooLate:
         result = _unknown(_no_answer(timeout))
@@ -343,19 +343,24 @@ def _say(pipe: int, data: bytes) -> None:
         data = data[os.write(pipe, data):]
 
 
-# -- one look ----------------------------------------------------------------------------------
+# -- one call ----------------------------------------------------------------------------------
 
 
-def _look(action: ActionBase, hostvars: Any, host: str, work: Work) -> Result:
+def _call(action: ActionBase, hostvars: Any, host: str, work: Work) -> Result:
     """Do WORK on HOST. In a process of its own, because it gives the action another host's connection."""
     variables = _variables(action, hostvars, host)
     connect(action, hostvars._inventory.get_host(host), variables)
     result = work(variables)
-    # What is left to do must not cost the answer.
+    tidied(action)
     with contextlib.suppress(Exception, _TooLate):
-        action.cleanup()
         action._connection.close()
     return {key: value for key, value in result.items() if not key.startswith("_ansible") and key != "invocation"}
+
+
+def tidied(action: ActionBase) -> None:
+    """Remove the folder of a call, where there was one; what is left to do must not cost the answer."""
+    with contextlib.suppress(Exception, _TooLate):
+        action.cleanup()
 
 
 def _variables(action: ActionBase, hostvars: Any, host: str) -> dict[str, Any]:

@@ -81,7 +81,9 @@ def provably_dead(controller: Mapping[str, Any], own: Mapping[str, Any], alive: 
         return False
     if controller.get("boot_id") and controller.get("boot_id") == own.get("boot_id"):
         return not alive(pid, began)
-    same_machine = bool(own.get("machine_id")) and controller.get("machine_id") == own.get("machine_id")
+    # Machines that were cloned have one machine id, but not one name.
+    same_machine = bool(own.get("machine_id")) and all(
+        controller.get(name) == own.get(name) for name in ("machine_id", "host"))
     booted_since = bool(controller.get("boot_id")) and bool(own.get("boot_id"))
     return same_machine and booted_since and bool(controller["pid_ns"] == INITIAL_PID_NS)
 

@@ -15,8 +15,8 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._action import plain
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._fanout import (
-    Looks,
-    look_on,
+    Calls,
+    call_on,
     python_in,
     run_everywhere,
 )
@@ -52,7 +52,7 @@ class FleetAction(ActionBase):  # type: ignore[misc]
     # Where a program reads what is shown.
     to_stderr = False
 
-    def settle(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
+    def resolve(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
         """Read the options, the fleet among them; return the result to fill."""
         result = self.options(tmp, task_vars, rollout={"type": "dict", "required": True}, **options)
         self._know(self.args["rollout"], self.args["rollout"]["workers"])
@@ -95,9 +95,9 @@ class FleetAction(ActionBase):  # type: ignore[misc]
         answers: dict[str, Json] = {}
         at: dict[str, float] = {}
         said_at = time.monotonic()
-        with Looks(timeout=self.look_s, parallel=max(self.forks, AT_ONCE), lanes=self.lanes, main=self.main) as looks:
+        with Calls(timeout=self.look_s, parallel=max(self.forks, AT_ONCE), lanes=self.lanes, main=self.main) as looks:
             for name, own in args.items():
-                looks.add(name, look_on(self, self.task_vars, name, f"solver.fleet.{module}", own))
+                looks.add(name, call_on(self, self.task_vars, name, f"solver.fleet.{module}", own))
             while looks.busy:
                 for name, said in looks.collect(SAY_EVERY_S).items():
                     answers[name] = self._addressed(name, dict(read(said, time.time())))
@@ -236,7 +236,9 @@ class RunAction(FleetAction):
         began: dict[str, Outcome] = {
             name: {"outcome": "unknown", "cause": "unknown", "reason": "the update was interrupted"}
             for name, phase in state.get("phase", {}).items() if phase != "left"}
-        return began | {name: self.ledger.read(document_of(part, name)) for name in state.get("brief", {})}
+        # What could not be written down in full is known in brief.
+        return began | {name: {**brief, **self.ledger.read(document_of(part, name))}
+                        for name, brief in state.get("brief", {}).items()}
 
 
 def waiting_line(silent: Collection[str], fleet: int, bound_s: float) -> str:

@@ -29,10 +29,10 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(_run, "CONNECT_S", 0.1)
     monkeypatch.setattr(_run, "SAY_EVERY_S", 0.2)
 
-    def look_on(_action: Any, _task_vars: Any, host: str, module: str, args: dict[str, Any]) -> Any:
+    def call_on(_action: Any, _task_vars: Any, host: str, module: str, args: dict[str, Any]) -> Any:
         return lambda: behaviour[host](module, args)
 
-    monkeypatch.setattr(_run, "look_on", look_on)
+    monkeypatch.setattr(_run, "call_on", call_on)
     return behaviour
 
 

@@ -23,7 +23,7 @@ from ansible_collections.solver.fleet.plugins.action import (
     rollout_verdict,
     worker_turn,
 )
-from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _turn, _view
+from ansible_collections.solver.fleet.plugins.plugin_utils import _admit, _gate, _turn, _view
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller import _fanout, _run
 from ansible_collections.solver.fleet.plugins.plugin_utils._controller._ledger import Ledger, document_of
 from entry_kit import LOCK, census, lock_answer, staged, status
@@ -230,16 +230,77 @@ def test_one_that_is_left_alone_is_locked_without_a_release_to_remember(tmp_path
     assert sorted(name for name, own in claims.items() if "to_release" in own) == ["w1", "w2"]
 
 
+def test_a_verdict_file_that_cannot_be_written_keeps_no_lock(tmp_path, hosts):
+    (tmp_path / "file").write_text("")
+    ledger = planned(tmp_path, solver_verdict_file=str(tmp_path / "file" / "verdict.json"))
+    asked = hosts(rollout_lock=lambda _host, _args: OURS)
+    said = run(rollout_claim, ledger)
+    assert (said["refused"], said["again"]) == (True, False)
+    assert "(solver_verdict_file)" in said["msg"]
+    assert {name: own["state"] for name, own in asked.calls[-1][1].items()} == dict.fromkeys(NAMES, "released")
+    assert not ledger.read("roll")
+
+
+def test_who_is_lost_while_it_is_locked_has_no_turn_and_closes_no_gate(tmp_path, hosts):
+    ledger = planned(tmp_path)
+    asked = hosts(rollout_lock=lambda host, _args: GONE if host == "w3" else OURS,
+                  worker_info=lambda _host, _args: census())
+    assert run(rollout_claim, ledger)["refused"] is False
+    made, state = ledger.read("plan"), ledger.read("roll")
+    assert [stage["workers"] for stage in made["stages"]] == [["w1", "w2", "w4"]]
+    assert (made["lock"]["workers"], made["lock"]["unsure"]) == (["w1", "w2", "w4"], ["w3"])
+    assert (state["brief"]["w3"]["outcome"], state["phase"], set(ledger.read("view"))) == (
+        "unreachable", {}, {"w1", "w2", "w4"})
+    assert _gate.spent_by(made, state["brief"]) == ["w3"], "it counts against the budget"
+    document = run(rollout_verdict, ledger)["verdict"]
+    own = next(one for one in document["workers"] if one["name"] == "w3")
+    assert (own["outcome"], own["cause"]) == ("unreachable", "host")
+    assert own["reason"] == "it was lost while the lock was taken: no route"
+    assert "w3" in asked.calls[-1][1], "the lock may be ours there: only the answer may have been lost"
+
+
+def test_who_has_no_turn_is_asked_again_when_it_was_lost_while_it_was_locked(tmp_path, hosts):
+    ledger = planned(tmp_path)
+    ledger.keep("plan", plan(fleet(4, w3=updated(), w4=updated())))
+    hosts(rollout_lock=lambda host, _args: GONE if host in ("w2", "w3") else OURS)
+    lock = ledger.read("plan")["lock"]
+    ledger.keep("plan", {**ledger.read("plan"), "lock": {**lock, "needed": 2}})
+    assert run(rollout_claim, ledger)["refused"] is False
+    assert (ledger.read("plan")["lock"]["workers"], set(ledger.read("roll")["brief"])) == (["w1", "w3", "w4"], {"w2"})
+    assert ledger.read("view")["w3"]["unreachable"], "silent once more, and it counts"
+
+
+def test_the_canaries_are_compared_without_whom_was_lost_while_it_was_locked(tmp_path, hosts):
+    ledger = planned(tmp_path)
+    ledger.keep("plan", plan(fleet(4), solver_strategy="canary"))
+    hosts(rollout_lock=lambda host, _args: GONE if host == "w3" else OURS)
+    assert run(rollout_claim, ledger)["refused"] is False
+    assert ledger.read("plan")["bake"]["control"] == ["w2", "w4"]
+
+
+def test_no_rollout_begins_without_its_canary(tmp_path, hosts):
+    ledger = planned(tmp_path)
+    made = plan(fleet(4), solver_strategy="canary")
+    ledger.keep("plan", {**made, "lock": {**made["lock"], "leader": "w4"}})
+    hosts(rollout_lock=lambda _host, _args: HELD)
+    assert "canary" not in run(rollout_claim, ledger)["msg"], "it was not asked"
+    asked = hosts(rollout_lock=lambda host, _args: GONE if host == "w1" else OURS)
+    said = run(rollout_claim, ledger)
+    assert "w1 was to be a canary, and was lost while the lock was taken: no route; run the" in said["msg"]
+    released = {name for _module, args in asked.calls for name, own in args.items() if own["state"] == "released"}
+    assert released == set(NAMES)
+
+
 # -- gate -------------------------------------------------------------------------------------
 
 
-class Looks:
+class Calls:
     """No processes: an answer is there with the next tick."""
 
     def __init__(self, **_more: Any) -> None:
         self.waiting: dict[str, Any] = {}
 
-    def __enter__(self) -> Looks:
+    def __enter__(self) -> Calls:
         return self
 
     def __exit__(self, *_why: object) -> None:
@@ -259,14 +320,14 @@ RENEWED = {**OURS, "census": {"finding": "answering", "worker": status()}}
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Ask the gate for a worker; ANSWERS are what the others say, in the order in which they are asked."""
-    monkeypatch.setattr(rollout_gate, "Looks", Looks)
+    monkeypatch.setattr(rollout_gate, "Calls", Calls)
 
     def ask(ledger: Ledger, worker: str, answers: Callable[[str], Any] = lambda _host: RENEWED, **args: Any) -> Any:
         def look(_action: Any, _vars: Any, host: str, module: str, _args: Any) -> Callable[[], Any]:
             assert module == "solver.fleet.rollout_lock"
             return lambda: answers(host)
 
-        monkeypatch.setattr(rollout_gate, "look_on", look)
+        monkeypatch.setattr(rollout_gate, "call_on", look)
         return run(rollout_gate, ledger, worker=worker, **args)
 
     return ask
@@ -358,7 +419,7 @@ def test_on_the_way_back_the_whole_fleet_counts(tmp_path, gate):
     lost = {"at": now, "unreachable": True, "silent": 2, "msg": "x"}
     ledger.keep("view", {**ledger.read("view"), "w3": lost, "w1": _view.seen(RENEWED, now)})
     assert gate(ledger, "w1", part="back")["open"]
-    ledger.keep("back", {**_admit.begin(now - 1000), "phase": {}})
+    ledger.keep("back", {**_admit.begin(now - 1000), "begun": [0]})
     out = {"at": now, "census": {"worker": {"state": "failed", "drain": False}}}
     ledger.keep("view", {**ledger.read("view"), "w4": out})
     assert not gate(ledger, "w1", part="back")["open"]
@@ -514,6 +575,8 @@ def test_a_turn_leaves_the_window_with_its_outcome_and_what_the_worker_said_last
 
 def test_one_that_failed_resets_no_deadline_and_the_last_of_a_stage_ends_it(tmp_path, turn):
     ledger = rolling(tmp_path, size=1)
+    with ledger.edit("roll") as state:
+        state["begun"] = [0]
     before = ledger.read("roll")["healthy_at"]
     failed = {**UPDATED, "outcome": "failed", "cause": "drain", "reason": "x"}
     assert turn(ledger, "w1", outcome=failed)["ends_stage"] is True
@@ -536,6 +599,53 @@ def test_a_mistake_of_ours_costs_the_others_no_verdict(tmp_path, turn):
     assert (said["outcome"]["outcome"], said["outcome"]["step"]) == ("unknown", "turn")
     assert "please report it" in said["outcome"]["reason"]
     assert ledger.read("roll")["phase"] == {"w1": "left"}
+
+
+@pytest.mark.parametrize("where", ["keep", "edit"])
+def test_a_ledger_that_cannot_be_written_costs_the_others_no_verdict(tmp_path, hosts, turn, monkeypatch, where):
+    """A task that fails in a stage of one worker would end the play, with it the way back, and leave the lock."""
+    ledger, whole = rolling(tmp_path), getattr(Ledger, where)
+    full: list[int] = [1]
+
+    def broken(self: Ledger, name: str, *document: Any) -> Any:
+        if name in (document_of("roll", "w1"), "roll") and full and full.pop():
+            raise OSError(28, "No space left on device")
+        return whole(self, name, *document)
+
+    monkeypatch.setattr(Ledger, where, broken)
+    said = turn(ledger, "w1")
+    assert not said.get("failed")
+    assert (said["outcome"]["outcome"], said["outcome"]["cause"]) == ("unknown", "unknown")
+    assert "the ledger on the controller: [Errno 28] No space left" in said["msg"]
+    state = ledger.read("roll")
+    assert (state["phase"], state["closed"]["cause"], state["brief"]["w1"]["outcome"]) == (
+        {"w1": "left"}, "unknown", "unknown")
+    assert [own["worker"] for own in record_of(ledger, "outcome")] == ["w1"], "nobody shows it as at work"
+    hosts(worker_info=lambda _host, _args: census(), rollout_lock=lambda _host, _args: OURS)
+    own = run(rollout_verdict, ledger)["verdict"]["workers"][0]
+    assert (own["outcome"], own["reason"][:28]) == ("unknown", "the ledger on the controller")
+
+
+def test_the_last_of_a_stage_ends_it_whatever_became_of_the_ledger(tmp_path, turn, monkeypatch):
+    ledger = rolling(tmp_path, size=1)
+    monkeypatch.setattr(worker_turn.ActionModule, "_leave", lambda *_args: said(OSError(28, "No space left")))
+    assert turn(ledger, "w1")["ends_stage"] is True, "else the hook after it never runs"
+
+
+def test_hooks_that_take_long_before_a_stage_are_nobodys_delay(tmp_path, gate, turn):
+    ledger = rolling(tmp_path)
+    ago = time.monotonic() - 10_000
+    with ledger.edit("roll") as state:
+        state["healthy_at"] = ago
+    assert gate(ledger, "w1")["open"]
+    with ledger.edit("roll") as state:
+        state.update(healthy_at=ago, begun=[])
+    failed = {**UPDATED, "outcome": "failed", "cause": "drain", "reason": "x"}
+    turn(ledger, "w1", outcome=failed)  # its hook before the stage took as long
+    assert gate(ledger, "w2")["open"]
+    with ledger.edit("roll") as state:
+        state.update(healthy_at=ago, phase={"w1": "left", "w2": "left"})
+    assert "no worker became healthy for 1" in gate(ledger, "w3")["reason"], "but where a stage has begun it is"
 
 
 def test_a_turn_whose_controller_is_gone_writes_nothing_down(tmp_path, gate, turn):
@@ -571,6 +681,20 @@ def test_who_serves_leaves_the_window_and_who_must_go_back_waits_for_a_place(tmp
     turn(ledger, "w1", work=staticmethod(work))
     assert phases == [{"w1": "soak"}, *[{"w1": "again", "w2": "turn"}] * 2, {"w1": "turn", "w2": "left"}]
     assert [own["worker"] for own in record_of(ledger, "serves")] == ["w1"]
+
+
+def test_who_must_go_back_does_not_wait_for_a_place_that_is_never_given_back(tmp_path, gate, turn):
+    ledger = rolling(tmp_path, solver_progress_deadline=0.05)
+    gate(ledger, "w1")
+
+    def work(world: Any) -> None:
+        world.serves_again(FakeTurn.answer)
+        with ledger.edit("roll") as state:
+            state["phase"]["w2"] = "turn"  # its hook ends its host: nothing will ever come of it
+        world.await_place_to_leave(FakeTurn.answer)
+        assert ledger.read("roll")["phase"] == {"w1": "turn", "w2": "turn"}
+
+    assert turn(ledger, "w1", work=staticmethod(work))["outcome"] == UPDATED
 
 
 def test_one_that_serves_does_not_leave_again_below_the_floor(tmp_path, gate, turn, monkeypatch):
@@ -643,7 +767,8 @@ def test_a_call_is_taken_in_where_it_is_read(tmp_path, turn, monkeypatch):
         return {**answers[len(seen)], "_ansible_parsed": True}
 
     monkeypatch.setattr(worker_turn.ActionModule, "_execute_module", execute)
-    monkeypatch.setattr(worker_turn, "look_at_all", lambda looks, **_more: {
+    monkeypatch.setattr(worker_turn.ActionModule, "cleanup", lambda _self: asked.append("cleanup"))
+    monkeypatch.setattr(worker_turn, "call_all", lambda looks, **_more: {
         name: _fanout.reached(look()) for name, look in looks.items()})
     seen: list[Any] = []
 
@@ -652,7 +777,7 @@ def test_a_call_is_taken_in_where_it_is_read(tmp_path, turn, monkeypatch):
         seen.extend([world.call("worker_steps", {"steps": []}, 60.0)])
 
     turn(ledger, "w1", work=staticmethod(work))
-    assert asked == ["solver.fleet.worker_steps"] * 2
+    assert asked == ["solver.fleet.worker_steps", "cleanup"] * 2, "a call's folder is known in its process alone"
     assert sorted(seen[0]["done_steps"]) == ["drain", "switch"]
     assert seen[0]["done_steps"]["switch"]["failed"] is True
     assert seen[1]["unreachable"] is True

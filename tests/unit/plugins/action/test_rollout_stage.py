@@ -44,16 +44,16 @@ class Stage:
         self.answers: dict[str, Json] = {}
         self.transfers: dict[str, Json] = {}
         self.limits: list[Json] = []
-        monkeypatch.setattr(rollout_stage, "look_at_all", self.look_at_all)
-        monkeypatch.setattr(rollout_stage, "look_on", self.look_on)
-        monkeypatch.setattr(rollout_stage, "work_on", lambda _action, _vars, _host, work: lambda: work({}))
+        monkeypatch.setattr(rollout_stage, "call_all", self.call_all)
+        monkeypatch.setattr(rollout_stage, "call_on", self.call_on)
+        monkeypatch.setattr(rollout_stage, "do_on", lambda _action, _vars, _host, work: lambda: work({}))
         monkeypatch.setattr(rollout_stage, "bring", self.bring)
 
-    def look_at_all(self, looks: dict[str, Callable[[], Json]], **limits: Any) -> Json:
+    def call_all(self, looks: dict[str, Callable[[], Json]], **limits: Any) -> Json:
         self.limits.append(limits)
         return {name: look() for name, look in looks.items()}
 
-    def look_on(self, _action: Any, _vars: Any, host: str, module: str, args: Json) -> Callable[[], Json]:
+    def call_on(self, _action: Any, _vars: Any, host: str, module: str, args: Json) -> Callable[[], Json]:
         assert module == "solver.fleet.worker_release"
         self.asked[host] = args
         return lambda: self.answers.get(host, {**staged(), "changed": True})

@@ -264,7 +264,7 @@ def test_a_service_that_gave_up_shows_its_log(world: World) -> None:
 def test_a_process_that_never_changes_is_given_up(world: World) -> None:
     service = FakeService(ServiceState("running", 7, ""))
     switch = world.switch(FakeClient(status()), service, restart_timeout=5.0)
-    with pytest.raises(StepError, match="after 5 s its service is running and the worker drained") as error:
+    with pytest.raises(StepError, match="running and the worker drained: there is no other process") as error:
         switch.run(False)
     assert error.value.code == "restart_timeout"
 
@@ -283,6 +283,17 @@ def test_restart_needs_a_service(world: World) -> None:
         (Seen("stopped"), ("running", 8), 1, None),
         (Seen("stopped"), ("running", 8), 3, "done"),
         (Seen("stopped"), ("running", 7), 9, None),
+        (Seen("stopped"), ("running", None), 2, None),
+        (Seen("stopped"), ("running", None), 3, "done"),
+        (Seen("answers", status()), ("running", None), 9, None),
+        (Seen("stopped"), ("starting", 8), 1, None),
+        (Seen("stopped"), ("starting", 8), 3, "done"),
+        (Seen("stopped"), ("starting", None), 3, "done"),
+        (Seen("stopped"), ("starting", 7), 9, None),
+        (Seen("hung"), ("running", None), 9, None),
+        (Seen("answers", status()), ("starting", 8), 9, None),
+        (Seen("answers", status()), ("starting", None), 9, None),
+        (Seen("stopped"), ("unknown", 8), 9, None),
         (Seen("stopped"), ("stopped", None), 1, None),
         (Seen("stopped"), ("stopped", None), 2, "failed"),
         (Seen("dead"), ("failed", None), 0, "failed"),

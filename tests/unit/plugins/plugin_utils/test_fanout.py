@@ -50,7 +50,7 @@ def alive(pid: int) -> bool:
 
 
 def take(looks: dict[str, Any], timeout: float = 30.0, parallel: int = 4) -> dict[str, Any]:
-    return _fanout.look_at_all(looks, timeout=timeout, parallel=parallel)
+    return _fanout.call_all(looks, timeout=timeout, parallel=parallel)
 
 
 def fail(error: BaseException) -> Any:
@@ -80,7 +80,7 @@ def test_nobody_to_ask_is_no_answer() -> None:
 @pytest.mark.parametrize(("error", "text"), [
     (AnsibleConnectionFailure("no route to w1"), "no route to w1"),
     (KeyError("odd"), "KeyError: 'odd'"),
-    (SystemExit(3), "the look at this host ended without an answer"),
+    (SystemExit(3), "the call to this host ended without an answer"),
 ])
 def test_what_goes_wrong_concerns_its_host_alone(error: BaseException, text: str) -> None:
     made = take({"w1": lambda: fail(error), "w2": lambda: {"fine": True}})
@@ -91,7 +91,7 @@ def test_what_goes_wrong_concerns_its_host_alone(error: BaseException, text: str
 
 def test_a_process_that_is_killed_is_unreachable() -> None:
     made = take({"w1": lambda: os.kill(os.getpid(), signal.SIGKILL)})
-    assert made == {"w1": {"unreachable": True, "msg": "the look at this host ended without an answer"}}
+    assert made == {"w1": {"unreachable": True, "msg": "the call to this host ended without an answer"}}
 
 
 def test_a_controller_without_processes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_nobody_else_is_asked_when_the_controller_is_gone(tmp_path: Path, monkey
     monkeypatch.setattr(_fanout.os, "getppid", getppid)
     looks = {name: lambda name=name: {"made": (tmp_path / name).touch()} for name in ("a", "b")}
     with pytest.raises(Exception, match="the controller's process is gone"):
-        _fanout.look_at_all(looks, timeout=30.0, parallel=1, main=parent_of())
+        _fanout.call_all(looks, timeout=30.0, parallel=1, main=parent_of())
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     take(looks, parallel=1)
     assert (tmp_path / "b").exists(), "what is better done is done, whoever is gone"
@@ -179,7 +179,7 @@ def test_nobody_else_is_asked_when_the_controller_is_gone(tmp_path: Path, monkey
 
 def test_somebody_hears_how_many_have_answered() -> None:
     heard: list[int] = []
-    _fanout.look_at_all(dict.fromkeys("abc", dict), timeout=30.0, parallel=1, told=heard.append)
+    _fanout.call_all(dict.fromkeys("abc", dict), timeout=30.0, parallel=1, told=heard.append)
     assert heard == sorted(heard)
     assert {1, 2, 3} <= set(heard)
 
@@ -216,7 +216,7 @@ def test_what_an_orphan_began_can_go_on_to_its_end(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            _fanout.look_at_all({"w1": switch}, timeout=60, parallel=1, orphans_go_on=True)
+            _fanout.call_all({"w1": switch}, timeout=60, parallel=1, orphans_go_on=True)
         finally:
             os._exit(0)
     assert until(begun.exists)

@@ -188,13 +188,13 @@ class Task(threading.Thread):
             raise self.error
 
 
-class Looks:
+class Calls:
     """The looks of a gate that waits; asking a host is where others go on."""
 
     def __init__(self, **_more: Any) -> None:
         self.asked: dict[str, Callable[[], Any]] = {}
 
-    def __enter__(self) -> Looks:
+    def __enter__(self) -> Calls:
         return self
 
     def __exit__(self, *_why: object) -> None:
@@ -274,7 +274,7 @@ class Verdict(Ours, rollout_verdict.ActionModule):
     pass
 
 
-def look_on(action: Any, _task_vars: Any, host: str, module: str, args: dict[str, Any]) -> Callable[[], Any]:
+def call_on(action: Any, _task_vars: Any, host: str, module: str, args: dict[str, Any]) -> Callable[[], Any]:
     return lambda: action.world.ask(host, module.rpartition(".")[2], args)
 
 
@@ -384,6 +384,8 @@ class World:
         if Claim(self).run()["refused"]:
             assert any(not worker.reachable for worker in self.workers.values()), "only who is lost has no lock"
             return "refused"
+        # Without the turns of those that were lost meanwhile.
+        self.plan = self.ledger.read("plan")
         self.roll("roll")
         Back(self).run()
         self.roll("back")
@@ -394,7 +396,7 @@ class World:
     # -- the play that rolls ----------------------------------------------------------------------
 
     def roll(self, part: str) -> None:
-        for stage in self.ledger.read(PLAN_OF[part])["stages"]:
+        for stage in (own for own in self.ledger.read(PLAN_OF[part])["stages"] if own["workers"]):
             self.part, self.stage = part, stage
             self.play([Task(name, lambda name=name: self.host(name)) for name in stage["workers"]])
             if not self.alive:
@@ -465,7 +467,8 @@ class World:
     def look_at_the_order(self) -> None:
         """Whoever was admitted was so in the plan's order, and nobody was passed over."""
         admitted = list(self.ledger.read(self.part)["phase"])
-        assert admitted == self.ledger.read(PLAN_OF[self.part])["order"][:len(admitted)]
+        stages = self.ledger.read(PLAN_OF[self.part])["stages"]
+        assert admitted == [name for stage in stages for name in stage["workers"]][:len(admitted)]
 
     def look_at_the_record(self, name: str, outcome: dict[str, Any]) -> None:
         """As soon as the turn has ended: a controller that is killed now forgets nothing."""
@@ -626,7 +629,7 @@ class World:
 
 def in_the_world(test: Callable[..., None]) -> Callable[..., None]:
     """Have the actions ask the world, by its clock."""
-    for patch in (mock.patch.multiple(rollout_gate, Looks=Looks, look_on=look_on, time=NOW,
+    for patch in (mock.patch.multiple(rollout_gate, Calls=Calls, call_on=call_on, time=NOW,
                                       _entry=SimpleNamespace(lock_answer=lambda raw, _now: raw)),
                   mock.patch.multiple(worker_turn, time=NOW), mock.patch.multiple(rollout_claim, time=NOW),
                   mock.patch.multiple(rollout_back, time=NOW)):

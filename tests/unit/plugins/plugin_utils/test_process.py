@@ -29,6 +29,7 @@ def dead(alive=None, **change):
     ({"pid_ns": 1}, None, False),  # in a container, whose numbers mean nothing here
     ({"boot_id": "before"}, None, True),  # the machine was booted since
     ({"boot_id": "before", "machine_id": "other"}, None, False),
+    ({"boot_id": "before", "host": "twin"}, None, False),  # cloned, with its machine id
     ({"boot_id": "before", "machine_id": ""}, None, False),
     ({"boot_id": None}, None, False),
     ({"pid_ns": None}, None, False),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._job_steps import KIN
 from ansible_collections.solver.fleet.plugins.module_utils._wait import SLICE_S
 from ansible_collections.solver.fleet.plugins.plugin_utils import _entry, _gate, _program
 from rollout_kit import census, fleet, plan, record, staged
-from turn_kit import ANSWERS, OWN, worker
+from turn_kit import ANSWERS, OWN, SLOT, worker
 
 UPDATED = {"w1": {"outcome": "updated"}, "w2": {"outcome": "reverted", "cause": "release"}}
 LEFT = {"owner": "r0", "expired": False, "version": "1.2.0"}
@@ -147,6 +148,23 @@ def test_a_call_outlasts_all_that_it_may_wait_for():
     assert _program.limit_of(forward, 5.0) == 60.0 + 20.0 + 10.0 + 180.0
     assert _program.limit_of(forward[2:], 5.0) == 90.0
     assert _program.limit_of(_program.revert(one), 5.0) == 60.0 + 20.0 + 10.0 + 30.0 + 180.0
+
+
+def test_a_service_that_takes_long_to_stop_is_no_lost_host():
+    """Its own time-out is what the message of a stop that came too late tells to raise."""
+    one = worker()
+    slow = dataclasses.replace(one, own={**one.own, "service": {**one.own["service"], "timeout": 300.0}})
+    for program in (_program.forward, _program.revert, _program.dropped):
+        assert _program.limit_of(program(slow), 5.0) == _program.limit_of(program(one), 5.0) + 240.0
+
+
+def test_a_process_that_takes_long_to_start_may_stand_by():
+    one = worker(planned={"switch": "standby"}, solver_healthy_deadline=700.0)
+    slotted = dataclasses.replace(one, own={**OWN, **SLOT}, plan={**one.plan, "blue_keep": 600.0})
+    steps = {step.name: step for step in _program.raised(slotted) + _program.soak_and_record(slotted)}
+    for name in ("raise", "settle", "keep"):
+        assert steps[name].args["restart_timeout"] == 700.0
+        assert _program.limit_of([steps[name]], 5.0) > 60.0 + 60.0 + 700.0
 
 
 def test_a_step_waits_at_least_as_long_as_its_own_time():

@@ -9,6 +9,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules impor
     expanded,
     resolve,
     says_run_once,
+    unheard,
     unknown_names,
 )
 
@@ -184,13 +185,18 @@ def test_the_name_of_a_slot_follows_from_its_worker():
     assert error == "w1: solver_standby_service has name, which follows from the worker; take it out"
 
 
+def test_staging_which_is_over_before_the_first_drain_needs_no_longer_lease():
+    assert resolve(fleet(solver_deploy_timeout=3600)).errors == []
+
+
 def test_two_workers_with_one_socket():
     same = {"solver_control_socket": "/run/s.sock", "solver_worker_dir": "/w", "solver_version": "1"}
     assert "same solver_control_socket" in resolve({"a": same, "b": same}).errors[0]
 
 
 @pytest.mark.parametrize(("settings", "part"), [
-    ({"solver_progress_deadline": 700}, "one worker may take 720 s (solver_drain_timeout + solver_deploy_timeout + "),
+    ({"solver_progress_deadline": 400}, "one worker may take 420 s (solver_drain_timeout + solver_healthy_deadline)"),
+    ({"solver_progress_deadline": 700, "solver_switch": "standby"}, "take 720 s (solver_drain_timeout + twice"),
     ({"solver_report_file": "/a", "solver_verdict_file": "/a"}, "are the same file; name two"),
     ({"solver_metrics_file": "/a.prom", "solver_report_file": "/a.prom"}, "are the same file; name two"),
     ({"solver_metrics_file": "/a.txt"}, "no file whose name does not end with .prom; name it so"),
@@ -335,3 +341,14 @@ def test_names_are_said_in_natural_order():
 def test_a_service_without_a_name_has_that_of_its_worker():
     workers = resolve(fleet(solver_service={"name": None})).workers
     assert workers["w1"]["service"]["name"] == "solver-worker@w1"
+
+
+@pytest.mark.parametrize(("tasks", "host"), [
+    ([], ""), ([{"debug": {}}], ""), ([{"debug": {}, "delegate_to": "localhost"}], ""),
+    ([{"debug": {}, "delegate_to": "lb1", "register": "said"}], ""), ([{"debug": {}, "delegate_to": "lb1"}], "lb1"),
+    ([{"block": [{"debug": {}}, {"debug": {}, "delegate_to": "{{ lb }}"}]}], "{{ lb }}"),
+    ([{"delegate_to": "lb1", "block": [{"debug": {}, "register": "said"}], "rescue": [{"debug": {}}]}], "lb1"),
+    ([{"delegate_to": "lb1", "block": [{"debug": {}, "delegate_to": "127.0.0.1"}]}], ""),
+    ([{"block": ["no task", None]}], ""), ([{"debug": {}, "delegate_to": "{{ inventory_hostname }}"}], "")])
+def test_a_host_that_is_silent_in_a_hook_is_heard_of(tasks, host):
+    assert unheard(tasks) == host

@@ -32,6 +32,9 @@ def test_good_steps_are_an_update():
     ({"drain": FAILED | {"failure": {"code": "foreign_drain"}}, "switch": {}}, "nothing", ("failed", "drain")),
     ({"drain": FAILED, "switch": {}, "give_back": {"changed": True}}, "resume", ("failed", "drain")),
     ({"drain": FAILED, "switch": {}, "give_back": FAILED}, "resume", ("quarantined", "drain")),
+    # a host that is lost while its worker is given back: the lease gives it back
+    ({"drain": FAILED, "switch": {}, "give_back": GONE}, "resume", ("unreachable", "host")),
+    ({"switch": UNTOUCHED, "give_back": GONE}, "resume", ("unreachable", "host")),
     ({"drain": GONE, "switch": {}}, "nothing", ("unreachable", "host")),
     ({"switch": FAILED | {"switched": False, "failure": {"code": "lease_lost"}}, "give_back": {"changed": True}},
      "resume",

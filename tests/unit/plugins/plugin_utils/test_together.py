@@ -315,7 +315,7 @@ class Beside:
 
 
 def take(world: World, beside: Beside, **settings: Any) -> Any:
-    own = worker(recreate(), **_together.settled(settings, "recreate", 3))
+    own = worker(recreate(), **_together.settings_of(settings, "recreate", 3))
     return _turn_together.TogetherTurn(own, world, beside, beside.clock).run()
 
 

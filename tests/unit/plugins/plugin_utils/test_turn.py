@@ -11,7 +11,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils import _gate, _turn
 from hypothesis import given
 from hypothesis import strategies as st
 from rollout_kit import fleet, plan
-from turn_kit import ANSWERS, GONE, OWN, World, failed, status, worker
+from turn_kit import ANSWERS, GONE, OWN, SLOT, World, failed, status, worker
 
 REVERT = ["revert_drain", "revert", "revert_verify", "revert_resume"]
 FORWARD = ["drain", "switch", "verify", "resume"]
@@ -410,7 +410,6 @@ def test_steps_that_one_call_told_say_how_long_ago_each_ended():
 
 RAISE = ["raise", "verify"]
 TAKE_OVER = [*RAISE, "switch", "serve"]
-SLOT = {"service": {**OWN["service"], "standby": {"name": "w1-standby", "socket": "/run/w1-standby.sock"}}}
 
 
 def beside(world: World, **settings: Any) -> _turn.Turn:
@@ -464,6 +463,18 @@ def test_what_fails_beside_the_worker_is_dropped_and_nothing_else(answers, outco
     assert world.moves == []
 
 
+@pytest.mark.parametrize(("answers", "step"), [
+    ({"raise": failed("not_running")}, "raise"), ({"verify": failed("worker_exited")}, "verify"),
+    ({"switch": failed("worker_failed", switched=False)}, "switch")])
+def test_a_host_that_shuts_down_ends_the_standby_first_and_no_release_is_to_blame(answers, step):
+    world = World(drop=GONE, **answers)
+    turn = beside(world)
+    made = turn.run() if step == "switch" else turn.stand_by()
+    assert (made["outcome"], made["cause"], made["step"]) == ("unreachable", "host", step)
+    assert "drop failed: no route to host" in made["reason"]
+    assert world.ran[-1] == "drop", "nor is anything asked of it after that"
+
+
 @pytest.mark.parametrize("step", ["serve", "soak"])
 def test_what_fails_after_the_take_over_goes_back_by_a_restart(step):
     world = World(**{step: failed()})
@@ -491,16 +502,18 @@ def test_where_nobody_else_can_be_asked_what_serves_beside_the_standby_is():
     assert (made["outcome"], made["cause"]) == ("reverted", "release")
 
 
-@pytest.mark.parametrize(("answers", "outcome", "ran"), [
-    ({}, "updated", ["drop", "settle", "record"]),
-    ({"settle": failed("stop_timeout")}, "failed", ["drop", "settle"]),
-    ({"drop": GONE}, "unreachable", ["drop"]),
+@pytest.mark.parametrize(("answers", "outcome", "step", "ran"), [
+    ({}, "updated", None, ["drop", "settle", "record"]),
+    ({"settle": failed("stop_timeout")}, "failed", "settle", ["drop", "settle"]),
+    ({"drop": failed("stop_timeout")}, "failed", "drop", ["drop", "settle"]),
+    ({"drop": GONE}, "unreachable", "drop", ["drop"]),
 ])
-def test_what_was_left_beside_a_worker_that_serves_is_taken_away(answers, outcome, ran):
+def test_what_was_left_beside_a_worker_that_serves_is_taken_away(answers, outcome, step, ran):
     world = World(**answers)
     made = worker(planned={"switch": "tidy"})
     ended = _turn.Turn(dataclasses.replace(made, own={**OWN, **SLOT}), world).run()
-    assert (ended["outcome"], world.ran) == (outcome, ran)
+    assert (ended["outcome"], ended["step"], world.ran) == (outcome, step, ran)
+    assert ended["reason"].startswith(f"{step}: " if step else "")
     assert world.moves == []
 
 

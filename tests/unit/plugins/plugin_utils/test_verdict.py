@@ -81,7 +81,7 @@ def test_check_mode_is_planned_and_fails_nobody():
     ("progress", "aborted"), ("lock", "aborted"), ("budget", "aborted")])
 def test_what_the_gate_closed_for_becomes_the_verdict(cause, word):
     made = plan()
-    doc = judge(made, {"w1": {"outcome": "updated"}}, gate={"open": False, "cause": cause, "reason": "because"})
+    doc = judge(made, {"w1": {"outcome": "updated"}}, gate={"cause": cause, "reason": "because"})
     assert doc["verdict"] == word
     assert doc["reasons"] == ["because"]
     assert _verdict.not_done(doc, made)
@@ -90,7 +90,7 @@ def test_what_the_gate_closed_for_becomes_the_verdict(cause, word):
 def test_a_request_that_came_too_late_changes_nothing():
     made = plan()
     outcomes = {name: {"outcome": "updated"} for name in made["workers"]}
-    assert judge(made, outcomes, gate={"open": False, "cause": "paused", "reason": "x"})["verdict"] == "completed"
+    assert judge(made, outcomes, gate={"cause": "paused", "reason": "x"})["verdict"] == "completed"
 
 
 def test_rolled_back_only_when_all_are_back():
@@ -105,12 +105,16 @@ def test_rolled_back_only_when_all_are_back():
     doc = judge(made, outcomes, backs={"w1": good, "w2": {"outcome": "quarantined", "cause": "release", "reason": "x"}})
     assert doc["verdict"] == "rollback_failed"
     assert doc["workers"][1]["outcome"] == "quarantined"
+    lost = {"outcome": "unreachable", "cause": "host", "reason": "no route to host"}
+    doc = judge(made, outcomes, backs={"w1": good, "w2": lost})
+    assert (doc["verdict"], doc["workers"][1]["outcome"], doc["workers"][1]["cause"]) == (
+        "rollback_failed", "unreachable", "host")
 
 
 def test_who_was_left_drained_and_serves_again_was_not_attempted():
     made = plan(fleet(2, w1={"census": census("1.2.0", "drained", drain={"owner": "r0", "version": "1.2.0"},
                                               record=record("r0")), "staged": staged()}))
-    gate = {"open": False, "cause": "paused", "reason": "on the phone"}
+    gate = {"cause": "paused", "reason": "on the phone"}
     doc = judge(made, {}, gate=gate, backs={"w1": {"outcome": "updated"}}, undone=False)
     assert (doc["verdict"], doc["workers"][0]["outcome"]) == ("paused", "not_attempted")
     assert "serves 1.2.0 again" in doc["workers"][0]["reason"]
@@ -213,8 +217,8 @@ def test_what_a_workflow_gets_is_small_and_no_setting():
 
 
 def test_a_canary_that_died_while_the_rollout_waited_to_be_promoted_is_no_good_end():
-    made = plan()
-    gate = {"cause": _gate.AWAITS, "open": False, "reason": "solver_promote=now goes on"}
+    made = plan(solver_strategy="canary")
+    gate = {"cause": _gate.AWAITS, "reason": "solver_promote=now goes on"}
     outcomes = {"w1": {"outcome": "updated"}}
     waits = judge(made, outcomes, {"w1": AT_TARGET}, gate=gate)
     assert waits["verdict"] == "awaiting_promotion"
@@ -222,3 +226,12 @@ def test_a_canary_that_died_while_the_rollout_waited_to_be_promoted_is_no_good_e
     doc = judge(made, outcomes, {"w1": {"finding": "dead", "worker": None}}, gate=gate)
     assert (doc["verdict"], doc["reasons"]) == ("aborted", ["w1 failed while the rollout waited to be promoted"])
     assert "w1" in _verdict.not_done(doc, made)
+
+
+def test_a_promotion_waits_whoever_else_failed_as_long_as_the_budget_bears_it():
+    gone = {"census": {"unreachable": True, "msg": "no route"}}
+    gate = {"cause": _gate.AWAITS, "reason": "solver_promote=now goes on"}
+    for lost, word in ((["w7"], "awaiting_promotion"), (["w5", "w6", "w7"], "aborted")):
+        made = plan(fleet(8, **dict.fromkeys(lost, gone)), solver_strategy="canary")
+        final = {**dict.fromkeys(made["workers"], AT_TARGET), **dict.fromkeys(lost, gone["census"])}
+        assert judge(made, {"w1": {"outcome": "updated"}}, final, gate=gate)["verdict"] == word

@@ -12,6 +12,8 @@ from rollout_kit import SETTINGS, fleet, plan
 
 OWN = {"name": "w1", "control_socket": "/run/w1.sock", "worker_dir": "/opt/w1", "base_dir": "/opt", "machine": "m1",
        "service": {"backend": "command", "name": "w1"}, "provider": {"url": "http://p", "api_key_file": "/key"}}
+# What a worker has besides, where the inventory gives it a slot for a standby.
+SLOT = {"service": {**OWN["service"], "standby": {"name": "w1-standby", "socket": "/run/w1-standby.sock"}}}
 
 
 def worker(made: dict[str, Any] | None = None, planned: dict[str, Any] | None = None, **settings: Any) -> Worker:
