@@ -315,10 +315,12 @@ class DrainFlow:
             return
         if not self._settled():
             return
-        self._claim(drain, body)
         try:
+            self._claim(drain, body)
             self._await_drained()
-        except WorkerError:
+        except WorkerError as error:
+            # Whoever is silent may have heard it all the same.
+            self.result["began"] = self.result["began"] or (drain is None and isinstance(error, Hung))
             if self.result["began"]:
                 self._give_back()
             raise

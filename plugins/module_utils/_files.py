@@ -186,6 +186,10 @@ def read_json(path: str, most: int = MOST_BYTES) -> Json | None:
 _SETTING_OF = {"base_dir": "solver_base_dir", "dest": "solver_base_dir", "path": "solver_wheelhouse"}
 
 
+# What begins like this is on its way in or out, and nobody's when its maker is gone.
+TEMPORARY = ".tmp-"
+
+
 def make_dirs(path: str, option: str) -> None:
     try:
         os.makedirs(path, mode=0o755, exist_ok=True)
@@ -199,10 +203,20 @@ def make_dirs(path: str, option: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory or a link; gone already is fine, a part that stays is an error."""
+    """Remove a directory or a link; gone already is fine, a part that stays is an error.
+
+    A directory gets another name first: of one whose removal is killed nobody may take what is left for the whole.
+    """
     if os.path.islink(path) or os.path.isfile(path):
         os.unlink(path)
     elif os.path.isdir(path):
+        folder, name = os.path.split(os.path.abspath(path))
+        if not name.startswith(TEMPORARY):
+            aside = os.path.join(folder, f"{TEMPORARY}gone-{name}")
+            if os.path.isdir(aside):
+                shutil.rmtree(aside)
+            os.rename(path, aside)
+            path = aside
         shutil.rmtree(path)
 
 

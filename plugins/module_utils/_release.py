@@ -93,11 +93,12 @@ def release_id(package: Package, content: Content) -> str:
     return f"{package.version}-{package.digest[:8]}-{content.digest[:8]}"
 
 
-def standby_unit(unit: str) -> str | None:
+def standby_unit(unit: str, worker_dir: str) -> str | None:
     """The unit of the slot, which runs what the link C(standby) names; None where the worker's own knows no standby."""
     if HOME_ORDER not in unit:
         return None
-    for own, others in (("/current/", "/standby/"), (HOME_ORDER, SLOT_ORDER), ("solver-worker-%i", "solver-standby-%i"),
+    current, standby = (os.path.join(worker_dir, link) + os.sep for link in ("current", "standby"))
+    for own, others in ((current, standby), (HOME_ORDER, SLOT_ORDER), ("solver-worker-%i", "solver-standby-%i"),
                         ("Description=Solver worker", "Description=Standby of solver worker")):
         unit = unit.replace(own, others)
     return unit
@@ -204,8 +205,9 @@ def linked_releases(worker_dirs: Iterable[str]) -> set[str]:
 
 
 def needed_releases(worker_dirs: Iterable[str]) -> set[str]:
-    """Every release that some worker runs or may go back to; one that only waits is not needed."""
-    found = [path for folder in worker_dirs for path in read_links(folder)[:2] if path]
+    """Every release that some worker runs, may go back to or has standing by; one that only waits is not needed."""
+    links = [read_links(folder) for folder in worker_dirs]
+    found = [path for own in links for path in (own.current, own.previous, own.standby) if path]
     return {os.path.basename(path) for path in found}
 
 

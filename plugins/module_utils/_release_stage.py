@@ -28,6 +28,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._files import (
     mask,
     read_json,
     read_plain,
+    remove_file,
     remove_tree,
     run_command,
     sha256_file,
@@ -49,6 +50,7 @@ from ansible_collections.solver.fleet.plugins.module_utils._release import (
     built_for,
     config_digest,
     data_address,
+    interpreter_version,
     needed_releases,
     prune,
     read_links,
@@ -563,7 +565,7 @@ class Stage:
         write_file(os.path.join(folder, "config.toml"), self.content.config.encode("utf-8"))
         if self.content.unit:
             write_file(os.path.join(folder, self.content.unit[0]), self.content.unit[1].encode("utf-8"))
-            standby = standby_unit(self.content.unit[1])
+            standby = standby_unit(self.content.unit[1], self.target.worker_dir)
             if standby:
                 write_file(os.path.join(folder, STANDBY_UNIT), standby.encode("utf-8"))
         if self.content.credentials:
@@ -587,15 +589,16 @@ class Stage:
     def _build_env(self, package: Package, scratch: str, lock: int) -> None:
         env = self.base.env(package)
         python = find_python(self.target.python, PYTHON_SETTING)
-        outdated = self._outdate(env)
-        if not outdated:
-            remove_tree(env)
         where = self.target.where
         if self.target.wheelhouse:
             where = IndexOptions(find_links=(os.path.abspath(self.target.wheelhouse),), no_index=True)
         pip = Pip(python, self.left(), None, where, keep_open=[lock])
+        # What may fail or take long comes before anything that is there is touched.
+        pip.settle(self.base.pip)
+        outdated = self._outdate(env, python)
+        if not outdated:
+            remove_tree(env)
         try:
-            pip.settle(self.base.pip)
             pip.execute([python, "-m", "venv", "--without-pip", env], f"making the environment '{env}'", "python")
             arguments = ["--no-warn-script-location", os.path.abspath(package.path or "")]
             doing = f"installing {os.path.basename(package.path or '')}"
@@ -613,17 +616,20 @@ class Stage:
         self.result.update(changed=True, env=env)
 
     @staticmethod
-    def _outdate(env: str) -> list[str]:
+    def _outdate(env: str, python: str) -> list[str]:
         """Make room in an environment for another version of Python; return the versions that it was for.
 
-        What it has for them stays: processes that run still load modules from it.
+        What it has for them stays, also where an earlier call was killed in here: processes that run still load modules
+        from it.
         """
-        if not os.path.isfile(os.path.join(env, MARKER)) or not os.path.exists(os.path.join(env, "bin", "python")):
-            return []
-        os.unlink(os.path.join(env, MARKER))
-        for link in glob.glob(os.path.join(glob.escape(env), "bin", "python*")):
-            os.unlink(link)
-        return built_for(env)
+        new = interpreter_version(python)
+        outdated = [version for version in built_for(env) if version != new]
+        if outdated:
+            remove_file(os.path.join(env, MARKER))
+            remove_tree(os.path.join(env, "lib", f"python{new}"))
+            for link in glob.glob(os.path.join(glob.escape(env), "bin", "python*")):
+                os.unlink(link)
+        return outdated
 
     @staticmethod
     def _new_in(env: str, outdated: list[str]) -> list[str]:

@@ -72,12 +72,13 @@ class Slot:
         if found is None or found["instance"]["release"] != release:
             if found is not None:
                 self.beside.down(steal=True)
+            # What lives in the slot runs what the link names, whenever it is started again.
+            self._wait_until_left(self.service.holds)
             switch_link(os.path.join(self.worker_dir, LINK), folder)
             why = self.beside.service.cannot_start()
             if why:
                 raise StepError("cannot_start", f"raising the standby: {why}; provision.yml puts its slot in place, "
                                 "with solver_standby: true", {"service": self.beside.service.name})
-            self._wait_until_left(self.service.holds)
             # A process that was killed as a standby leaves its service waiting to start it again.
             self.beside.service.stop()
         return self.beside.up(steal=True)
@@ -174,6 +175,7 @@ class TakeOver(Switch):
         if check_mode or not must:
             self.result["changed"] = must
             return self.result
+        self._check_release(name)
         self._check_start(self.slot.service)
         self._replace(links, goal, name)
         return self.result

@@ -12,7 +12,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._client import ApiProblem, WorkerClient
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, WorkerError, remedy
-from ansible_collections.solver.fleet.plugins.module_utils._files import switch_link
+from ansible_collections.solver.fleet.plugins.module_utils._files import remove_file, switch_link
 from ansible_collections.solver.fleet.plugins.module_utils._release import Base, Links, read_links, release_name
 from ansible_collections.solver.fleet.plugins.module_utils._result import LEASE_S
 from ansible_collections.solver.fleet.plugins.module_utils._service_base import START_GRACE_S, Service, ServiceState
@@ -23,6 +23,8 @@ POLL_S = 0.1
 # States in which the worker takes no drain, but will soon be in another.
 _PASSING = ("starting", "stopping")
 _NOTHING_TO_LOSE = ("stopped", "dead")
+# Failures of a restart before the service manager was asked for one.
+_NOT_ASKED = ("reload_failed", "no_systemd")
 
 
 class Move(NamedTuple):
@@ -302,9 +304,10 @@ class Switch:
         try:
             for link, target in steps:
                 switch_link(link, target)
-            if links.staged:
-                # Nothing waits any more: it was switched to, or something else was chosen over it.
-                os.unlink(os.path.join(self.move.worker_dir, "staged"))
+                # Whatever fails from here on, the next start runs something else.
+                self.result.update(changed=True, switched=self.result["switched"] or link == current)
+            # Nothing waits any more: it was switched to, or something else was chosen over it.
+            remove_file(os.path.join(self.move.worker_dir, "staged"))
         except OSError as error:
             raise StepError(
                 "unwritable",
@@ -324,11 +327,14 @@ class Switch:
     def _restart(self, service: Service, before: Seen) -> None:
         pid_before = before.instance("pid") or service.state().pid
         self.result["changed"] = True
+        self.result["restarted"] = True
         try:
             service.restart(self.move.force_restart, self.keep)
-            self.result["restarted"] = True
             self._await_restart(service, before, pid_before)
         except StepError as error:
+            # One that fails after that may stop it yet, and start what the link names.
+            if error.code in _NOT_ASKED:
+                self.result["restarted"] = False
             error.details.setdefault("log", self._log(service))
             raise
 

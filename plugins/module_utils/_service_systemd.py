@@ -64,8 +64,8 @@ def read_show(text: str) -> ServiceState:
     found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     active, sub = found.get("ActiveState", ""), found.get("SubState", "")
     state = "restarting" if sub.startswith("auto-restart") else _STATES.get(active, "unknown")
-    if state in ("stopped", "failed") and found.get("Job", "0") not in ("", "0"):
-        state = "starting"  # between the two halves of a restart
+    if state in ("stopped", "failed", "restarting") and found.get("Job", "0") not in ("", "0"):
+        state = "starting"  # between the two halves of a restart, or before its first
     pid = found.get("MainPID", "")
     detail = f"{active} ({sub}), result {found.get('Result')}, exit status {found.get('ExecMainStatus')}"
     restarts = found.get("NRestarts", "")

@@ -16,6 +16,7 @@ from typing import Iterable, NamedTuple, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
+    TEMPORARY,
     clean_environment,
     mask,
     read_json,
@@ -326,5 +327,5 @@ class Pip:
 def _forget_pips(home: str) -> None:
     """An interpreter that was removed needs no pip any more."""
     for name in os.listdir(home) if os.path.isdir(home) else []:
-        if not os.path.exists(os.path.join(home, name, "bin", "python")):
+        if name.startswith(TEMPORARY) or not os.path.exists(os.path.join(home, name, "bin", "python")):
             remove_tree(os.path.join(home, name))

@@ -423,6 +423,21 @@ def test_a_failure_gives_back_what_the_call_took(worker: ModelWorker) -> None:
     assert (one.finish()["gave_back"], one.finish()["changed"]) == (True, False)
 
 
+def test_a_drain_that_a_worker_heard_and_did_not_answer_in_time_is_given_back(worker: ModelWorker) -> None:
+    """Its disk stalls: else it would be out of service for a whole lease, and nobody would know of a drain."""
+    one, real = flow(worker), worker.put_drain
+
+    def hear(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        real(body)
+        raise Hung("no answer within 5 s")
+
+    worker.put_drain = hear  # type: ignore[method-assign]
+    with pytest.raises(WorkerError, match="no answer within 5 s"):
+        one.drain()
+    assert worker.drain is None
+    assert one.finish()["gave_back"] is True
+
+
 @pytest.mark.parametrize("error", [NoSocket("gone"), DeadSocket("gone"), BrokenOff("cut"), Hung("silent")])
 @pytest.mark.parametrize("when", ["before the first look", "while it is asked"])
 def test_a_worker_that_dies_while_it_is_put_back_is_waited_for(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.solver.fleet.plugins.module_utils import _release_switch
+from ansible_collections.solver.fleet.plugins.module_utils import _files, _release_switch
 from ansible_collections.solver.fleet.plugins.module_utils._client import (
     ApiProblem,
     DeadSocket,
@@ -17,11 +17,15 @@ from ansible_collections.solver.fleet.plugins.module_utils._client import (
 )
 from ansible_collections.solver.fleet.plugins.module_utils._files import StepError, mask
 from ansible_collections.solver.fleet.plugins.module_utils._release import (
+    HOME_ORDER,
+    SLOT_ORDER,
     Known,
     Links,
     envs_to_prune,
+    needed_releases,
     read_links,
     releases_to_prune,
+    standby_unit,
 )
 from ansible_collections.solver.fleet.plugins.module_utils._release_switch import (
     Move,
@@ -259,6 +263,76 @@ def test_a_service_that_gave_up_shows_its_log(world: World) -> None:
     )
     assert error.value.details["log"] == ["the end of the log"]
     assert (switch.result["switched"], switch.result["restarted"]) == (True, True)
+
+
+def test_a_link_that_has_moved_is_told_whatever_fails_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the way back the link to the previous one comes second; what the next start runs has changed by then."""
+    world.link("previous", "new")
+    whole, full = _release_switch.switch_link, OSError(28, "No space left on device", "previous")
+
+    def link(path: str, target: str) -> None:
+        if path.endswith("previous"):
+            raise full
+        whole(path, target)
+
+    monkeypatch.setattr(_release_switch, "switch_link", link)
+    switch = world.switch(FakeClient(status()), FakeService())
+    with pytest.raises(StepError, match="No space left on device"):
+        switch.run(False)
+    assert world.links()[0] == "new"
+    assert switch.result["switched"] is True
+
+
+@pytest.mark.parametrize(("code", "restarted"), [("stop_timeout", True), ("reload_failed", False)])
+def test_a_restart_that_was_asked_for_is_told_whatever_comes_of_it(
+        world: World, monkeypatch: pytest.MonkeyPatch, code: str, restarted: bool) -> None:
+    """The link leads there already, by a run that was killed: the manager may still start it."""
+    world.link("previous", "older")
+    service, switch_to = FakeService(), "old"
+
+    def restart(force: bool = False, keep: Any = ()) -> None:
+        raise StepError(code, "it does not end")
+
+    monkeypatch.setattr(service, "restart", restart)
+    switch = world.switch(FakeClient(status(release="older")), service, release=switch_to)
+    with pytest.raises(StepError, match="it does not end"):
+        switch.run(False)
+    assert (switch.result["switched"], switch.result["restarted"]) == (False, restarted)
+
+
+def test_what_stands_by_is_needed_like_what_runs(world: World) -> None:
+    world.link("standby", "new")
+    world.link("staged", "older")
+    assert needed_releases([str(world.worker)]) == {"old", "new"}
+
+
+UNIT = """[Service]
+EnvironmentFile=/srv/app/current/env
+ExecStart=/opt/solver/workers/current/current/env/bin/solver-worker serve --standby {home}
+"""
+
+
+def test_the_unit_of_a_slot_leads_to_the_standby_and_nothing_else_of_it_changes() -> None:
+    made = standby_unit(UNIT.format(home="/run/w1" + HOME_ORDER), "/opt/solver/workers/current")
+    assert made == UNIT.format(home="/run/w1" + SLOT_ORDER).replace("current/current", "current/standby")
+    assert standby_unit(UNIT.format(home="/run/w1.json"), "/opt/solver/workers/current") is None
+
+
+def test_of_a_removal_that_is_killed_nothing_stays_that_looks_whole(
+        world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = world.folder / "releases" / "older"
+
+    def killed(_path: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_files.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _files.remove_tree(str(gone))
+    assert not gone.exists()
+    gone.mkdir()
+    _files.remove_tree(str(gone))
+    assert sorted(path.name for path in gone.parent.iterdir()) == ["new", "old"]
 
 
 def test_a_process_that_never_changes_is_given_up(world: World) -> None:

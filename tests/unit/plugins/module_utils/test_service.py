@@ -344,6 +344,9 @@ def test_a_missing_command_is_named() -> None:
     [
         ("ActiveState=active\nSubState=running\nMainPID=12\nResult=success", "running", 12),
         ("ActiveState=activating\nSubState=auto-restart\nMainPID=0", "restarting", None),
+        ("ActiveState=activating\nSubState=auto-restart\nMainPID=0\nJob=0", "restarting", None),
+        # it is to be started now, by whoever has just asked for it
+        ("ActiveState=activating\nSubState=auto-restart\nMainPID=0\nJob=4711", "starting", None),
         ("ActiveState=activating\nSubState=start\nMainPID=13", "starting", 13),
         ("ActiveState=failed\nSubState=failed\nMainPID=0", "failed", None),
         ("ActiveState=inactive\nSubState=dead\nMainPID=0", "stopped", None),

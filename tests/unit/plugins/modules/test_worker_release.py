@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -635,6 +636,22 @@ def test_an_environment_for_another_python_is_built_anew_beside_what_still_runs(
     assert (env / "lib" / "python3.7" / "site-packages" / "solver_worker").is_dir(), "what runs may still load from it"
     assert host.activate(staged)["at_target"] is True
     assert host.run(version="1.2.0")["changed"] is False
+
+
+@pytest.mark.slow
+def test_killed_while_it_rebuilds_for_another_python_what_still_runs_stays(host: Host) -> None:
+    make_wheel(host.wheelhouse, "1.2.0")
+    host.run(version="1.2.0")
+    env = another_python(host.base)
+    # As a call leaves it that was killed before it made anything, and one that was killed in the middle.
+    (env / ".complete").unlink()
+    for link in env.glob("bin/python*"):
+        link.unlink()
+    half = env / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "half"
+    half.mkdir(parents=True)
+    assert host.run(version="1.2.0")["env"] == str(env)
+    assert (env / "lib" / "python3.7" / "site-packages" / "solver_worker").is_dir()
+    assert not half.exists()
 
 
 def test_an_environment_whose_interpreter_is_gone_is_told(tmp_path: Path) -> None:
