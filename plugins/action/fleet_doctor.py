@@ -25,8 +25,8 @@ class ActionModule(FleetAction):
             "data_address": own["data_address"], "secrets": _secrets(own)}
             for name, own in self.workers.items() if name in self.rollout["hosts"]},
             lambda said, _now: said if said.get("unreachable") else {"machine": _doctor.machine(said)})
+        now = time.time()  # when the ages of their answers were taken
         censuses = self.each("worker_info", self.info_args(), _entry.census)
-        now = time.time()
         fleet = {name: _doctor.examined(
             self.workers[name], own.get("machine") or own, censuses.get(name) or {}, self.settings, now - own["age_s"])
             for name, own in machines.items()}

@@ -36,13 +36,13 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules impor
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
 
-KINDS = ("update", "rollback", "recover", "provision", "remove", "resume")
+KINDS = ("update", "rollback", "recover", "provision", "remove", "resume", "request")
 # These touch no worker that serves, so the rules of a rollout are not theirs: neither hooks nor a verdict.
-STILL = (None, "provision", "remove", "resume")
+STILL = (None, "provision", "remove", "resume", "request")
 # These stage a release, where a version is named.
 STAGING = ("update", "rollback", "provision")
-# What these leave behind (rosters, routers) is of the whole fleet, whatever a limit makes of the play.
-WHOLE = ("provision", "remove")
+# What these leave behind (rosters, routers, requests) is of the whole fleet, whatever a limit makes of the play.
+WHOLE = ("provision", "remove", "request")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -63,11 +63,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         hosts = list(args["fleet"] or played) if kind in WHOLE else played
         variables = fleet_variables(self, task_vars, hosts)
         left_out = sorted(set(args["fleet"] or ()) - set(hosts))
-        group = next((own["solver_router_hosts"] for own in variables.values() if own.get("solver_router_hosts")),
-                     SETTINGS["solver_router_hosts"].default)
+        named = next((own["solver_router_hosts"] for own in variables.values() if own.get("solver_router_hosts")), "")
+        group = named or SETTINGS["solver_router_hosts"].default
         routers = fleet_variables(self, task_vars, task_vars["groups"].get(group, []))
         resolved = resolve(variables, need_version=kind in ("update", "provision"), left_out=left_out,
                            rolls=rolls, routers=routers, stages=kind in STAGING)
+        if kind in ("provision", "remove") and not named:
+            resolved.errors += _routers_of_others(resolved, group)
         ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
         if rolls and ledger.exists():
             resolved.errors.append("this ansible-playbook has run a rollout already; run one rollout per command")
@@ -149,6 +151,16 @@ def _for_all_at_once(tasks: Any) -> str:
         if getattr(found, "BYPASS_HOST_LOOP", False):
             return str(action)
     return ""
+
+
+def _routers_of_others(resolved: Resolved, group: str) -> list[str]:
+    """Say that routers would get the workers of one fleet alone, which may be there for others, too."""
+    fleet = resolved.settings.get("solver_hosts")
+    if not resolved.routers or fleet in (None, SETTINGS["solver_hosts"].default):
+        return []
+    return [f"solver_hosts is {fleet}, and the routers are those of the group {group}, which may serve other fleets as "
+            f"well: they would know {fleet} alone from then on; name the routers of {fleet} with "
+            "-e solver_router_hosts=GROUP, or none with -e solver_router_hosts=none"]
 
 
 def _strata(resolved: Resolved, task_vars: dict[str, Any], hosts: list[str]) -> dict[str, str]:

@@ -67,6 +67,12 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         if not fleet:
             raise AnsibleError(f"the inventory has no workers: nothing matches {pattern}; name the inventory with -i, "
                                "or the group with solver_hosts")
-        if limit and not self.get_option("limited") and not fleet & {host.name for host in inventory.get_hosts(limit)}:
+        if limit and not self.get_option("limited") and not fleet & _within(inventory, limit):
             raise AnsibleError("the limit of this run leaves no worker of the fleet; run it without --limit")
         return [pattern]
+
+
+def _within(inventory: InventoryManager, limit: str) -> set[str]:
+    """Return the hosts of a limit, which may name a file of hosts (C(@retry)), as a pattern may not."""
+    inventory.subset(limit)
+    return {host.name for host in inventory.get_hosts("all")}

@@ -29,17 +29,17 @@ options:
   fleet:
     description:
       - All workers of the inventory, so that a run that is limited to a part of them is noticed.
-      - For the kinds V(provision) and V(remove) the result then holds all of them, whatever the limit.
+      - For the kinds V(provision), V(remove) and V(request) the result then holds all of them, whatever the limit.
     type: list
     elements: str
   kind:
     description:
       - What the settings are for. With it, also what only a rollout needs is checked.
       - V(update) and V(provision) need C(solver_version), V(rollback) may have it, V(recover), V(remove) and
-        V(resume) do not use it.
+        V(resume) and V(request) do not use it.
       - The hooks are read, and a refusal is written as a verdict, for V(update), V(rollback) and V(recover) alone.
     type: str
-    choices: [update, rollback, recover, provision, remove, resume]
+    choices: [update, rollback, recover, provision, remove, resume, request]
 """
 
 EXAMPLES = r"""

@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.module_utils._record import in_words
-from ansible_collections.solver.fleet.plugins.plugin_utils._converge import foreign_drain, rollout_of, serving
+from ansible_collections.solver.fleet.plugins.plugin_utils._converge import (
+    accepts,
+    foreign_drain,
+    rollout_of,
+    serving,
+)
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import in_order
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_locks import holder_of
 
@@ -36,7 +41,7 @@ class Resume(NamedTuple):
 def resume(census: Json, settings: Json, dead_runs: Collection[str]) -> Resume:
     """Decide for one worker. DEAD_RUNS are the runs that are proven dead."""
     worker = census.get("worker") or {}
-    if not (census.get("unreachable") or census.get("failed")) and serving(worker):
+    if not (census.get("unreachable") or census.get("failed")) and serving(worker) and accepts(worker):
         return Resume("serves")
     drain = worker.get("drain") or {}
     why = _away(census, worker) or _at_work(census, dead_runs) or _kept(census, drain, settings)
@@ -55,7 +60,8 @@ def _kept(census: Json, drain: Json, settings: Json) -> str:
     """Say why the drain of a worker must stay, or that there is none."""
     worker = census.get("worker") or {}
     if not drain:
-        return f"it is {worker.get('state')}, and no drain keeps it so; look into its log"
+        how = worker.get("state") if accepts(worker) else f"{worker.get('state')} and takes no tasks"
+        return f"it is {how}, and no drain keeps it so; look into its log"
     owner = str(drain.get("owner"))
     if unverified(census):
         now = worker.get("instance") or {}

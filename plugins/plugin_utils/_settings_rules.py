@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import itertools
 import os
 import re
@@ -338,12 +339,24 @@ def _routers_rules(out: Resolved, rolls: bool) -> None:
         _extend(out.errors, [f"solver_drain_grace is {settings['solver_drain_grace']:g} s, but a router looks at a "
                              f"worker every {interval:g} s (solver_router_check_interval); make the grace at least "
                              f"{2 * interval:g} s"])
+    nowhere = sorted((host for host, worker in out.workers.items()
+                      if _is_every_address(worker["data_address"].rpartition(":")[0])), key=natural)
+    if nowhere and out.routers:
+        _extend(out.errors, [f"{', '.join(nowhere)}: solver_data_host is every address of the worker's host, which no "
+                             "router can connect to; set it to the one by which the routers reach it"])
     for host, router in out.routers.items():
         alone = sorted((worker["name"] for worker in out.workers.values() if worker["machine"] != router["machine"]
                         and worker["data_address"].rpartition(":")[0] in LOOPBACK), key=natural)
         if alone:
             _extend(out.errors, [f"the router {host} cannot reach {', '.join(alone)}: solver_data_host is loopback on "
                                  "another machine; set it to an address of the worker's host"])
+
+
+def _is_every_address(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False  # a name
 
 
 def _machines_rules(out: Resolved) -> None:

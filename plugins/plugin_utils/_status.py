@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
 from ansible_collections.solver.fleet.plugins.module_utils._record import in_words
-from ansible_collections.solver.fleet.plugins.plugin_utils._converge import serving
+from ansible_collections.solver.fleet.plugins.plugin_utils._converge import accepts, serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import SPENDS
 from ansible_collections.solver.fleet.plugins.plugin_utils._names import listed, natural
 from ansible_collections.solver.fleet.plugins.plugin_utils._plan_lines import minutes
@@ -138,7 +138,8 @@ def _worker(name: str, census: Json) -> dict[str, Any]:
     unreachable = bool(census.get("unreachable"))
     own = (census.get("rollout") or {}).get("rollout") or {}
     return {
-        "name": name, "answers": bool(worker), "unreachable": unreachable, "serves": serving(worker),
+        "name": name, "answers": bool(worker), "unreachable": unreachable,
+        "serves": serving(worker) and accepts(worker),
         "version": (worker.get("instance") or {}).get("version"),
         "release": (worker.get("instance") or {}).get("release"), "pending": _pending(census, worker),
         "state": worker.get("state") or ("unreachable" if unreachable else census.get("finding") or "?"),

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import one_line
-from ansible_collections.solver.fleet.plugins.plugin_utils._converge import MIXED, mixed_warning, serving
+from ansible_collections.solver.fleet.plugins.plugin_utils._converge import MIXED, accepts, mixed_warning, serving
 from ansible_collections.solver.fleet.plugins.plugin_utils._gate import (
     AWAITS,
     GOOD,
@@ -120,9 +120,11 @@ def _late_loss(planned: PlannedWorker, census: Census) -> Outcome:
                 "reason": f"lost after its update: {one_line(census.get('msg'))}"}
     worker: Mapping[str, Any] = census.get("worker") or {}
     release = (worker.get("instance") or {}).get("release")
-    if serving(worker) and release == planned["release"]:
+    if serving(worker) and accepts(worker) and release == planned["release"]:
         return {}
     state = worker.get("state") or census.get("finding")
+    if serving(worker) and not accepts(worker):
+        state = "running and takes no tasks"
     return {"outcome": "failed", "cause": "unknown",
             "reason": f"after its update it is {state}, release {release or 'unknown'}"}
 

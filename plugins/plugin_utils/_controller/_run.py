@@ -237,8 +237,8 @@ class RunAction(FleetAction):
             name: {"outcome": "unknown", "cause": "unknown", "reason": "the update was interrupted"}
             for name, phase in state.get("phase", {}).items() if phase != "left"}
         # What could not be written down in full is known in brief.
-        return began | {name: {**brief, **self.ledger.read(document_of(part, name))}
-                        for name, brief in state.get("brief", {}).items()}
+        briefs: dict[str, Outcome] = state.get("brief", {})
+        return began | {name: self.ledger.read(document_of(part, name)) or brief for name, brief in briefs.items()}
 
 
 def waiting_line(silent: Collection[str], fleet: int, bound_s: float) -> str:

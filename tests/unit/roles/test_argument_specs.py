@@ -21,7 +21,7 @@ TYPES = {"text": "str", "path": "path", "choice": "str", "count": "int", "second
 OWN = {
     "worker_contents": "for --diff, which shows it once for all workers",
     "worker_credentials": "made of solver_api_key_file and solver_data_token_file",
-    "worker_remove_journal": "remove.yml never takes a journal away",
+    "worker_remove_journal": "remove.yml goes by solver_remove_everything",
     "worker_secrets": "made of solver_api_key and solver_data_token",
     "worker_start_timeout": "the playbooks pass solver_healthy_deadline on",
     "worker_state": "the playbook decides it: provision.yml or remove.yml",

@@ -123,9 +123,18 @@ def test_a_supervisord_with_a_password_is_told_by_its_configuration_as_the_modul
     assert "only-for-this-test" not in done.stdout
     again = run(supervisor, "service_supervisor.yml", **options)
     assert "changed=0" in again.stdout, again.stdout
+    # A removal that was cut off has left the program running without its file: the next one stops it all the same.
+    control = [str(BIN / "supervisorctl"), "-c", str(supervisor / "s.conf")]
+    running = supervisor / "programs" / "w1.conf"
+    running.write_text("[program:w1]\ncommand=sleep 600\n")
+    subprocess.run([*control, "update", "w1"], check=True)
+    await_that(lambda: subprocess.run([*control, "status", "w1"], check=False, capture_output=True).returncode == 0)
+    running.unlink()
     gone = run(supervisor, "remove_supervisor.yml", **options)
     assert gone.returncode == 0, gone.stdout
-    assert not (supervisor / "programs" / "w1.conf").exists()
+    known = subprocess.run([*control, "status", "w1"], check=False, capture_output=True, text=True)
+    assert "no such process" in known.stdout
+    assert "changed=0" in run(supervisor, "remove_supervisor.yml", **options).stdout
 
 
 def test_a_slot_that_is_not_wanted_any_more_is_taken_away_once_nothing_runs_there(supervisor: Path) -> None:
@@ -183,3 +192,19 @@ def test_a_first_release_that_never_came_up_is_replaced_by_the_next_one(supervis
         await_that(lambda: open_service(options["worker_service"]).state().state == "failed")
         starts.append((supervisor / "w1.log").read_text().count("No module named"))
     assert starts[0] < starts[1] < starts[2], "what was given up is started again"
+
+
+def test_a_directory_that_was_there_before_keeps_its_mode(tmp_path: Path) -> None:
+    """/run for the socket and /srv for the rest are anybody's."""
+    shared = tmp_path / "run"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    for backend in ("supervisor", "command"):
+        done = run(tmp_path, f"host_{backend}.yml", worker_base_dir=str(shared),
+                   worker_control_socket=str(shared / "w1.sock"))
+        assert done.returncode == 0, done.stdout
+        assert shared.stat().st_mode & 0o7777 == 0o1777
+    made = run(tmp_path, "host_command.yml", worker_base_dir=str(tmp_path / "own"),
+               worker_control_socket=str(tmp_path / "sockets" / "w1.sock"))
+    assert made.returncode == 0, made.stdout
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("own", "sockets", "w1")} == {0o750}

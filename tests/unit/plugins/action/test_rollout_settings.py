@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -58,13 +60,23 @@ def test_a_rollout_has_the_workers_in_its_ledger_and_in_no_variable(tmp_path: Pa
     assert (found["hosts"], found["workers"]) == (["w1", "w2", "w3"], [])
 
 
-@pytest.mark.parametrize("kind", ["provision", "remove"])
+@pytest.mark.parametrize("kind", ["provision", "remove", "request"])
 def test_a_limit_leaves_the_whole_fleet_in_rosters_and_routers(tmp_path: Path, kind: str) -> None:
     done = settled(tmp_path, kind, "--limit", "w2")
     assert done.returncode == 0, done.stdout
     names = ["w1", "w2", "w3"]
     assert json.loads((tmp_path / "out.json").read_text()) == {
         "hosts": names, "workers": names, "lanes": {"w1": "deck", "w2": "deck"}}
+
+
+def test_the_routers_of_all_fleets_are_not_given_one_of_them_alone() -> None:
+    routers = {"r1": {"machine": "r1"}}
+    eu: Any = SimpleNamespace(settings={"solver_hosts": "eu"}, routers=routers)
+    refusal, = rollout_settings._routers_of_others(eu, "solver_routers")
+    assert refusal.startswith("solver_hosts is eu, and the routers are those of the group solver_routers")
+    for settings, own in (({"solver_hosts": "solver_workers"}, routers), ({"solver_hosts": "eu"}, {}), ({}, routers)):
+        well: Any = SimpleNamespace(settings=settings, routers=own)
+        assert rollout_settings._routers_of_others(well, "solver_routers") == []
 
 
 @pytest.mark.parametrize("kind", ["none", "provision", "remove"])

@@ -55,6 +55,14 @@ def test_an_inventory_without_workers_is_an_error(ask, pattern, groups):
         ask(fleet, pattern, groups=groups)
 
 
+def test_a_limit_may_be_a_file_of_hosts(ask, tmp_path):
+    (tmp_path / "site.retry").write_text("w2\nr1\n")
+    assert ask(fleet, limit=f"@{tmp_path}/site.retry") == ["solver_workers"]
+    (tmp_path / "site.retry").write_text("r1\n")
+    with pytest.raises(AnsibleError, match="leaves no worker of the fleet"):
+        ask(fleet, limit=f"@{tmp_path}/site.retry")
+
+
 def test_a_limit_that_leaves_nobody_is_an_error(ask):
     with pytest.raises(AnsibleError, match="leaves no worker of the fleet"):
         ask(fleet, limit="r1")

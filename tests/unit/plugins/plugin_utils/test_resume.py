@@ -34,6 +34,14 @@ def held(**lock: Any) -> dict[str, Any]:
     return own
 
 
+def test_one_that_takes_no_tasks_does_not_serve():
+    full = census(state="running")
+    assert resume(full, SETTINGS, ()).action == "serves"
+    full["worker"]["accepting"] = False
+    assert resume(full, SETTINGS, ()) == (
+        "refused", "it is running and takes no tasks, and no drain keeps it so; look into its log", "")
+
+
 def test_the_drain_of_a_dead_rollout_and_that_of_a_removal_end():
     assert resume(census("r1", rollout={"id": "r1"}), SETTINGS, ()).action == "resume"
     assert resume(census(REMOVAL), SETTINGS, ()) == ("resume", f"drained by '{REMOVAL}'", REMOVAL)

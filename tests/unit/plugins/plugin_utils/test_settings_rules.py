@@ -221,6 +221,10 @@ def test_a_router_needs_workers_that_it_can_reach_and_a_grace_that_it_can_see():
         "the router r1 cannot reach w1, w2, w3, w4: solver_data_host is loopback on another machine; set it to an "
         "address of the worker's host"]
     assert routed(far, ansible_host="front.example.net").errors == []
+    for every in ("0.0.0.0", "::"):
+        error, = routed(far, solver_data_host=every).errors
+        assert "w1, w2, w3, w4: solver_data_host is every address of the worker's host, which no router can" in error
+        assert resolve(fleet(solver_data_host=every)).errors == []
     assert routed(far, solver_data_host="192.0.2.1", solver_drain_grace=1).errors == [
         "solver_drain_grace is 1 s, but a router looks at a worker every 1 s (solver_router_check_interval); make the "
         "grace at least 2 s"]

@@ -89,6 +89,7 @@ def test_a_worker_whose_disk_is_full_says_so():
     one = {"worker": {"state": "running", "instance": {"release": "one"}, "accepting": False, "failure": None,
                       "refusal": {"code": "disk_full", "message": "less than 4 MiB are free"}}, "releases": {}}
     assert note({"w1": one}) == "w1: less than 4 MiB are free"
+    assert _status._worker("w1", one)["serves"] is False, "no region goes on behind it"
 
 
 def test_status_says_which_workers_would_not_survive_a_restart():

@@ -55,6 +55,8 @@ def test_a_worker_that_went_bad_after_its_turn_is_not_completed():
     doc = judge(made, outcomes, {**final, "w1": {"unreachable": True, "msg": "no route"}})
     assert doc["workers"][0]["outcome"] == "unreachable"
     assert judge(made, outcomes, {**final, "w2": census()})["workers"][1]["outcome"] == "failed"
+    full = {**AT_TARGET, "worker": {**AT_TARGET["worker"], "accepting": False}}
+    assert "it is running and takes no tasks" in judge(made, outcomes, {**final, "w3": full})["workers"][2]["reason"]
 
 
 def test_the_last_worker_is_judged_too():
