@@ -30,6 +30,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETT
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import (
     Resolved,
     each_task,
+    provision_refusals,
     resolve,
     says_run_once,
     unheard,
@@ -68,6 +69,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         routers = fleet_variables(self, task_vars, task_vars["groups"].get(group, []))
         resolved = resolve(variables, need_version=kind in ("update", "provision"), left_out=left_out,
                            rolls=rolls, routers=routers, stages=kind in STAGING)
+        if kind == "provision" and not resolved.errors:
+            resolved.errors += provision_refusals(resolved)
         if kind in ("provision", "remove") and not named:
             resolved.errors += _routers_of_others(resolved, group)
         ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)

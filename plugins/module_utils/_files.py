@@ -215,8 +215,13 @@ def remove_tree(path: str) -> None:
             aside = os.path.join(folder, f"{TEMPORARY}gone-{name}")
             if os.path.isdir(aside):
                 shutil.rmtree(aside)
-            os.rename(path, aside)
-            path = aside
+            try:
+                os.rename(path, aside)
+                path = aside
+            except OSError as error:
+                # Of a lower layer of an overlay, as in a container's image: it can only be removed where it is.
+                if error.errno != errno.EXDEV:
+                    raise
         shutil.rmtree(path)
 
 

@@ -18,6 +18,7 @@ from typing import Iterator, NamedTuple
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, one_line, remedy
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
+    TEMPORARY,
     as_user,
     clean_environment,
     existing_parent,
@@ -76,6 +77,8 @@ DROP_IN = "00-release.conf"
 CHECK_TIMEOUT_S = 60.0
 MIN_FREE_MB = 200
 LENT = ".credentials-"
+# In the packages of one version of Python while they are being installed.
+HALF = ".half"
 SECRET_BYTES = 65536
 PYTHON_SETTING = "solver_worker_python (python)"
 _SECRET_FILE = re.compile(r"""^\s*\w+_file\s*=\s*["']([^"']+)["']""", re.MULTILINE)
@@ -433,9 +436,10 @@ class Stage:
     def _sweep(self) -> None:
         """Remove what killed runs left; the lock says that nobody works there."""
         sweep_lent(self.base.path)
-        for name in os.listdir(self.base.releases):
-            if name.startswith(".tmp-"):
-                remove_tree(os.path.join(self.base.releases, name))
+        for folder in (self.base.path, self.base.releases):
+            for name in os.listdir(folder):
+                if name.startswith(TEMPORARY):
+                    remove_tree(os.path.join(folder, name))
 
     def _describe(self, package: Package) -> str:
         """Fill in what is known about the release; give its id."""
@@ -515,7 +519,7 @@ class Stage:
         try:
             package = Packages(self.target, self.base, scratch, self.left(), self.base.pip).find()
             name = self._describe(package)
-            if not self.base.is_runnable(name):
+            if not (self.base.is_runnable(name) and self.base.env_is_complete(package)):
                 self._build(package, name, scratch, lock)
             else:
                 self.result["check"] = self._try(self.base.release(name), package.version)
@@ -589,15 +593,18 @@ class Stage:
     def _build_env(self, package: Package, scratch: str, lock: int) -> None:
         env = self.base.env(package)
         python = find_python(self.target.python, PYTHON_SETTING)
+        version = interpreter_version(python)
         where = self.target.where
         if self.target.wheelhouse:
             where = IndexOptions(find_links=(os.path.abspath(self.target.wheelhouse),), no_index=True)
         pip = Pip(python, self.left(), None, where, keep_open=[lock])
         # What may fail or take long comes before anything that is there is touched.
         pip.settle(self.base.pip)
-        outdated = self._outdate(env, python)
-        if not outdated:
-            remove_tree(env)
+        marked, lib = os.path.isfile(os.path.join(env, MARKER)), os.path.join(env, "lib", f"python{version}")
+        whole = self._make_room(env)
+        if lib not in whole:
+            make_dirs(lib, "base_dir")
+            write_file(os.path.join(lib, HALF), b"")
         try:
             pip.execute([python, "-m", "venv", "--without-pip", env], f"making the environment '{env}'", "python")
             arguments = ["--no-warn-script-location", os.path.abspath(package.path or "")]
@@ -606,34 +613,34 @@ class Stage:
             isolated = bool(self.target.wheelhouse)
             pip.run("install", arguments, doing, "wheelhouse or index_url", isolated=isolated, env=env)
             self._keep_wheel(package, scratch)
+            remove_file(os.path.join(lib, HALF))
             write_json(os.path.join(env, MARKER), {"package_digest": package.digest, "python": python})
         except BaseException:
-            for folder in self._new_in(env, outdated) if outdated else [env]:
-                shutil.rmtree(folder, ignore_errors=True)
-            if outdated:
+            if lib not in whole:
+                shutil.rmtree(lib if whole else env, ignore_errors=True)
+            if whole and marked:
                 write_json(os.path.join(env, MARKER), {"package_digest": package.digest})
             raise
         self.result.update(changed=True, env=env)
 
     @staticmethod
-    def _outdate(env: str, python: str) -> list[str]:
-        """Make room in an environment for another version of Python; return the versions that it was for.
+    def _make_room(env: str) -> list[str]:
+        """Make room in an environment for the packages of one version of Python; return those that are whole in it.
 
-        What it has for them stays, also where an earlier call was killed in here: processes that run still load modules
-        from it.
+        They stay, whichever version they are for and whatever was killed in here since: processes that run still load
+        modules from them.
         """
-        new = interpreter_version(python)
-        outdated = [version for version in built_for(env) if version != new]
-        if outdated:
-            remove_file(os.path.join(env, MARKER))
-            remove_tree(os.path.join(env, "lib", f"python{new}"))
-            for link in glob.glob(os.path.join(glob.escape(env), "bin", "python*")):
-                os.unlink(link)
-        return outdated
-
-    @staticmethod
-    def _new_in(env: str, outdated: list[str]) -> list[str]:
-        return [os.path.join(env, "lib", f"python{new}") for new in built_for(env) if new not in outdated]
+        folders = [os.path.join(env, "lib", f"python{version}") for version in built_for(env)]
+        whole = [folder for folder in folders if not os.path.lexists(os.path.join(folder, HALF))]
+        if not whole:
+            remove_tree(env)
+            return []
+        remove_file(os.path.join(env, MARKER))
+        for folder in set(folders) - set(whole):
+            remove_tree(folder)
+        for link in glob.glob(os.path.join(glob.escape(env), "bin", "python*")):
+            os.unlink(link)
+        return whole
 
     def _keep_wheel(self, package: Package, scratch: str) -> None:
         """A downloaded wheel is kept, so that the next staging needs no index and finds the same digest."""

@@ -141,7 +141,8 @@ def _beside(name: str, worker: Worker, state: str, **options: Any) -> Step:
 
 
 def _stop_s(worker: Worker) -> float:
-    return float(worker.own["service"].get("timeout") or STOP_TIMEOUT_S)
+    service: Json = worker.own["service"] or {}  # none where nothing of it is managed
+    return float(service.get("timeout") or STOP_TIMEOUT_S)
 
 
 def soak_and_record(worker: Worker) -> list[Step]:

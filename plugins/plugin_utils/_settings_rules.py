@@ -40,6 +40,10 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings_worker impo
 _WORKER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 # A phase that is late ends with its last call, and its connection: one of 60 s was seen to take 78.7 s.
 LEASE_MARGIN_S = 20.0
+# Where others live, too.
+SYSTEM_DIRS = frozenset({"", "/", *("/" + name for name in (
+    "bin", "boot", "dev", "etc", "home", "lib", "media", "mnt", "opt", "proc", "root", "run", "sbin", "srv", "sys",
+    "tmp", "usr", "usr/local", "usr/local/lib", "usr/lib", "var", "var/lib", "var/opt", "var/tmp"))})
 # A worker's hook that is delegated to the worker.
 ITSELF = ("{{ inventory_hostname }}", "{{inventory_hostname}}")
 # What a rollout writes on the controller; each is a file of its own.
@@ -339,17 +343,23 @@ def _routers_rules(out: Resolved, rolls: bool) -> None:
         _extend(out.errors, [f"solver_drain_grace is {settings['solver_drain_grace']:g} s, but a router looks at a "
                              f"worker every {interval:g} s (solver_router_check_interval); make the grace at least "
                              f"{2 * interval:g} s"])
-    nowhere = sorted((host for host, worker in out.workers.items()
-                      if _is_every_address(worker["data_address"].rpartition(":")[0])), key=natural)
-    if nowhere and out.routers:
-        _extend(out.errors, [f"{', '.join(nowhere)}: solver_data_host is every address of the worker's host, which no "
-                             "router can connect to; set it to the one by which the routers reach it"])
     for host, router in out.routers.items():
         alone = sorted((worker["name"] for worker in out.workers.values() if worker["machine"] != router["machine"]
                         and worker["data_address"].rpartition(":")[0] in LOOPBACK), key=natural)
         if alone:
             _extend(out.errors, [f"the router {host} cannot reach {', '.join(alone)}: solver_data_host is loopback on "
                                  "another machine; set it to an address of the worker's host"])
+
+
+def provision_refusals(out: Resolved) -> list[str]:
+    """Say what must not be put on a host; a fleet that has it already may be rolled, paused and removed."""
+    errors = [f"{host}: solver_base_dir is {worker['base_dir']}, a directory of the system, whose owner and mode would "
+              "change; name one below it" for host, worker in out.workers.items() if worker["base_dir"] in SYSTEM_DIRS]
+    machines = {router["machine"] for router in out.routers.values()}
+    far = sorted((host for host, worker in out.workers.items() if machines - {worker["machine"]}
+                  and _is_every_address(worker["data_address"].rpartition(":")[0])), key=natural)
+    return errors + ([f"{', '.join(far)}: solver_data_host is every address of the worker's host, which no router on "
+                      "another machine can connect to; set it to the one by which the routers reach it"] if far else [])
 
 
 def _is_every_address(host: str) -> bool:

@@ -195,12 +195,12 @@ def test_a_first_release_that_never_came_up_is_replaced_by_the_next_one(supervis
 
 
 def test_a_directory_that_was_there_before_keeps_its_mode(tmp_path: Path) -> None:
-    """/run for the socket and /srv for the rest are anybody's."""
+    """/run for the socket is anybody's."""
     shared = tmp_path / "run"
     shared.mkdir()
     shared.chmod(0o1777)
     for backend in ("supervisor", "command"):
-        done = run(tmp_path, f"host_{backend}.yml", worker_base_dir=str(shared),
+        done = run(tmp_path, f"host_{backend}.yml", worker_base_dir=str(tmp_path / "base"),
                    worker_control_socket=str(shared / "w1.sock"))
         assert done.returncode == 0, done.stdout
         assert shared.stat().st_mode & 0o7777 == 0o1777

@@ -643,15 +643,25 @@ def test_killed_while_it_rebuilds_for_another_python_what_still_runs_stays(host:
     make_wheel(host.wheelhouse, "1.2.0")
     host.run(version="1.2.0")
     env = another_python(host.base)
-    # As a call leaves it that was killed before it made anything, and one that was killed in the middle.
+    # As a call leaves it that is killed while it installs: its interpreter is there, and so is what it runs.
     (env / ".complete").unlink()
-    for link in env.glob("bin/python*"):
-        link.unlink()
-    half = env / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "half"
+    lib = env / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    half = lib / "site-packages" / "half"
     half.mkdir(parents=True)
+    (lib / ".half").touch()
     assert host.run(version="1.2.0")["env"] == str(env)
     assert (env / "lib" / "python3.7" / "site-packages" / "solver_worker").is_dir()
     assert not half.exists()
+    assert not (lib / ".half").exists()
+    # And back to a version that is still there, after a call that was killed before it made anything.
+    (env / ".complete").unlink()
+    for link in env.glob("bin/python*"):
+        link.unlink()
+    runs = lib / "site-packages" / "solver_worker" / "__init__.py"
+    before = runs.stat().st_ino
+    assert host.run(version="1.2.0")["env"] == str(env)
+    assert runs.stat().st_ino == before, "what runs is not touched"
+    assert (env / ".complete").exists()
 
 
 def test_an_environment_whose_interpreter_is_gone_is_told(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings import SETTINGS
 from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules import (
     expanded,
+    provision_refusals,
     resolve,
     says_run_once,
     unheard,
@@ -214,6 +215,15 @@ def routed(routers, **settings):
     return resolve(fleet(**settings), routers=routers)
 
 
+@pytest.mark.parametrize("folder", ["/srv", "/opt/", "/"])
+def test_a_directory_of_the_system_is_no_base(folder):
+    found = resolve(fleet(1, solver_base_dir=folder))
+    assert found.errors == [], "one that is there already can be rolled"
+    assert "a directory of the system, whose owner and mode would change; name one below it" in " ".join(
+        provision_refusals(found))
+    assert provision_refusals(resolve(fleet(1, solver_base_dir="/opt/solver"))) == []
+
+
 def test_a_router_needs_workers_that_it_can_reach_and_a_grace_that_it_can_see():
     far = {"r1": {"ansible_host": "front.example.net"}}
     assert routed(far, solver_data_host="192.0.2.1").errors == []
@@ -222,9 +232,11 @@ def test_a_router_needs_workers_that_it_can_reach_and_a_grace_that_it_can_see():
         "address of the worker's host"]
     assert routed(far, ansible_host="front.example.net").errors == []
     for every in ("0.0.0.0", "::"):
-        error, = routed(far, solver_data_host=every).errors
-        assert "w1, w2, w3, w4: solver_data_host is every address of the worker's host, which no router can" in error
-        assert resolve(fleet(solver_data_host=every)).errors == []
+        error, = provision_refusals(routed(far, solver_data_host=every))
+        assert "w1, w2, w3, w4: solver_data_host is every address of the worker's host, which no router on" in error
+        assert provision_refusals(resolve(fleet(solver_data_host=every))) == []
+    beside = {"r1": {"ansible_host": "deck"}}
+    assert provision_refusals(routed(beside, solver_data_host="0.0.0.0", ansible_host="deck")) == []
     assert routed(far, solver_data_host="192.0.2.1", solver_drain_grace=1).errors == [
         "solver_drain_grace is 1 s, but a router looks at a worker every 1 s (solver_router_check_interval); make the "
         "grace at least 2 s"]
