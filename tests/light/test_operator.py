@@ -98,7 +98,7 @@ def test_removing_everything_leaves_nothing_and_says_what_it_left_before(light_f
     base = fleet.dir / "base"
     one = fleet.playbook("remove", solver_only=["w2"])
     assert one.returncode == 0, one.stdout
-    assert f"w2: left are {base} (for other workers, now or later)." in flat(one.stdout)
+    assert f"w2: left are {base} (for other workers, now or later), its journal, " in flat(one.stdout)
     assert "solver_remove_everything: true takes all that away" in flat(one.stdout)
     done = fleet.playbook("remove", solver_only=["w1", "w2"], solver_remove_everything=True)
     assert done.returncode == 0, done.stdout
