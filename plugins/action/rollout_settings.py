@@ -33,6 +33,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules impor
     provision_refusals,
     resolve,
     says_run_once,
+    system_dirs,
     unheard,
 )
 from ansible_collections.solver.fleet.plugins.plugin_utils._verdict import document
@@ -69,10 +70,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         routers = fleet_variables(self, task_vars, task_vars["groups"].get(group, []))
         resolved = resolve(variables, need_version=kind in ("update", "provision"), left_out=left_out,
                            rolls=rolls, routers=routers, stages=kind in STAGING)
-        if kind == "provision" and not resolved.errors:
-            resolved.errors += provision_refusals(resolved)
-        if kind in ("provision", "remove") and not named:
-            resolved.errors += _routers_of_others(resolved, group)
+        if kind in ("provision", "remove") and not resolved.errors:
+            resolved.errors += _of_others(kind, resolved) + ([] if named else _routers_of_others(resolved, group))
         ledger = Ledger.under(constants.DEFAULT_LOCAL_TMP)
         if rolls and ledger.exists():
             resolved.errors.append("this ansible-playbook has run a rollout already; run one rollout per command")
@@ -154,6 +153,11 @@ def _for_all_at_once(tasks: Any) -> str:
         if getattr(found, "BYPASS_HOST_LOOP", False):
             return str(action)
     return ""
+
+
+def _of_others(kind: str, resolved: Resolved) -> list[str]:
+    """Say what is not the workers' own, and would be changed by provisioning or deleted by a removal."""
+    return provision_refusals(resolved) if kind == "provision" else system_dirs(resolved, "worker_dir")
 
 
 def _routers_of_others(resolved: Resolved, group: str) -> list[str]:

@@ -77,8 +77,8 @@ DROP_IN = "00-release.conf"
 CHECK_TIMEOUT_S = 60.0
 MIN_FREE_MB = 200
 LENT = ".credentials-"
-# In the packages of one version of Python while they are being installed.
-HALF = ".half"
+# In the packages of one version of Python once they are all installed.
+WHOLE = ".whole"
 SECRET_BYTES = 65536
 PYTHON_SETTING = "solver_worker_python (python)"
 _SECRET_FILE = re.compile(r"""^\s*\w+_file\s*=\s*["']([^"']+)["']""", re.MULTILINE)
@@ -436,10 +436,11 @@ class Stage:
     def _sweep(self) -> None:
         """Remove what killed runs left; the lock says that nobody works there."""
         sweep_lent(self.base.path)
-        for folder in (self.base.path, self.base.releases):
-            for name in os.listdir(folder):
-                if name.startswith(TEMPORARY):
-                    remove_tree(os.path.join(folder, name))
+        # The base may be anybody's: what a removal of pip has left there has this name alone.
+        remove_tree(os.path.join(self.base.path, f"{TEMPORARY}gone-pip"))
+        for name in os.listdir(self.base.releases):
+            if name.startswith(TEMPORARY):
+                remove_tree(os.path.join(self.base.releases, name))
 
     def _describe(self, package: Package) -> str:
         """Fill in what is known about the release; give its id."""
@@ -471,7 +472,7 @@ class Stage:
     def _predict(self, scratch: str) -> None:
         package = self._foresee(Packages(self.target, self.base, scratch, self.left()))
         name = self._describe(package)
-        complete = self.base.is_runnable(name)
+        complete = self.base.is_runnable(name) and self.base.env_is_complete(package)
         if not complete:
             self._check_space()
             if package.path or not self.target.sha256:
@@ -594,6 +595,10 @@ class Stage:
         env = self.base.env(package)
         python = find_python(self.target.python, PYTHON_SETTING)
         version = interpreter_version(python)
+        if version is None:
+            raise StepError(
+                "no_python", f"asking '{python}' for its version: it does not answer; correct {PYTHON_SETTING}",
+                {"option": PYTHON_SETTING})
         where = self.target.where
         if self.target.wheelhouse:
             where = IndexOptions(find_links=(os.path.abspath(self.target.wheelhouse),), no_index=True)
@@ -601,10 +606,7 @@ class Stage:
         # What may fail or take long comes before anything that is there is touched.
         pip.settle(self.base.pip)
         marked, lib = os.path.isfile(os.path.join(env, MARKER)), os.path.join(env, "lib", f"python{version}")
-        whole = self._make_room(env)
-        if lib not in whole:
-            make_dirs(lib, "base_dir")
-            write_file(os.path.join(lib, HALF), b"")
+        kept = self._make_room(env, lib, marked)
         try:
             pip.execute([python, "-m", "venv", "--without-pip", env], f"making the environment '{env}'", "python")
             arguments = ["--no-warn-script-location", os.path.abspath(package.path or "")]
@@ -613,34 +615,36 @@ class Stage:
             isolated = bool(self.target.wheelhouse)
             pip.run("install", arguments, doing, "wheelhouse or index_url", isolated=isolated, env=env)
             self._keep_wheel(package, scratch)
-            remove_file(os.path.join(lib, HALF))
+            write_file(os.path.join(lib, WHOLE), b"")
             write_json(os.path.join(env, MARKER), {"package_digest": package.digest, "python": python})
         except BaseException:
-            if lib not in whole:
-                shutil.rmtree(lib if whole else env, ignore_errors=True)
-            if whole and marked:
+            if lib not in kept:
+                shutil.rmtree(lib if kept else env, ignore_errors=True)
+            if kept and marked:
                 write_json(os.path.join(env, MARKER), {"package_digest": package.digest})
             raise
         self.result.update(changed=True, env=env)
 
     @staticmethod
-    def _make_room(env: str) -> list[str]:
-        """Make room in an environment for the packages of one version of Python; return those that are whole in it.
+    def _make_room(env: str, lib: str, marked: bool) -> list[str]:
+        """Make room in an environment for the packages in LIB, of one version of Python; return whose packages stay.
 
-        They stay, whichever version they are for and whatever was killed in here since: processes that run still load
-        modules from them.
+        Those of other versions do, and those in LIB where they are whole, whatever was killed in here since: processes
+        that run still load modules from them. An environment that is MARKED vouches for all that is in it.
         """
         folders = [os.path.join(env, "lib", f"python{version}") for version in built_for(env)]
-        whole = [folder for folder in folders if not os.path.lexists(os.path.join(folder, HALF))]
-        if not whole:
+        for folder in folders if marked else ():
+            write_file(os.path.join(folder, WHOLE), b"")
+        kept = [folder for folder in folders if folder != lib or os.path.isfile(os.path.join(folder, WHOLE))]
+        if not kept:
             remove_tree(env)
             return []
         remove_file(os.path.join(env, MARKER))
-        for folder in set(folders) - set(whole):
-            remove_tree(folder)
+        if lib not in kept:
+            remove_tree(lib)
         for link in glob.glob(os.path.join(glob.escape(env), "bin", "python*")):
             os.unlink(link)
-        return whole
+        return kept
 
     def _keep_wheel(self, package: Package, scratch: str) -> None:
         """A downloaded wheel is kept, so that the next staging needs no index and finds the same digest."""

@@ -9,6 +9,7 @@ import difflib
 import ipaddress
 import itertools
 import os
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -351,10 +352,16 @@ def _routers_rules(out: Resolved, rolls: bool) -> None:
                                  "another machine; set it to an address of the worker's host"])
 
 
+def system_dirs(out: Resolved, *which: str) -> list[str]:
+    """Say of which workers a directory that is to be theirs, and goes with them, is the system's."""
+    return [f"{host}: solver_{name} is {worker[name]}, a directory of the system, which would not be its own any more; "
+            "name one below it" for host, worker in out.workers.items() for name in which
+            if posixpath.normpath(worker[name] or "/").replace("//", "/") in SYSTEM_DIRS]
+
+
 def provision_refusals(out: Resolved) -> list[str]:
     """Say what must not be put on a host; a fleet that has it already may be rolled, paused and removed."""
-    errors = [f"{host}: solver_base_dir is {worker['base_dir']}, a directory of the system, whose owner and mode would "
-              "change; name one below it" for host, worker in out.workers.items() if worker["base_dir"] in SYSTEM_DIRS]
+    errors = system_dirs(out, "base_dir", "worker_dir")
     machines = {router["machine"] for router in out.routers.values()}
     far = sorted((host for host, worker in out.workers.items() if machines - {worker["machine"]}
                   and _is_every_address(worker["data_address"].rpartition(":")[0])), key=natural)

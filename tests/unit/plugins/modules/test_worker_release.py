@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.solver.fleet.plugins.module_utils import _release_stage
 from process_kit import await_that, kill_tree
 from release_kit import end_module, lend_pip, make_wheel, run_module, start_module, tree
 
@@ -648,11 +649,9 @@ def test_killed_while_it_rebuilds_for_another_python_what_still_runs_stays(host:
     lib = env / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
     half = lib / "site-packages" / "half"
     half.mkdir(parents=True)
-    (lib / ".half").touch()
     assert host.run(version="1.2.0")["env"] == str(env)
     assert (env / "lib" / "python3.7" / "site-packages" / "solver_worker").is_dir()
     assert not half.exists()
-    assert not (lib / ".half").exists()
     # And back to a version that is still there, after a call that was killed before it made anything.
     (env / ".complete").unlink()
     for link in env.glob("bin/python*"):
@@ -662,6 +661,27 @@ def test_killed_while_it_rebuilds_for_another_python_what_still_runs_stays(host:
     assert host.run(version="1.2.0")["env"] == str(env)
     assert runs.stat().st_ino == before, "what runs is not touched"
     assert (env / ".complete").exists()
+
+
+def test_what_is_whole_in_an_environment_stays_and_nothing_else(tmp_path: Path) -> None:
+    env = tmp_path / "env"
+    old, new = env / "lib/python3.11", env / "lib/python3.13"
+
+    def room(lib: Path, marked: bool = False) -> list[str]:
+        return [Path(path).name for path in _release_stage.Stage._make_room(str(env), str(lib), marked)]
+
+    old.mkdir(parents=True)
+    assert room(old) == [], "its first build was cut off"
+    assert not env.exists()
+    old.mkdir(parents=True)
+    (env / ".complete").touch()
+    assert room(new, marked=True) == ["python3.11"]
+    assert not (env / ".complete").exists()
+    new.mkdir()  # killed while it installs
+    assert room(new) == ["python3.11"]
+    assert not new.exists()
+    new.mkdir()
+    assert room(old) == ["python3.11", "python3.13"], "back to what still runs, after a call that was killed"
 
 
 def test_an_environment_whose_interpreter_is_gone_is_told(tmp_path: Path) -> None:

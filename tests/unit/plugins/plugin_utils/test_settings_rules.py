@@ -10,6 +10,7 @@ from ansible_collections.solver.fleet.plugins.plugin_utils._settings_rules impor
     provision_refusals,
     resolve,
     says_run_once,
+    system_dirs,
     unheard,
     unknown_names,
 )
@@ -215,13 +216,14 @@ def routed(routers, **settings):
     return resolve(fleet(**settings), routers=routers)
 
 
-@pytest.mark.parametrize("folder", ["/srv", "/opt/", "/"])
-def test_a_directory_of_the_system_is_no_base(folder):
-    found = resolve(fleet(1, solver_base_dir=folder))
+@pytest.mark.parametrize("name", ["solver_base_dir", "solver_worker_dir"])
+@pytest.mark.parametrize("folder", ["/srv", "/opt/", "/", "//srv", "/usr/../srv/."])
+def test_a_directory_of_the_system_is_not_given_to_a_worker(name, folder):
+    found = resolve(fleet(1, **{name: folder}))
     assert found.errors == [], "one that is there already can be rolled"
-    assert "a directory of the system, whose owner and mode would change; name one below it" in " ".join(
-        provision_refusals(found))
-    assert provision_refusals(resolve(fleet(1, solver_base_dir="/opt/solver"))) == []
+    assert "a directory of the system, which would not be its own any more; name one" in provision_refusals(found)[0]
+    assert len(system_dirs(found, "worker_dir")) == (name == "solver_worker_dir")
+    assert provision_refusals(resolve(fleet(1, **{name: "/opt/solver"}))) == []
 
 
 def test_a_router_needs_workers_that_it_can_reach_and_a_grace_that_it_can_see():
