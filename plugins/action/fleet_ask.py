@@ -17,7 +17,7 @@ class ActionModule(FleetAction):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = self.resolve(tmp, task_vars, request={"type": "str", "choices": REQUESTS},
-                             workers={"type": "list", "elements": "str"})
+                              workers={"type": "list", "elements": "str"})
         if self.args["request"]:
             answers = self.each("rollout_lock", self._requests(), _entry.lock_answer)
         else:
