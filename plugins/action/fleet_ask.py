@@ -16,8 +16,8 @@ class ActionModule(FleetAction):
     """Never fails for what a worker says or does not say: the play decides."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = self.resolve(tmp, task_vars, request={"type": "str", "choices": REQUESTS},
-                              workers={"type": "list", "elements": "str"})
+        result = self.begin(tmp, task_vars, request={"type": "str", "choices": REQUESTS},
+                            workers={"type": "list", "elements": "str"})
         if self.args["request"]:
             answers = self.each("rollout_lock", self._requests(), _entry.lock_answer)
         else:

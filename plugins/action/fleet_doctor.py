@@ -19,7 +19,7 @@ class ActionModule(FleetAction):
     """Changes nothing. The play fails where something is bad."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = self.resolve(tmp, task_vars)
+        result = self.begin(tmp, task_vars)
         machines = self.each("host_look", {name: {
             "base_dir": own["base_dir"], "worker_python": own["python"] or None, "backend": own["service"]["backend"],
             "data_address": own["data_address"], "secrets": _secrets(own)}

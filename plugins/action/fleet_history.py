@@ -20,8 +20,8 @@ class ActionModule(FleetAction):
     """Reads alone. Each worker keeps the verdicts; any one of them will do."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = self.resolve(tmp, task_vars, rollout_id={"type": "str", "default": ""},
-                              whole={"type": "bool", "default": False})
+        result = self.begin(tmp, task_vars, rollout_id={"type": "str", "default": ""},
+                            whole={"type": "bool", "default": False})
         if self.settings["solver_status_format"] == "json" and not self.args["whole"]:
             self.begin_document()
         answers = self.each("worker_info", self.info_args(history=self.HISTORY), _entry.census)

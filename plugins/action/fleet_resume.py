@@ -26,7 +26,7 @@ class ActionModule(FleetAction):
     """Never fails for what a worker says: the play fails those that do not serve."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = self.resolve(tmp, task_vars)
+        result = self.begin(tmp, task_vars)
         census = self.each("worker_info", self.info_args(), _entry.census)
         decided = decisions(census, self.settings, self.dead_runs(census))
         decided = left_to_removal(decided, self._being_removed(census, removals(decided)))

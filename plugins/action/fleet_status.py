@@ -18,7 +18,7 @@ class ActionModule(FleetAction):
     """Each look is shown as it is; the play fails where the last one is no success."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = self.resolve(tmp, task_vars)
+        result = self.begin(tmp, task_vars)
         every, as_json = self.settings["solver_status_watch"], self.settings["solver_status_format"] == "json"
         if as_json:
             self.begin_document()

@@ -34,7 +34,7 @@ class ActionModule(RunAction):
         result = self.begin(tmp, task_vars)
         self.plan = self.ledger.read("plan")
         locks = self._take()
-        reasons = lock_refusals(self.plan, locks) or self._unwritable()
+        reasons = lock_refusals(self.plan, locks) or self._write_interrupted()
         if reasons:
             lost = lost_while_locked(self.plan, locks)
             self._give_back(name for name, own in locks.items() if own.get("ours") or name in lost)
@@ -49,8 +49,8 @@ class ActionModule(RunAction):
         return result | {"changed": bool(self.plan["order"]), "refused": False,
                          "msg": f"rollout {self.plan['rollout_id']} holds the fleet"}
 
-    def _unwritable(self) -> list[str]:
-        """Write what is to stand in the verdict's file if the controller dies; it is replaced at the end."""
+    def _write_interrupted(self) -> list[str]:
+        """Write what the verdict's file is to say if the controller dies; return why that cannot be."""
         path = self.settings["solver_verdict_file"]
         try:
             if path:

@@ -29,6 +29,8 @@ OUTPUT_BYTES = 65536
 TAIL_LINES = 15
 # No document that is kept beside a worker is longer.
 MOST_BYTES = 1 << 20
+# What begins like this is on its way in or out, and nobody's when its maker is gone.
+TEMPORARY = ".tmp-"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # To look at what is there without opening it needs no right to read it; where a system lacks that, links are refused.
 _LOOK = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -96,7 +98,7 @@ def fsync_dir(path: str) -> None:
 def write_file(path: str, data: bytes, mode: int = 0o644) -> None:
     """Replace a file in one step; after a crash it holds the old content or the new one."""
     folder = os.path.dirname(path)
-    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=folder)
+    handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -184,10 +186,6 @@ def read_json(path: str, most: int = MOST_BYTES) -> Json | None:
 
 # By which an operator of the playbooks sets the option.
 _SETTING_OF = {"base_dir": "solver_base_dir", "dest": "solver_base_dir", "path": "solver_wheelhouse"}
-
-
-# What begins like this is on its way in or out, and nobody's when its maker is gone.
-TEMPORARY = ".tmp-"
 
 
 def make_dirs(path: str, option: str) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Callable, Iterator
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError, remedy
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
     FULL,
+    TEMPORARY,
     open_lock,
     read_json,
     read_plain,
@@ -147,7 +148,7 @@ class RecordFile:
     def _sweep(self) -> None:
         """Remove what writers left that were killed; nobody else writes under the exclusive lock."""
         for entry in os.listdir(self.folder):
-            if entry.startswith(".tmp-"):
+            if entry.startswith(TEMPORARY):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(self.folder, entry))
 

@@ -516,7 +516,7 @@ class Stage:
             )
 
     def _stage(self, lock: int) -> None:
-        scratch = tempfile.mkdtemp(prefix=".tmp-", dir=self.base.releases)
+        scratch = tempfile.mkdtemp(prefix=TEMPORARY, dir=self.base.releases)
         try:
             package = Packages(self.target, self.base, scratch, self.left(), self.base.pip).find()
             name = self._describe(package)
@@ -551,7 +551,7 @@ class Stage:
         if not self.base.env_is_complete(package):
             self._build_env(package, scratch, lock)
         # One level below releases/, because the link to the environment is relative; its name is no id yet.
-        trial = os.path.join(self.base.releases, f".tmp-{os.getpid()}-{name}")
+        trial = os.path.join(self.base.releases, f"{TEMPORARY}{os.getpid()}-{name}")
         try:
             metadata = self._write_release(trial, package, name)
             self.result["check"] = self._try(trial, package.version)

@@ -15,6 +15,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import Json, StepError
 from ansible_collections.solver.fleet.plugins.module_utils._files import (
+    TEMPORARY,
     fsync_dir,
     locked,
     make_dirs,
@@ -367,7 +368,7 @@ def stamp_version(path: str, version: str) -> None:
 def _sweep(path: str) -> None:
     """Remove what a killed run left; the lock says that nobody works there."""
     for name in os.listdir(path):
-        if name.startswith((".build-", ".tmp-")):
+        if name.startswith((".build-", TEMPORARY)):
             remove_tree(os.path.join(path, name))
 
 

@@ -13,7 +13,13 @@ import tempfile
 from typing import IO, Mapping, Sequence
 
 from ansible_collections.solver.fleet.plugins.module_utils._errors import StepError, remedy
-from ansible_collections.solver.fleet.plugins.module_utils._files import FULL, fsync_dir, make_dirs, sha256_file
+from ansible_collections.solver.fleet.plugins.module_utils._files import (
+    FULL,
+    TEMPORARY,
+    fsync_dir,
+    make_dirs,
+    sha256_file,
+)
 from ansible_collections.solver.fleet.plugins.module_utils._wheels import split_file_name
 
 _BLOCK = 1 << 20
@@ -79,7 +85,7 @@ def _place_one(archive: tarfile.TarFile, file: str, folder: str, digest: str) ->
     stream = archive.extractfile(file)
     if stream is None:
         raise KeyError(file)
-    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=folder)
+    handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
     try:
         with os.fdopen(handle, "wb") as out:
             found = _copy(stream, out)

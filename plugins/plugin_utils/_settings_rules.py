@@ -353,7 +353,7 @@ def _routers_rules(out: Resolved, rolls: bool) -> None:
 
 
 def system_dirs(out: Resolved, *which: str) -> list[str]:
-    """Say of which workers a directory that is to be theirs, and goes with them, is the system's."""
+    """Say which of these directories of the workers is the system's: it would be given to one, or go with it."""
     return [f"{host}: solver_{name} is {worker[name]}, a directory of the system, which would not be its own any more; "
             "name one below it" for host, worker in out.workers.items() for name in which
             if posixpath.normpath(worker[name] or "/").replace("//", "/") in SYSTEM_DIRS]
@@ -411,34 +411,28 @@ def _one_machine(out: Resolved) -> bool:
     return len(set(keys)) < len(keys)
 
 
-def each_task(tasks: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the tasks of a loaded file, also those in its blocks; what it includes is not looked at."""
+def each_task(tasks: Any, above: Mapping[str, Any] | None = None) -> Iterator[Mapping[str, Any]]:
+    """Yield the tasks of a loaded file, also those in its blocks, with what they have from those.
+
+    What a file includes is not looked at.
+    """
     for task in tasks if isinstance(tasks, list) else []:
         if isinstance(task, Mapping):
+            own = {**(above or {}), **task}
+            passed = {name: own[name] for name in ("delegate_to", "run_once") if name in own}
             parts = [part for part in ("block", "rescue", "always") if part in task]
-            yield from (inner for part in parts for inner in each_task(task[part])) if parts else [task]
+            yield from (inner for part in parts for inner in each_task(task[part], passed)) if parts else [own]
 
 
-def unheard(tasks: Any, above: str = "") -> str:
+def unheard(tasks: Any) -> str:
     """Return the first other host to which a task is delegated without a C(register).
 
     The play ignores whoever cannot be reached, so where that host is silent the task counts as passed.
     """
-    for task in (own for own in tasks if isinstance(own, Mapping)) if isinstance(tasks, list) else ():
-        to = str(task.get("delegate_to") or above)
-        parts = [task[part] for part in ("block", "rescue", "always") if part in task]
-        if parts:
-            found = next(filter(None, (unheard(part, to) for part in parts)), "")
-        else:
-            found = "" if task.get("register") or to in ("", *LOOPBACK, *ITSELF) else to
-        if found:
-            return found
-    return ""
+    hosts = (str(task.get("delegate_to") or "") for task in each_task(tasks) if not task.get("register"))
+    return next((host for host in hosts if host not in ("", *LOOPBACK, *ITSELF)), "")
 
 
 def says_run_once(tasks: Any) -> bool:
     """Whether a task of a loaded file, or of a block in it, has C(run_once): Ansible rescues one host of it alone."""
-    if isinstance(tasks, Mapping):
-        inner = [tasks.get(part) for part in ("block", "rescue", "always")]
-        return bool(tasks.get("run_once")) or any(says_run_once(part) for part in inner)
-    return isinstance(tasks, list) and any(says_run_once(task) for task in tasks)
+    return any(task.get("run_once") for task in each_task(tasks))

@@ -52,7 +52,7 @@ class FleetAction(ActionBase):  # type: ignore[misc]
     # Where a program reads what is shown.
     to_stderr = False
 
-    def resolve(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
+    def begin(self, tmp: str | None, task_vars: Json | None, **options: Json) -> Json:
         """Read the options, the fleet among them; return the result to fill."""
         result = self.options(tmp, task_vars, rollout={"type": "dict", "required": True}, **options)
         self._know(self.args["rollout"], self.args["rollout"]["workers"])
