@@ -284,6 +284,8 @@ def test_no_rollout_begins_without_its_canary(tmp_path, hosts):
     ledger.keep("plan", {**made, "lock": {**made["lock"], "leader": "w4"}})
     hosts(rollout_lock=lambda _host, _args: HELD)
     assert "canary" not in run(rollout_claim, ledger)["msg"], "it was not asked"
+    hosts(rollout_lock=lambda _host, _args: GONE)
+    assert "only 0 of the fleet's workers could be locked" in run(rollout_claim, ledger)["msg"], "nor here"
     asked = hosts(rollout_lock=lambda host, _args: GONE if host == "w1" else OURS)
     said = run(rollout_claim, ledger)
     assert "w1 was to be a canary, and was lost while the lock was taken: no route; run the" in said["msg"]

@@ -280,7 +280,8 @@ def test_the_routers_view_needs_a_router():
 @pytest.mark.parametrize(("tasks", "found"), [
     ([], False), ([{"name": "x", "debug": {}}], False), ([{"debug": {}, "run_once": False}], False),
     ([{"debug": {"run_once": True}}], False), ([{"debug": {}}, {"debug": {}, "run_once": True}], True),
-    ([{"block": [{"debug": {}}], "rescue": [{"block": [{"debug": {}, "run_once": True}]}]}], True)])
+    ([{"block": [{"debug": {}}], "rescue": [{"block": [{"debug": {}, "run_once": True}]}]}], True),
+    ([{"block": [{"block": [{"debug": {}}]}], "run_once": True}], True)])
 def test_run_once_is_found_wherever_a_task_may_stand(tasks, found):
     assert says_run_once(tasks) is found
 
